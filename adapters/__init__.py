@@ -1,0 +1,1 @@
+"""Adapters to other engines: pure translation of dialects; attached by entry point."""

@@ -1,0 +1,1 @@
+"""FATE-style engines. Empty until the adapter is built; nothing here is loaded."""

@@ -1,0 +1,1 @@
+"""MPC engines. Empty until the adapter is built; nothing here is loaded."""

@@ -1,0 +1,1 @@
+"""Conformance suite. Empty until it is built; it judges a node from outside and imports nothing of ours but specs."""
