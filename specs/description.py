@@ -66,9 +66,14 @@ class _Reader:
         self.text = text
         self.at = 0
         self.lines: dict[str, int] = {}
+        self._counted = (0, 1)
 
     def line(self) -> int:
-        return self.text.count("\n", 0, self.at) + 1
+        """Line of `at`; counted onwards from the last place asked for."""
+        at, line = self._counted
+        line += self.text.count("\n", at, self.at) if self.at >= at else -self.text.count("\n", self.at, at)
+        self._counted = (self.at, line)
+        return line
 
     def fail(self, message: str, path: str) -> NoReturn:
         raise DescriptionError(message, key=path, line=self.line())
@@ -373,11 +378,8 @@ class Parameter:
         """Environment text of a value given by a caller. Raises ParameterError if type, list or validator refuse it."""
         try:
             text = encode_value(value)
-            if isinstance(value, bool) and self.type in {"int", "integer", "float", "number"}:
-                raise ValueError(f"{text!r} is not a number")
             self._decode(text)
-            if self.choices is not None and text not in {choice.value for choice in self.choices}:
-                raise ValueError(f"{text[:40]!r} is not one of {', '.join(choice.value for choice in self.choices)}")
+            self._choose(text)
             if self.validator is not None:
                 self.validator.check(text)
         except ValueError as e:
@@ -394,6 +396,10 @@ class Parameter:
             return self._decode(text)
         except ValueError as e:
             raise ParameterError(self.name, str(e)) from None
+
+    def _choose(self, text: str) -> None:
+        if self.choices is not None and text not in {choice.value for choice in self.choices}:
+            raise ValueError(f"{text[:40]!r} is not one of {', '.join(choice.value for choice in self.choices)}")
 
     def _decode(self, text: str) -> Any:
         return _DECODERS.get(self.type, decode_undeclared)(text)
@@ -551,16 +557,41 @@ class _Cursor:
                 cursor.fail("", "must be an object")
             yield cursor
 
-    def extra(self, known: frozenset[str]) -> Mapping[str, Any]:
+    def unknown(self, known: frozenset[str]) -> Mapping[str, Any]:
         return MappingProxyType({key: value for key, value in self.item.items() if key not in known})
 
 
 _TOP_KEYS: Final = frozenset(
-    "componentName title provider version description roleList desVersion storageEngine inputParam inputData"
-    " outputData result".split()
+    {
+        "componentName",
+        "title",
+        "provider",
+        "version",
+        "description",
+        "roleList",
+        "desVersion",
+        "storageEngine",
+        "inputParam",
+        "inputData",
+        "outputData",
+        "result",
+    }
 )
 _PARAM_KEYS: Final = frozenset(
-    "name title description type bindingData optional defaultValue validator dependsOn UIPattern groupTag UIType".split()
+    {
+        "name",
+        "title",
+        "description",
+        "type",
+        "bindingData",
+        "optional",
+        "defaultValue",
+        "validator",
+        "dependsOn",
+        "UIPattern",
+        "groupTag",
+        "UIType",
+    }
 )
 _PORT_KEYS: Final = frozenset({"name", "description", "category", "dataFormat"})
 
@@ -603,7 +634,7 @@ def parse_description(text: str, *, strict: bool = False) -> Description:
             top.items("outputData", required=strict), lambda item: _port(item, OUTPUT_CATEGORIES if strict else None)
         ),
         results=MappingProxyType({result.code: result for result in results}),
-        extra=top.extra(_TOP_KEYS),
+        extra=top.unknown(_TOP_KEYS),
         raw=MappingProxyType(value),
     )
 
@@ -628,13 +659,18 @@ def _parameter(item: _Cursor, relaxed: str | None) -> Parameter:
     except ValueError as e:
         item.fail("validator", str(e))
     choices, dynamic = _binding(item)
+    default = item.item.get("defaultValue")
+    try:
+        encode_value("" if default is None else default)
+    except ValueError as e:
+        item.fail("defaultValue", str(e))
     return Parameter(
         name=item.name("name"),
         title=item.text("title", relaxed),
         description=item.text("description", relaxed),
         type=item.text("type"),
         optional=_optional(item),
-        default=item.item.get("defaultValue"),
+        default=default,
         validator_text=validator_text,
         validator=validator,
         choices=choices,
@@ -643,7 +679,7 @@ def _parameter(item: _Cursor, relaxed: str | None) -> Parameter:
         ui_pattern=item.text("UIPattern", "editeable"),
         group_tag=item.texts("groupTag", required=False),
         ui_type=item.text("UIType", "input"),
-        extra=item.extra(_PARAM_KEYS),
+        extra=item.unknown(_PARAM_KEYS),
     )
 
 
@@ -687,7 +723,7 @@ def _port(item: _Cursor, categories: frozenset[str] | None) -> Port:
         description=item.text("description", ""),
         category=category,
         data_format=item.texts("dataFormat", required=False),
-        extra=item.extra(_PORT_KEYS),
+        extra=item.unknown(_PORT_KEYS),
     )
 
 
