@@ -37,4 +37,4 @@ PTP_TARGET_INST: Final = "x-ptp-target-inst-id"
 PTP_TOPIC: Final = "x-ptp-topic"  # not in the standard, on real wires (part 4 section 3)
 PTP_TIMEOUT: Final = "x-ptp-timeout"
 
-PASS_THROUGH: Final = "1"  # value of x-ptp-version that selects pass-through (part 4 section 6.2)
+PTP_VERSION_1: Final = "1"  # value of x-ptp-version that selects pass-through (part 4 section 6.2)
