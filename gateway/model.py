@@ -1,0 +1,374 @@
+"""Identifiers and the frozen records that the planes keep; no behaviour beyond what a record knows of itself.
+
+Times are milliseconds since the epoch (UTC) unless the name says otherwise. A record that the store keeps has `key()`.
+JSON members hold plain dicts and lists exactly as they stand on the wire, so that unknown members survive (C-006).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from typing import Any, NewType
+
+from specs.states import ApprovalState, AuditKind, JobState, TaskState
+
+NodeId = NewType("NodeId", str)
+InstId = NewType("InstId", str)
+ContractId = NewType("ContractId", str)
+AuditId = NewType("AuditId", str)
+DatasetId = NewType("DatasetId", str)
+ProjectId = NewType("ProjectId", str)
+FlowId = NewType("FlowId", str)
+JobId = NewType("JobId", str)
+TaskId = NewType("TaskId", str)
+TaskName = NewType("TaskName", str)
+SessionId = NewType("SessionId", str)
+TraceId = NewType("TraceId", str)
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, as it tells its partners (1-management b.2)."""
+
+    node_id: NodeId
+    inst_id: InstId
+    name: str
+    institution: str
+    system: str
+    system_version: str
+    address: str
+    description: str = ""
+
+
+@unique
+class Direction(StrEnum):
+    """Whether we applied (OUT) or the partner did (IN)."""
+
+    OUT = "OUT"
+    IN = "IN"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The cooperation of this node with one partner (b.3); `peer` members describe the partner."""
+
+    contract_id: ContractId
+    direction: Direction
+    status: ApprovalState
+    peer_node_id: NodeId
+    peer_inst_id: InstId
+    peer_name: str
+    peer_institution: str
+    peer_system: str
+    peer_system_version: str
+    peer_address: str
+    auth_type: str
+    auth_credential: str
+    """PEM: certificate chain (leaf first) for CERT, public key otherwise; empty until the partner has sent it."""
+    tls_ca: str
+    """PEM of the one CA whose certificates are accepted for this partner; empty until known."""
+    fingerprint: str
+    """SHA-256 of the credential's trust anchor (CERT: the CA's DER; else the public key's DER), lower-case hex."""
+    proven: bool
+    """The partner signed apply or confirm with the key it carried."""
+    expired_time: int | None
+    profile: str
+    description: str
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return self.contract_id
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset of this node's own catalogue (b.4); `location` never leaves the node."""
+
+    dataset_id: DatasetId
+    name: str
+    owner: InstId
+    category: str
+    description: str
+    count: int
+    join_columns: str
+    label_columns: str
+    column_metas: tuple[Json, ...]
+    public: bool
+    location: str
+    created: int
+
+    def key(self) -> str:
+        return self.dataset_id
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One approval of one resource with one partner (b.5, b.6); key is (applicant, audit_id) as A-21 says."""
+
+    applicant: NodeId
+    audit_id: AuditId
+    kind: AuditKind
+    direction: Direction
+    peer_node_id: NodeId
+    contract_id: ContractId
+    status: ApprovalState
+    subject: str
+    """dataset_id, project_id, flow_id, job_id or model_id."""
+    body: Json
+    """The apply body as sent."""
+    permit: Json | None
+    """resource_permit: given by us (IN) or to us (OUT)."""
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return f"{self.applicant}/{self.audit_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What this node, as holder, allows a partner to do with a dataset; made when a dataset audit is approved."""
+
+    token_digest: str
+    """SHA-256 of the permit's token, hex: the token itself is not kept."""
+    audit_key: str
+    dataset_id: DatasetId
+    holder: NodeId
+    user: NodeId
+    scope: Json
+    """auth_scope: NODE, PROJECT, COMPONENT -> list of ids; absent key = no restriction of that kind."""
+    columns: tuple[str, ...]
+    """Columns that may be used; empty = all. Kept locally, the wire has no field for it."""
+    time_limit: int | None
+    times_limit: int | None
+    used: int
+    revoked: bool
+    created: int
+
+    def key(self) -> str:
+        return self.token_digest
+
+
+@dataclass(frozen=True, slots=True)
+class GrantUse:
+    """One use of a grant: one (job, dataset), however often it is retried."""
+
+    grant: str
+    job_id: JobId
+    created: int
+
+    def key(self) -> str:
+        return f"{self.grant}/{self.job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A room for cooperation (b.7), ours or one we were asked to join."""
+
+    project_id: ProjectId
+    name: str
+    type: str
+    description: str
+    initiator: NodeId
+    nodes: tuple[NodeId, ...]
+    datasets: Json
+    """node id -> list of dataset ids."""
+    created: int
+
+    def key(self) -> str:
+        return self.project_id
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A registered component: key is (componentName, provider, version) (A-011)."""
+
+    name: str
+    provider: str
+    version: str
+    description: Json
+    """The self-description as given, unknown keys kept."""
+    image: str
+    """imageUrl; `builtin:<module>` for ours, which the process launcher runs."""
+    enabled: bool
+    created: int
+
+    def key(self) -> str:
+        return f"{self.provider}/{self.name}/{self.version}"
+
+
+@unique
+class Outcome(StrEnum):
+    """How a FINISHED job ended; the wire has no word for it (2-control d.1)."""
+
+    OPEN = "open"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as this node sees it (2-control b.1)."""
+
+    job_id: JobId
+    flow_id: str
+    project_id: str
+    name: str
+    dag: Json
+    config: Json
+    status: JobState
+    outcome: Outcome
+    reason: str
+    """In words: why it waits or how it ended."""
+    initiator: NodeId
+    scheduler: NodeId
+    scheduling: bool
+    """This node drives the job."""
+    trace_id: TraceId
+    permits: Json
+    """Tokens this node holds for the job: dataset_id -> resource_permit (user side)."""
+    created: int
+    started: int | None
+    finished: int | None
+    heard: int
+    """When the scheduler (or, at the scheduler, any participant) was last heard of."""
+
+    def key(self) -> str:
+        return self.job_id
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One party's share of one task at this node: (task, role, index) (2-control b.2)."""
+
+    task_id: TaskId
+    job_id: JobId
+    task_name: TaskName
+    role: str
+    index: int
+    component: str
+    """Key of the Component."""
+    status: TaskState
+    token_digest: str
+    """SHA-256 of the task's secret for the platform listener, hex; empty before the start."""
+    pid: int | None
+    exit_code: int | None
+    result_code: str
+    message: str
+    progress: Json
+    created: int
+    started: int | None
+    finished: int | None
+
+    def key(self) -> str:
+        return f"{self.task_id}/{self.role}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """The scheduler's view of one node's part of a task in one role (B-11: one poll per node and role)."""
+
+    task_id: TaskId
+    job_id: JobId
+    task_name: TaskName
+    node_id: NodeId
+    role: str
+    status: TaskState
+    misses: int
+    """Consecutive polls without an answer."""
+    updated: int
+
+    def key(self) -> str:
+        return f"{self.task_id}/{self.node_id}/{self.role}"
+
+
+@unique
+class CallState(StrEnum):
+    """Of an outgoing call in the outbox."""
+
+    DUE = "DUE"
+    DONE = "DONE"
+    DEAD = "DEAD"
+
+
+@dataclass(frozen=True, slots=True)
+class OutCall:
+    """A call to a partner, written in the same transaction as the state that makes it due."""
+
+    call_id: str
+    contract_id: ContractId
+    peer_node_id: NodeId
+    route: str
+    """Name in specs.routes."""
+    body: Json
+    subject: str
+    """What it is about, e.g. `audit:<key>`, for the operator's eyes and for cancelling."""
+    trace_id: TraceId
+    state: CallState
+    attempts: int
+    due: int
+    error: str
+    created: int
+
+    def key(self) -> str:
+        return self.call_id
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One entry of config.role: `role.index` at a node. Not a `party` object of an operator."""
+
+    role: str
+    index: int
+    node_id: NodeId
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One tuple of x-mprac-token-set: URN / level / token (M-017)."""
+
+    urn: str
+    level: int
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every bound on what comes from outside. Bytes, seconds and counts as named."""
+
+    body_bytes: int = 4 << 20
+    """Management and control bodies."""
+    channel_body_bytes: int = 128 << 20
+    json_depth: int = 32
+    json_members: int = 200_000
+    header_bytes: int = 32 << 10
+    id_chars: int = 128
+    text_chars: int = 4096
+    clock_window_ms: int = 300_000
+    nonces: int = 200_000
+    page_size: int = 1000
+    permits_per_request: int = 64
+    dag_components: int = 256
+    dag_edges: int = 4096
+    parties: int = 64
+    request_s: float = 10.0
+    """One attempt of a management or control call."""
+    request_attempts: int = 3
+    session_bytes: int = 256 << 20
+    process_bytes: int = 1 << 30
+    session_topics: int = 4096
+    session_idle_s: float = 600.0
+    pop_default_ms: int = 120_000
+    pop_max_ms: int = 300_000
+    unsigned_per_minute: int = 120
+    """Node query, contract apply and confirm together, per source address."""
+    open_contracts: int = 1000
+    """Contracts that wait for an admin (APPLIED, IN)."""

@@ -1,0 +1,187 @@
+"""What the planes need from outside, as Protocols; `app` passes the real ones in, tests pass theirs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from gateway.model import Contract, NodeId, SessionId, TraceId
+
+R = TypeVar("R", bound="Record")
+T = TypeVar("T")
+
+
+class Record(Protocol):
+    """A frozen dataclass of gateway.model that the store keeps."""
+
+    def key(self) -> str: ...
+
+
+class Clock(Protocol):
+    """Wall clock for what the wire carries, monotonic for waiting."""
+
+    def now_ms(self) -> int: ...
+
+    def monotonic(self) -> float: ...
+
+
+class Entropy(Protocol):
+    """Randomness of the operating system."""
+
+    def token(self, size: int) -> bytes: ...
+
+
+class Tx(Protocol):
+    """One transaction. Synchronous; runs on the store's own thread; all or nothing."""
+
+    def get(self, kind: type[R], key: str) -> R | None: ...
+
+    def insert(self, record: Record) -> None:
+        """Raises Refused(CONFLICT) where the key exists."""
+        ...
+
+    def replace(self, old: R, new: R) -> None:
+        """Save `new` only if the stored record still equals `old`; else Refused(CONFLICT). Keys must be equal."""
+        ...
+
+    def delete(self, record: Record) -> None: ...
+
+    def select(
+        self, kind: type[R], *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+    ) -> Sequence[R]:
+        """Records whose members equal those given, ordered by member `order` (`-order` descending), then by key."""
+        ...
+
+    def count(self, kind: type[R], **equals: object) -> int: ...
+
+
+class Store(Protocol):
+    """The management plane's memory."""
+
+    async def run(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` in one transaction; a raised error rolls back. `work` must not do I/O of its own."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRequest:
+    """A request of a partner or of our own side, body complete and within Limits; header names lower case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    raw_query: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    peer_cert: bytes | None = field(repr=False)
+    """DER of the client certificate that TLS verified, or None."""
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReply:
+    """What goes back: JSON already encoded."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The proven origin of a request, handed inwards by the edge; handlers never look at headers for it."""
+
+    node_id: NodeId
+    contract: Contract | None
+    """None only on the open and carried routes."""
+    trace_id: TraceId
+    token_set: str = field(default="", repr=False)
+    """x-mprac-token-set as received."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReply:
+    """A partner's successful answer: `data` is {} where it was missing or null (C-007)."""
+
+    data: Mapping[str, Any]
+
+
+class PeerClient(Protocol):
+    """Signed calls to partners: one attempt cycle (Limits.request_attempts) per call."""
+
+    async def call(
+        self,
+        contract: Contract,
+        route: str,
+        payload: Mapping[str, Any],
+        *,
+        trace_id: TraceId,
+        token_set: str = "",
+    ) -> PeerReply:
+        """Call `route` (name in specs.routes): GET sends `payload` as query, POST as JSON body.
+
+        Raises PeerError (the partner answered with an error), Unavailable (no answer), ProtocolViolation
+        (kind PEER_MALFORMED). Each attempt carries a fresh nonce, timestamp and signature (M-012).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRoute:
+    """Where and how the data plane reaches a partner; made from an APPROVED contract (M-075)."""
+
+    node_id: NodeId
+    inst_id: str
+    address: str
+    tls_ca: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRule:
+    """Who may use a session of the data plane: the nodes of its job, and the tasks running here.
+
+    tokens: SHA-256 (hex) of each running task's secret -> `<role>.<index>` it speaks for.
+    outgoing: node id -> x-ptp-token shown to it in place of the task's secret.
+    """
+
+    session_id: SessionId
+    nodes: tuple[NodeId, ...]
+    tokens: Mapping[str, str] = field(repr=False)
+    outgoing: Mapping[NodeId, str] = field(repr=False)
+
+
+class DataPlane(Protocol):
+    """What the control process tells the data processes, over a Unix socket."""
+
+    async def set_routes(self, routes: Sequence[PeerRoute]) -> None: ...
+
+    async def open_session(self, rule: SessionRule) -> None:
+        """Make or replace the rule of a session; messages that wait in it are kept."""
+        ...
+
+    async def close_session(self, session_id: SessionId) -> None:
+        """Release the session and forget its rule."""
+        ...
+
+    async def sent_bytes(self, session_id: SessionId) -> Mapping[NodeId, int]:
+        """Payload bytes sent to each partner so far, also just after the session was closed."""
+        ...
+
+
+class Journal(Protocol):
+    """The structured log: one line per event with ids, never a payload, token, signature or header dump.
+
+    Also keeps the newest events in memory for the admin ("who called whom").
+    """
+
+    def note(self, event: str, **ids: str | float | bool | None) -> None:
+        """Record `event` (dotted snake_case, e.g. `call.out`, `edge.refused`, `job.state`) with its ids.
+
+        Calls to and from partners use: peer, route, code, ms, trace_id, bytes and, where known, job_id, task_id.
+        """
+        ...
+
+    def recent(self, *, limit: int, **equals: str) -> Sequence[Mapping[str, Any]]:
+        """The newest events, oldest first, whose ids equal those given; each has `at` (ms) and `event`."""
+        ...
