@@ -21,7 +21,8 @@ class EncodingError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Numeric:
     """x -> (x - mean) / scale, cut at CLIP; scale is the population deviation of the training rows, or 1
-    for a constant column."""
+    for a constant column.
+    """
 
     name: str
     mean: float

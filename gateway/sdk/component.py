@@ -26,6 +26,7 @@ from gateway.sdk.drive import Link, Patience
 from gateway.sdk.environment import Artifact, Environment, read_environment
 from gateway.sdk.result import Code, ComponentError
 from gateway.sdk.storage import FileStore, Table, open_store, storage_secrets
+from specs import headers
 from specs.description import Description, ParameterError
 
 CALLBACK_PATH: Final = "/v1/platform/schedule/task/callback"
@@ -233,15 +234,15 @@ class Reporter:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             return "system.callback is not an http address"
         body = json.dumps({"task_id": environment.task_id, "status": status, "role": environment.party})
-        headers = {
+        sent = {
             "Content-Type": "application/json",
-            "x-ptp-token": environment.token,
-            "x-trace-id": environment.trace_id,
+            headers.PTP_TOKEN: environment.token,
+            headers.TRACE: environment.trace_id,
         }
         connection = kind(parts.hostname, parts.port, timeout=10)
         try:
             path = parts.path if parts.path.strip("/") else CALLBACK_PATH
-            connection.request("POST", path + (f"?{parts.query}" if parts.query else ""), body.encode(), headers)
+            connection.request("POST", path + (f"?{parts.query}" if parts.query else ""), body.encode(), sent)
             response = connection.getresponse()
             data = response.read(65536)
         finally:
