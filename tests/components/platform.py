@@ -23,6 +23,10 @@ class Drop(Exception):
     """Close the connection without an answer."""
 
 
+class CutOff(Exception):
+    """Announce a longer answer than is sent, then close the connection."""
+
+
 @dataclass
 class Request:
     path: str
@@ -103,6 +107,10 @@ def running_platform() -> Iterator[Platform]:
                 status, data, content_type = platform.serve(request)
             except Drop:
                 self.close_connection = True
+                return
+            except CutOff:
+                self.close_connection = True
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
                 return
             self.send_response(status)
             self.send_header("Content-Type", content_type)
