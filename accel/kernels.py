@@ -1,8 +1,8 @@
 """What each kernel computes: signatures, exact contracts and bounds. No arithmetic happens here.
 
 A kernel is chosen by `accel.registry` (by scheme and backend), checked by `accel.selftest`, and given to whoever needs
-it. All numbers cross this border as little-endian 64-bit limbs in numpy arrays of dtype uint64, so that a native backend
-needs no Python object per element:
+it. All numbers cross this border as little-endian 64-bit limbs in numpy arrays of dtype uint64, so that a native
+backend needs no Python object per element:
 
 - a *ring array* holds elements of Z_{2^128}, shape (..., 2), low limb first;
 - a *plain batch* holds non-negative integers, shape (count, limbs), low limb first.
@@ -14,7 +14,7 @@ through `load` and `load_public` only, which validate it; the caller turns `BadI
 import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,7 +187,8 @@ class HePublicKey(Protocol):
 
     def matvec(self, matrix: SparseMatrix, vector: Ciphertexts) -> Ciphertexts:
         """Row i is an encryption of sum_j matrix[i, j] * vector[j]; an entry costs one multiplication for each of its
-        non-zero digits, so a one-hot entry costs one. Give matrix.transpose() for X^T v."""
+        non-zero digits, so a one-hot entry costs one. Give matrix.transpose() for X^T v.
+        """
         ...
 
     def mask(self, a: Ciphertexts, plain: Uints, random: RandomSource, *, noise_bits: int) -> Ciphertexts:
@@ -218,7 +219,8 @@ class HePublicKey(Protocol):
 class HeSecretKey(Protocol):
     """A key pair; its repr shows nothing but scheme and size."""
 
-    public: HePublicKey
+    @property
+    def public(self) -> HePublicKey: ...
 
     def decrypt(self, a: Ciphertexts) -> Uints:
         """Plaintexts modulo the scheme's secret or public message modulus, shape (len(a), limbs); limbs cover it."""
@@ -241,17 +243,12 @@ class AdditiveHE(Protocol):
         """A fresh key with a modulus of `bits` bits; primes by FIPS 186-5 A.1.3 (probable primes)."""
         ...
 
-    def load_public(self, data: memoryview) -> HePublicKey:
-        """A partner's key after every check that needs no secret: version, scheme, size, oddness, small factors,
-        perfect powers, primality, range and invertibility of the bases; else BadInput."""
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
+        """A key from its primes and its base (g of "ou", h of "paillier"), for known answers; nothing is checked."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """One implementation of one kernel. refuses() is None or the reason in words; make() returns the kernel."""
-
-    name: str
-    priority: int
-    refuses: Any
-    make: Any
+    def load_public(self, data: memoryview) -> HePublicKey:
+        """A partner's key after every check that needs no secret: version, scheme, size, oddness, small factors,
+        perfect powers, primality, range and invertibility of the bases; else BadInput.
+        """
+        ...

@@ -31,14 +31,20 @@ class LrMatrix:
         """From shape (rows, columns). Raises CallerError unless all values are finite and below 64 in size."""
         dense = np.asarray(array, dtype=np.float64)
         if dense.ndim != 2 or not 1 <= dense.shape[0] <= MAX_ROWS or dense.shape[1] > MAX_COLS:
-            raise CallerError("features must be a table of 1 to 2^20 rows and at most 2^14 columns", kind=Kind.MALFORMED)
+            raise CallerError(
+                "features must be a table of 1 to 2^20 rows and at most 2^14 columns", kind=Kind.MALFORMED
+            )
         if not np.all(np.isfinite(dense)) or np.any(np.abs(dense) >= 1 << FEATURE_RANGE_BITS):
             raise CallerError("features must be finite and smaller than 64 in size: standardise", kind=Kind.MALFORMED)
         row_of, indices = np.nonzero(dense)
         counts = np.bincount(row_of, minlength=dense.shape[0])
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         return cls(
-            dense.shape[0], dense.shape[1], indptr, indices.astype(np.int64), np.ascontiguousarray(dense[row_of, indices])
+            dense.shape[0],
+            dense.shape[1],
+            indptr,
+            indices.astype(np.int64),
+            np.ascontiguousarray(dense[row_of, indices]),
         )
 
     def __repr__(self) -> str:
@@ -68,4 +74,5 @@ class LrMatrix:
     def dot(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """X w in floating point, shape (cols,) -> (rows,)."""
         row_of = np.repeat(np.arange(self.rows), np.diff(self.indptr))
-        return np.bincount(row_of, weights=self.values * weights[self.indices], minlength=self.rows)
+        products = self.values * weights[self.indices]
+        return np.bincount(row_of, weights=products, minlength=self.rows).astype(np.float64)

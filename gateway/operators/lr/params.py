@@ -44,7 +44,9 @@ class LrParams:
         """From a job's configuration; numbers may come as strings. Raises CallerError naming the bad field."""
         unknown = sorted(set(values) - set(SCHEMA["properties"]))
         if unknown:
-            raise CallerError(f"unknown parameter {unknown[0]}", kind=Kind.BAD_DAG, detail=f"unknown parameter {unknown[0]}")
+            raise CallerError(
+                f"unknown parameter {unknown[0]}", kind=Kind.BAD_DAG, detail=f"unknown parameter {unknown[0]}"
+            )
         return cls(**{name: _read(name, value) for name, value in values.items()})
 
     def digest(self) -> bytes:
