@@ -73,9 +73,9 @@ class Guest:
         weights: NDArray[np.float64],
         intercept: float,
         params: LrParams,
+        *,
         he: AdditiveHE,
         random: RandomSource,
-        *,
         name: PartyName = GUEST,
         peer: PartyName = HOST,
     ) -> None:
@@ -134,9 +134,9 @@ class Host:
         features: LrMatrix,
         weights: NDArray[np.float64],
         params: LrParams,
+        *,
         he: AdditiveHE,
         random: RandomSource,
-        *,
         name: PartyName = HOST,
         peer: PartyName = GUEST,
     ) -> None:

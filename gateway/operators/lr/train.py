@@ -84,10 +84,10 @@ class _Side:
         matrix: LrMatrix,
         labels: NDArray[np.float64] | None,
         params: LrParams,
+        *,
         he: AdditiveHE,
         ring: Ring128,
         random: RandomSource,
-        *,
         name: PartyName,
         peer: PartyName,
     ) -> None:
@@ -320,10 +320,10 @@ class Guest(_Side):
         features: LrMatrix,
         labels: NDArray[np.float64],
         params: LrParams,
+        *,
         he: AdditiveHE,
         ring: Ring128,
         random: RandomSource,
-        *,
         name: PartyName = GUEST,
         peer: PartyName = HOST,
     ) -> None:
@@ -334,7 +334,9 @@ class Guest(_Side):
             raise CallerError("one label a row is needed", kind=Kind.MALFORMED)
         if not np.all((values == 0) | (values == 1)):
             raise CallerError("labels must be 0 or 1", kind=Kind.MALFORMED)
-        super().__init__(features.with_intercept(), values, params, he, ring, random, name=name, peer=peer)
+        super().__init__(
+            features.with_intercept(), values, params, he=he, ring=ring, random=random, name=name, peer=peer
+        )
 
 
 class Host(_Side):
@@ -344,16 +346,16 @@ class Host(_Side):
         self,
         features: LrMatrix,
         params: LrParams,
+        *,
         he: AdditiveHE,
         ring: Ring128,
         random: RandomSource,
-        *,
         name: PartyName = HOST,
         peer: PartyName = GUEST,
     ) -> None:
         """he: the kernel of params.scheme. Raises CallerError for bad input."""
         _require_features(features)
-        super().__init__(features, None, params, he, ring, random, name=name, peer=peer)
+        super().__init__(features, None, params, he=he, ring=ring, random=random, name=name, peer=peer)
 
 
 def _require_features(features: LrMatrix) -> None:
