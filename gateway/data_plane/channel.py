@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -48,9 +48,10 @@ class Partner(Protocol):
     def inst_id(self) -> str: ...
 
     async def deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
-        """One attempt. Raises Unavailable(NO_ROUTE): certainly not delivered; (PEER_UNREACHABLE, PEER_TIMEOUT): unknown.
+        """One attempt.
 
-        Refused(UNAUTHENTICATED): the other end is not that partner; nothing was sent.
+        Raises Unavailable: NO_ROUTE when it certainly didn't arrive, PEER_UNREACHABLE or PEER_TIMEOUT when that is not
+        known; Refused(UNAUTHENTICATED) when the other end is not that partner, and nothing was sent.
         """
         ...
 
@@ -232,7 +233,7 @@ class Channel:
                 return self._popped(frame, message)
             if now >= deadline or self._stopping:
                 return None
-            await self._wait(session, topic, source, timeout=deadline - now, first=first)
+            await self._wait(session, topic, source, seconds=deadline - now, first=first)
             first = False
             if session not in self._rules:
                 raise Refused("the session was closed", kind=Kind.RELEASED)
@@ -352,7 +353,7 @@ class Channel:
             pause = min(2 * pause, PAUSE_LAST_S)
 
     async def _attempt(self, rule: SessionRule, frame: Frame, body: Buffer, trace: TraceId) -> GatewayError | None:
-        """None: taken. An error: certainly not taken, a later try may succeed. Raises where there is no point in that."""
+        """None: taken. An error: certainly not taken, a later try may succeed. Raises where that is not so."""
         envelope = frame.envelope
         target = envelope.target_node
         partner = self._partners.find(target)
@@ -382,9 +383,9 @@ class Channel:
         raise error
 
     async def _wait(
-        self, session: SessionId, topic: str, source: NodeId | None, *, timeout: float, first: bool
+        self, session: SessionId, topic: str, source: NodeId | None, *, seconds: float, first: bool
     ) -> None:
-        """Until a matching message came, the session ended, the process stops, or `timeout` seconds passed.
+        """Until a matching message came, the session ended, the process stops, or `seconds` passed.
 
         first: a reader that was woken and found the message gone goes back to the head of the line.
         """
@@ -398,14 +399,14 @@ class Channel:
             line.appendleft(waiter)
         self.traffic.waiting += 1
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await waiter.woken
         except TimeoutError:
             pass
         except asyncio.CancelledError:
             # The reader is gone; a wake-up that was meant for it must not be lost for the next one.
             if waiter.woken.done() and not waiter.woken.cancelled():
-                self._pass_on(session, topic)
+                _wake(line)
             raise
         finally:
             self.traffic.waiting -= 1
@@ -421,18 +422,10 @@ class Channel:
                 waiter.woken.set_result(None)
                 return
 
-    def _pass_on(self, session: SessionId, topic: str) -> None:
-        for waiter in self._waiters.get((session, topic), ()):
-            if not waiter.woken.done():
-                waiter.woken.set_result(None)
-                return
-
     def _wake_all(self, session: SessionId) -> None:
         for (waiting_in, _), line in self._waiters.items():
             if waiting_in == session:
-                for waiter in line:
-                    if not waiter.woken.done():
-                        waiter.woken.set_result(None)
+                _wake(line)
 
     def _note(self, event: str, frame: Frame, **ids: str | float | None) -> None:
         envelope = frame.envelope
@@ -443,6 +436,12 @@ class Channel:
             trace_id=envelope.trace_id,
             **{"bytes": len(frame.payload), **ids},
         )
+
+
+def _wake(line: Iterable[_Waiter]) -> None:
+    for waiter in line:
+        if not waiter.woken.done():
+            waiter.woken.set_result(None)
 
 
 def _holds(rule: SessionRule, token: str) -> bool:

@@ -36,7 +36,7 @@ _JSON_MARKS: Final = 4096
 """Commas, brackets and braces in a channel body: it has three members, its payload contains none of these."""
 
 _CODE: Final = re.compile(r"E\d{10}")
-_CODE_BYTES: Final = re.compile(rb"E\d{10}")
+CODE_IN: Final = re.compile(rb"E\d{10}")
 _PROTO_NAMES: Final = frozenset({PROTO_CONTENT, "application/protobuf"})
 _INBOUND_NAMES: Final = _PROTO_NAMES | {RAW_CONTENT, "application/octet-stream", ""}
 
@@ -218,8 +218,9 @@ def decode(
     elif codec is Codec.PROTO:
         topic, payload, timeout = _from_proto(operation, body)
     else:
-        payload = body
-        if operation is Operation.POP and query_timeout is not None:
+        if operation is Operation.PUSH:
+            payload = body
+        elif operation is Operation.POP and query_timeout is not None:
             timeout = _milliseconds(query_timeout, "timeout") * 1000
     if operation is Operation.POP:
         wait_ms = next((v for v in (envelope.timeout_ms, timeout) if v is not None), limits.pop_default_ms)
@@ -363,7 +364,7 @@ def read_answer(content_type: str, body: Buffer) -> Answer:
             return Answer(code if isinstance(code, str) else "", text if isinstance(text, str) else "")
         found = wire.members(body)
         # Number 3 first: in the new layout number 2 is free payload and may look like anything (9.3).
-        first = 2 if _CODE_BYTES.fullmatch(wire.delimited(found, 3)) else 1
+        first = 2 if CODE_IN.fullmatch(wire.delimited(found, 3)) else 1
         code = wire.text(found, first + 1, "code")
         return Answer(code, wire.text(found, first + 2, "message"), wire.delimited(found, first))
     except ProtocolViolation as e:
