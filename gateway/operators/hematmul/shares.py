@@ -6,8 +6,8 @@ back; the owner decrypts X v + R and keeps it mod 2^128. This is the secure spar
 et al., KDD 2021), generalised to any linear function of the ciphertexts by `Bounds`.
 
 Functionality: the two get uniformly random shares of X v mod 2^128. The owner learns nothing else about X, the
-evaluator nothing else about v. Adversary: semi-honest, computationally bounded (the scheme's assumption) for the evaluator,
-unbounded for the owner, who is held off statistically, twice:
+evaluator nothing else about v. Adversary: semi-honest; the evaluator bounded by the scheme's assumption, the owner
+unbounded, since it is held off statistically, twice:
 
 - *plaintext*. |X v| < 2^b over the integers, since v is represented in [0, 2^128). R = 2^b + U with U uniform in
   [0, 2^(b + STATISTICAL_BITS)): the decrypted integer is within 2^-STATISTICAL_BITS of one that does not depend on X.
