@@ -179,10 +179,10 @@ class _Builder:
     ) -> tuple[list[dict[str, str]], bool]:
         """Edges in the order of the description's ports, and whether the step takes the parties' datasets."""
         asked = _table(step, "inputs", where)
-        for port in asked:
-            if port not in description.input_data:
+        for unknown in asked:
+            if unknown not in description.input_data:
                 known = ", ".join(description.input_data) or "none"
-                raise JobFileError(f"{where}.inputs.{port}", f"no such input; there are: {known}")
+                raise JobFileError(f"{where}.inputs.{unknown}", f"no such input; there are: {known}")
         edges: list[dict[str, str]] = []
         source = False
         for port in description.input_data.values():
@@ -374,8 +374,8 @@ host = "NODE-ID-OF-THE-PARTNER"
 guest = "DATASET-ID"
 host = "DATASET-ID"
 
-# Steps run as soon as what they need is there. Inputs are chained by type: a step takes the newest output of the type it
-# expects. Override with inputs = { train_data = "split_1.train" }; "data" stands for the party's own dataset.
+# Steps run as soon as what they need is there. Inputs are chained by type: a step takes the newest output of the type
+# it expects. Override with inputs = { train_data = "split_1.train" }; "data" stands for the party's own dataset.
 [[step]]
 component = "psi"             # newest registered version; or version = "1.0.0"
 params = { id = "id" }        # for all parties
