@@ -178,6 +178,8 @@ async def bulk(config: dict[str, Any]) -> None:
 
         await _keep_in_flight(config["depth"], push, end + 0.1)
         connection.close()
+    elif config.get("bare"):
+        await asyncio.gather(*(_bare_posts(config, payload, window, end + 0.1) for _ in range(config["depth"])))
     else:
         tls = Pki(*config["pki"]).client() if config["tls"] else None
         scheme = "https" if tls else "http"
@@ -194,10 +196,27 @@ async def bulk(config: dict[str, Any]) -> None:
     report(rate=window.rate)
 
 
+async def _bare_posts(config: dict[str, Any], payload: bytes, window: _Window, until: float) -> None:
+    """HTTP without an HTTP client, so that a receiver's cost can be told from the client library's."""
+    tls = Pki(*config["pki"]).client() if config["tls"] else None
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", config["port"], ssl=tls, server_hostname="localhost" if tls else None
+    )
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
+    while time.perf_counter() < until:
+        writer.write(head)
+        writer.write(payload)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        window.message()
+    writer.close()
+
+
 async def prober(config: dict[str, Any]) -> None:
     """A management call of some 500 bytes every `PROBE_EVERY` seconds over a few kept connections.
 
-    A call is timed from the moment it was due, not from when a connection was free: a stall counts for each call it hit.
+    A call is timed from the moment it was due, not from when a connection was free: a stall counts for every call hit.
     """
     body = json.dumps({"contract_id": "c" * 32, "pad": "p" * 440}).encode()
     if config.get("uds"):
@@ -207,7 +226,7 @@ async def prober(config: dict[str, Any]) -> None:
         connector = aiohttp.TCPConnector(ssl=Pki(*config["pki"]).client(), limit=PROBE_CONNECTIONS)
         url = f"https://localhost:{config['port']}/v1/interconn/node/status"
     latencies: list[float] = []
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "x-hold-ms": str(config.get("hold_ms", 0))}
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def call(due: float, into: list[float]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Mailbox:
 
 
 async def gateway(config: dict[str, Any]) -> None:
-    """Container side on `http_port` and `uds`; partner side, always with mutual TLS, on `wire_port` (http or framed)."""
+    """Container side on `http_port` and `uds`; partner side, always mutual TLS, on `wire_port` (http or framed)."""
     pki = Pki(*config["pki"])
     loop = asyncio.get_running_loop()
     mailboxes: dict[bytes, Mailbox] = {}
@@ -212,11 +213,14 @@ async def edge(config: dict[str, Any]) -> None:
             headers = {
                 "content-type": "application/json",
                 "x-interconn-peer-certificate": base64.b64encode(leaf).decode() if leaf else "",
+                "x-hold-ms": request.headers.get("x-hold-ms", "0"),
             }
             url = "http://control" + request.raw_path
             async with manage.request(request.method, url, data=await request.read(), headers=headers) as answer:
                 return web.Response(body=await answer.read(), status=answer.status, content_type="application/json")
         await request.json()
+        # Stands for what a control process does without giving way: a commit, a signature, a big document.
+        time.sleep(float(request.headers.get("x-hold-ms", "0")) / 1e3)  # noqa: ASYNC251  # holding the loop is the point
         return web.json_response({"code": 0, "msg": "success", "data": {"status": "APPROVED", "pad": "x" * 300}})
 
     async def invoke(request: web.Request) -> web.Response:
