@@ -299,6 +299,25 @@ def print_layout(rows: list[Figures]) -> None:
         ],
     )
 
+    print("the same, round by round: one layout's figure over the other's in that round")
+    by_case = {(row["name"], row["bulk"]): row for row in rows}
+    pairs = (("D", "single"), ("C", "single"), ("C", "D"), ("D + codec", "D"))
+    lines = []
+    for kind in BULKS:
+        for one, other in pairs:
+            if (one, kind) in by_case and (other, kind) in by_case:
+                a, b = by_case[one, kind], by_case[other, kind]
+                lines.append((f"{one} / {other}", kind, paired(a, b, 0.5), paired(a, b, 0.99), paired(a, b, None)))
+    table(("layouts", "bulk beside it", "p50", "p99", "bulk rate"), lines)
+
+
+def paired(one: Figures, other: Figures, share: float | None) -> str:
+    """Ratios of rounds that ran next to each other: what disturbs the machine for longer than that cancels out."""
+    if share is None:
+        return spread([a / b for a, b in zip(one["mb_s"], other["mb_s"], strict=True)], 2)
+    rounds = zip(one["latency_ms"], other["latency_ms"], strict=True)
+    return spread([percentile(a, share) / percentile(b, share) for a, b in rounds], 2)
+
 
 def machine() -> Figures:
     with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  # a kernel table
