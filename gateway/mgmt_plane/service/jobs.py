@@ -13,7 +13,17 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core import jobfile
-from gateway.mgmt_plane.core.dag import ComponentRef, DagError, Lookup, Plan, Problem, digest, parse_plan, problems
+from gateway.mgmt_plane.core.dag import (
+    ComponentRef,
+    DagError,
+    Lookup,
+    Plan,
+    Problem,
+    artifact,
+    digest,
+    parse_plan,
+    problems,
+)
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
     TASK_FINAL,
@@ -384,6 +394,11 @@ class Jobs:
         self._entropy = entropy
         self._runtime = runtime
 
+    @property
+    def own(self) -> NodeId:
+        """This node."""
+        return self._book.own
+
     # -- submission
 
     async def validate(self, body: Json) -> dict[str, Any]:
@@ -685,6 +700,23 @@ class Jobs:
         """The job and this node's own parties in it; raises Refused(NOT_FOUND)."""
         job = await self._store.run(lambda tx: self._book.get(tx, job_id))
         return job, self._book.own_parties(self._book.plan(job))
+
+    async def artifacts(self, job_id: str) -> tuple[Job, list[dict[str, Any]]]:
+        """What this node's successful tasks have written: task, output, role, index, namespace and name of each."""
+
+        def work(tx: Tx) -> tuple[Job, list[dict[str, Any]]]:
+            job = self._book.get(tx, job_id)
+            plan = self._book.plan(job)
+            found = []
+            for share in tx.select(Share, job_id=job_id, status=TaskState.SUCCESS):
+                party = Party(share.role, share.index, self._book.own)
+                for output in plan.nodes[share.task_name].outputs:
+                    item = {"task_name": share.task_name, "key": output.key, "type": output.type}
+                    place = artifact(job.job_id, party, share.task_id, output.key)
+                    found.append({**item, "role": share.role, "index": share.index, **place})
+            return job, found
+
+        return await self._store.run(work)
 
     async def register(self, *, info: Json, image: str) -> Component:
         """Register a component (N-S component/register)."""

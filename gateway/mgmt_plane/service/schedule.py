@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.errors import Kind, ProtocolViolation, Refused
+from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.dag import Plan, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
@@ -26,6 +26,7 @@ from gateway.mgmt_plane.service.jobs import (
     Grants,
     JobBook,
     JobRuntime,
+    Partners,
     audit_config,
     sides,
 )
@@ -42,7 +43,7 @@ from gateway.model import (
     TaskName,
     TaskView,
 )
-from gateway.ports import Caller, Store, Tx
+from gateway.ports import Caller, PeerClient, Store, Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
 
@@ -65,6 +66,8 @@ class Schedule:
         book: JobBook,
         audits: Audits,
         grants: Grants,
+        partners: Partners,
+        peers: PeerClient,
         parse_token_set: Callable[[str], Sequence[Permit]],
         runtime: JobRuntime,
     ) -> None:
@@ -72,6 +75,8 @@ class Schedule:
         self._book = book
         self._audits = audits
         self._grants = grants
+        self._partners = partners
+        self._peers = peers
         self._parse_token_set = parse_token_set
         self._runtime = runtime
 
@@ -389,6 +394,37 @@ class Schedule:
                 tx.replace(view, replace(view, status=status, updated=self._book.clock.now_ms()))
         self.stop_shares(tx, job, name, by=by)
         return True
+
+    async def stop(self, job_id: str, task_name: str | None = None) -> Json:
+        """Stop a job of this node at the wish of its own people (N-S stop_all and stop_task, admin; C-088, C-091).
+
+        The scheduler is asked; where it cannot be, this node ends its own part and the scheduler finds out.
+        """
+        body = {"job_id": job_id, **({"task_name": task_name} if task_name else {})}
+        own = self._book.own
+        job = await self._store.run(lambda tx: self._book.get(tx, job_id))
+        if job.scheduling:
+            return await self.stop_all(Caller(own, None, job.trace_id), body)
+        self._check_name(job, self._task_name(body))
+        if job.scheduler and job.status not in JOB_FINAL:
+            try:
+                contract = await self._store.run(lambda tx: self._partners.contract_with(tx, job.scheduler))
+                await self._peers.call(contract, "job.stop_all", body, trace_id=job.trace_id)
+            except GatewayError as error:
+                self._book.journal.note("job.stop_failed", job_id=job_id, peer=job.scheduler, reason=str(error))
+            else:
+                return {}
+
+        def work(tx: Tx) -> None:
+            current = self._book.get(tx, job_id)
+            if task_name:
+                self.stop_shares(tx, current, TaskName(task_name), by=own)
+            else:
+                self._book.advance(tx, current, JobEvent.STOP, outcome=Outcome.STOPPED, reason=f"stopped by {own}")
+
+        await self._store.run(work)
+        self._runtime.settle(job.job_id)
+        return {}
 
     # -- states
 
