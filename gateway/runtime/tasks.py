@@ -24,7 +24,20 @@ from gateway.mgmt_plane.core.dag import Plan, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
 from gateway.mgmt_plane.service.jobs import JobBook, Partners
 from gateway.mgmt_plane.service.schedule import Schedule
-from gateway.model import Component, Dataset, InstId, Job, JobId, Json, NodeId, Party, Share, TaskId, TaskName
+from gateway.model import (
+    Component,
+    Dataset,
+    DatasetId,
+    InstId,
+    Job,
+    JobId,
+    Json,
+    NodeId,
+    Party,
+    Share,
+    TaskId,
+    TaskName,
+)
 from gateway.ports import Clock, DataPlane, Entropy, Journal, PeerClient, SessionRule, Store, Tx
 from gateway.runtime.launch import (
     Addresses,
@@ -70,7 +83,7 @@ class _Prepared:
     job: Job
     plan: Plan
     component: Component
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Mapping[DatasetId, tuple[str, ...]]
     dataset: Dataset | None
     producers: Mapping[TaskName, TaskId]
     inst_ids: Mapping[NodeId, InstId]

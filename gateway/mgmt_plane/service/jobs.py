@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core import jobfile
+from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import (
     ComponentRef,
     DagError,
@@ -59,6 +60,8 @@ from gateway.ports import Clock, Entropy, Journal, Store, Tx
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
+NO_PROJECT: Final = "-"
+"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
 BUILTIN: Final = "builtin:"
 """Prefix of an image that is a Python module of ours."""
 _REQUIRED: Final = (
@@ -121,14 +124,6 @@ class JobRuntime(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetUse:
-    """A dataset and the names of all components that read it or anything derived from it."""
-
-    dataset_id: DatasetId
-    components: frozenset[str]
-
-
 class Audits(Protocol):
     """What jobs need of service.audits."""
 
@@ -151,14 +146,14 @@ class Grants(Protocol):
         user: NodeId,
         job_id: JobId,
         project_id: str,
-        uses: Sequence[Any],
+        uses: Sequence[DatasetUse],
         permits: Sequence[Permit],
         now: int,
     ) -> None: ...
 
     def recheck(
-        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[Any], now: int
-    ) -> Mapping[Any, tuple[str, ...]]: ...
+        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
+    ) -> Mapping[DatasetId, tuple[str, ...]]: ...
 
     def permits_held(self, tx: Tx, *, holder: NodeId, dataset_ids: Sequence[DatasetId], now: int) -> Sequence[Json]: ...
 
@@ -471,7 +466,7 @@ class Jobs:
         job = Job(
             job_id=job_id,
             flow_id=asked.flow_id or f"flow-{self._entropy.token(16).hex()}",
-            project_id=asked.project_id,
+            project_id=asked.project_id or NO_PROJECT,
             name=asked.name or job_id,
             dag=plan.dag,
             config=plan.config,
@@ -497,7 +492,7 @@ class Jobs:
             "job_id": job_id,
             "flow_id": job.flow_id,
             "name": job.name,
-            "project_id": asked.project_id,
+            "project_id": job.project_id,
             "dag": plan.dag,
             "conf": plan.config,
         }

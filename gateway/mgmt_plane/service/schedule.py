@@ -5,11 +5,13 @@ task/start, stop and poll the sender of create or the initiator; stop_all, statu
 caller is proven by the edge; a local call carries this node's own id. Repeats change nothing and answer code 0 (B-19).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.auth.tokens import parse_token_set
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import Plan, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
@@ -22,7 +24,6 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.jobs import (
     Audits,
-    DatasetUse,
     Grants,
     JobBook,
     JobRuntime,
@@ -32,12 +33,12 @@ from gateway.mgmt_plane.service.jobs import (
 )
 from gateway.model import (
     Dataset,
+    DatasetId,
     Direction,
     Job,
     JobId,
     Json,
     Outcome,
-    Permit,
     Share,
     TaskId,
     TaskName,
@@ -68,7 +69,6 @@ class Schedule:
         grants: Grants,
         partners: Partners,
         peers: PeerClient,
-        parse_token_set: Callable[[str], Sequence[Permit]],
         runtime: JobRuntime,
     ) -> None:
         self._store = store
@@ -77,7 +77,6 @@ class Schedule:
         self._grants = grants
         self._partners = partners
         self._peers = peers
-        self._parse_token_set = parse_token_set
         self._runtime = runtime
 
     # -- create
@@ -166,7 +165,7 @@ class Schedule:
                 job_id=create.job_id,
                 project_id=project_id,
                 uses=[DatasetUse(dataset, components) for dataset, components in uses.items()],
-                permits=self._parse_token_set(caller.token_set),
+                permits=parse_token_set(caller.token_set),
                 now=now,
             )
         if job is None:
@@ -292,7 +291,7 @@ class Schedule:
             tx.insert(share)
             self._book.move_share(tx, share, TaskEvent.ADMIT)
 
-    def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[str, tuple[str, ...]]:
+    def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
         """Columns granted of each dataset that a task opens here, () = all; raises Refused where no grant holds now."""
         parties = self._book.own_parties(plan)
         opened = {plan.dataset_of(party, name) for party in parties} - {None}
