@@ -9,6 +9,7 @@ import json
 import shutil
 import ssl
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,9 +64,10 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.DER)
 
 
-def authority(name: str = "Test CA") -> Authority:
+def authority(name: str = "") -> Authority:
+    """A CA of the given name, or of one of its own."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name or f"CA {uuid.uuid4()}")])
     certificate = _builder(subject, subject, key, days=1).add_extension(
         x509.BasicConstraints(ca=True, path_length=None), critical=True
     )
@@ -206,10 +208,10 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def node(name: str, *, limits: Limits | None = None, **settings: Any) -> AsyncIterator[Node]:
+async def node(name: str, *, limits: Limits | None = None, ca_name: str = "", **settings: Any) -> AsyncIterator[Node]:
     """A started gateway that knows no partner and no session yet."""
     with folder() as path:
-        ca = authority()
+        ca = authority(ca_name)
         files = issue(path, ca, urn(name))
         control, journal = FakeControl(path), ListJournal()
         process = DataProcess(
