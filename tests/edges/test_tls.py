@@ -25,7 +25,7 @@ async def test_versions_below_1_2_are_refused(client: aiohttp.ClientSession) -> 
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             tls = rig.partner_tls(None, version=ssl.TLSVersion.TLSv1_1)
         tls.set_ciphers("ALL:@SECLEVEL=0")
-        with pytest.raises(OSError)  # noqa: PT011:
+        with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", b.ports.edge, ssl=tls)
         # The reason is the version: the same client gets through to a server that allows it.
         ours = b.process._tls.listening
