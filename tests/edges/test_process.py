@@ -168,7 +168,6 @@ def test_a_run_folder_that_others_may_enter_is_refused() -> None:
             build(settings_in(path))
 
 
-@pytest.mark.req("T-001")
 def test_the_standards_port_is_the_default() -> None:
     assert DataSettings.__dataclass_fields__["edge_port"].default == 7304
 
