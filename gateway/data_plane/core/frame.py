@@ -217,11 +217,10 @@ def decode(
         topic, payload, timeout = _from_json(operation, body)
     elif codec is Codec.PROTO:
         topic, payload, timeout = _from_proto(operation, body)
-    else:
-        if operation is Operation.PUSH:
-            payload = body
-        elif operation is Operation.POP and query_timeout is not None:
-            timeout = _milliseconds(query_timeout, "timeout") * 1000
+    elif operation is Operation.PUSH:
+        payload = body
+    elif operation is Operation.POP and query_timeout is not None:
+        timeout = _milliseconds(query_timeout, "timeout") * 1000
     if operation is Operation.POP:
         wait_ms = next((v for v in (envelope.timeout_ms, timeout) if v is not None), limits.pop_default_ms)
         wait_ms = min(wait_ms, limits.pop_max_ms)
@@ -347,9 +346,14 @@ def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None 
 def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, bytes]:
     """(HTTP status, Content-Type, body) of a failure; the code of a partner's refusal is handed on."""
     code = error.wire.transport
-    if isinstance(error, PeerError) and _CODE.fullmatch(error.peer_code) and error.peer_code != Transport.OK:
+    if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
         code = error.peer_code
     return error.wire.http, *encode_answer(codec, code, error.public_text())
+
+
+def is_code(text: str) -> bool:
+    """Whether a partner's code has the standard's form (7); OSx also has short ones, which say nothing to others."""
+    return _CODE.fullmatch(text) is not None
 
 
 def read_answer(content_type: str, body: Buffer) -> Answer:
