@@ -167,3 +167,21 @@ class DataPlane(Protocol):
     async def sent_bytes(self, session_id: SessionId) -> Mapping[NodeId, int]:
         """Payload bytes sent to each partner so far, also just after the session was closed."""
         ...
+
+
+class Journal(Protocol):
+    """The structured log: one line per event with ids, never a payload, token, signature or header dump.
+
+    Also keeps the newest events in memory for the admin ("who called whom").
+    """
+
+    def note(self, event: str, **ids: str | float | bool | None) -> None:
+        """Record `event` (dotted snake_case, e.g. `call.out`, `edge.refused`, `job.state`) with its ids.
+
+        Calls to and from partners use: peer, route, code, ms, trace_id, bytes and, where known, job_id, task_id.
+        """
+        ...
+
+    def recent(self, *, limit: int, **equals: str) -> Sequence[Mapping[str, Any]]:
+        """The newest events, oldest first, whose ids equal those given; each has `at` (ms) and `event`."""
+        ...

@@ -1,0 +1,188 @@
+"""node.toml -> one frozen tree of dataclasses, read once by `app`.
+
+Everything below `app` receives values, never this. An unknown key is an error; a relative path is relative to the file;
+a key is named by a URI (`file:`), never written here; a dangerous switch starts with `insecure_` and is absent by
+default.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from gateway.errors import CallerError, Kind
+from gateway.model import Limits
+
+FILE_BYTES = 1 << 20
+
+
+class ConfigError(CallerError):
+    """node.toml is wrong; the message names the key."""
+
+    default_kind = Kind.MALFORMED
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSection:
+    node_id: str
+    inst_id: str
+    name: str
+    institution: str
+    address: str
+    """Edge URL as partners reach it."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformSection:
+    host: str = "127.0.0.1"
+    port: int = 0
+    insecure_allow_remote: bool = False
+    """Components talk to this listener in plain HTTP: binding it to more than loopback exposes their data."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSection:
+    host: str = "127.0.0.1"
+    port: int = 0
+    token_file: Path = Path("admin.token")
+    insecure_allow_remote: bool = False
+    """The admin API is plain HTTP with a bearer token; put TLS in front before it leaves the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysSection:
+    """Key URIs; certificates are chains, leaf first."""
+
+    ca: str = "file:pki/ca.pem"
+    signing_key: str = "file:pki/signing.key"
+    signing_chain: str = "file:pki/signing.pem"
+    tls_key: str = "file:pki/tls.key"
+    tls_chain: str = "file:pki/tls.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class PathsSection:
+    state: Path = Path("state.db")
+    work: Path = Path("work")
+    run: Path = Path("run")
+    """Holds the Unix sockets; the path of a socket may have at most 107 bytes."""
+    log: Path = Path("log/gateway.log")
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSection:
+    """Defaults of job_params.common; a job may ask for less, not for more."""
+
+    poll_s: float = 2.0
+    misses: int = 5
+    """Consecutive polls without an answer after which a party counts as failed (B-14)."""
+    silence_s: float = 60.0
+    """A participant that hears nothing from the scheduler for so long ends its part."""
+    task_timeout_s: float = 3600.0
+    job_timeout_s: float = 24 * 3600.0
+    require_job_audit: bool = True
+    max_running: int = 4
+    """Component processes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSection:
+    default: str = "strict-1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    folder: Path
+    node: NodeSection
+    edge: Listener = field(default_factory=lambda: Listener(port=7304))
+    platform: PlatformSection = field(default_factory=PlatformSection)
+    admin: AdminSection = field(default_factory=AdminSection)
+    keys: KeysSection = field(default_factory=KeysSection)
+    paths: PathsSection = field(default_factory=PathsSection)
+    jobs: JobsSection = field(default_factory=JobsSection)
+    profile: ProfileSection = field(default_factory=ProfileSection)
+    limits: Limits = field(default_factory=Limits)
+
+    def path(self, relative: Path) -> Path:
+        """A path of the file, absolute."""
+        return relative if relative.is_absolute() else self.folder / relative
+
+    def key_file(self, uri: str) -> Path:
+        """The file that a key URI names; only `file:` is known here."""
+        parts = urlsplit(uri)
+        if parts.scheme != "file" or parts.netloc:
+            raise ConfigError(f"[keys] {uri!r}: only file: URIs are supported")
+        return self.path(Path(parts.path))
+
+
+def load(file: Path) -> Config:
+    """Read and check `file`; raises ConfigError naming section and key."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    if len(raw) > FILE_BYTES:
+        raise ConfigError(f"{file} is larger than {FILE_BYTES} bytes")
+    try:
+        tree = tomllib.loads(raw.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    config: Config = _build(Config, {**tree, "folder": str(file.resolve().parent)}, "")
+    _check(config)
+    return config
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown key {where}{unknown[0]}")
+    built = {}
+    for name, item in known.items():
+        if name in values:
+            built[name] = _value(hints[name], values[name], f"{where}{name}")
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"missing key {where}{name}")
+    return kind(**built)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if hasattr(hint, "__dataclass_fields__"):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table")
+        return _build(hint, value, f"{where}.")
+    if get_origin(hint) is UnionType:
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be of type {hint.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _check(config: Config) -> None:
+    for name, listener in (("edge", config.edge), ("platform", config.platform), ("admin", config.admin)):
+        if not 0 <= listener.port < 65536:
+            raise ConfigError(f"{name}.port must be 0..65535")
+    for name, section in (("platform", config.platform), ("admin", config.admin)):
+        if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
+            raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
+    for item in fields(config.jobs):
+        value = getattr(config.jobs, item.name)
+        if not isinstance(value, bool) and value <= 0:
+            raise ConfigError(f"jobs.{item.name} must be positive")
+    if not config.node.address.startswith(("https://", "http://")):
+        raise ConfigError("node.address must be an http(s) URL")
