@@ -83,7 +83,7 @@ def _only(row: Row, columns: Iterable[str]) -> Row:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """RFC 4180 with a header line, `\\n` line ends."""
+    """RFC 4180 with a header line, line feeds at the ends of lines."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
