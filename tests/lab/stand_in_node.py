@@ -25,7 +25,7 @@ def main(flags: list[str], file: Path) -> None:
     token = config.path(config.admin.token_file).read_text().strip()
 
     class Admin(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             good = self.headers["Authorization"] == f"Bearer {token}" and self.path == "/admin/v1/node"
             data = json.dumps({"node_id": config.node.node_id}).encode()
             self.send_response(200 if good else 404)
