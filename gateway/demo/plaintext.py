@@ -43,7 +43,9 @@ class Comparison:
     rows: int
 
 
-def compare(halves: Halves, *, train_ids: Sequence[str], test_ids: Sequence[str], inverse_penalty: float = C) -> Comparison:
+def compare(
+    halves: Halves, *, train_ids: Sequence[str], test_ids: Sequence[str], inverse_penalty: float = C
+) -> Comparison:
     """Train on the customers `train_ids`, judge on `test_ids`; KeyError where a customer is not on both sides."""
     bank = {row[ID]: row for row in halves.bank}
     payment = {row[ID]: row for row in halves.payment}

@@ -41,7 +41,9 @@ def test_up_writes_lab_json_and_leaves_separate_processes(place):
     made = lab.up(place, parties=3, command=STAND_IN)
     written = json.loads((place / "lab.json").read_text())
     assert list(written) == ["nodes"]
-    members = "node_id inst_id name pid edge_url platform_url grpc_edge grpc_platform admin_url ca_file admin_token_file"
+    members = (
+        "node_id inst_id name pid edge_url platform_url grpc_edge grpc_platform admin_url ca_file admin_token_file"
+    )
     assert [list(node) for node in written["nodes"]] == 3 * [members.split()]
     assert [node["name"] for node in written["nodes"]] == ["bank", "payment", "telecom"]
     assert written["nodes"][0]["node_id"] == "LX0000020000011"
