@@ -158,9 +158,13 @@ def demonstrating(call: Call) -> Exit:
         import sklearn  # noqa: F401, PLC0415  # asked for first: the run would only fail at its end
     except ImportError:
         raise Refused("the demo needs scikit-learn: pip install 'interconn[demo]'", kind=Kind.NOT_FOUND) from None
+    from rich.console import Console  # noqa: PLC0415
+
     from gateway.demo.run import run  # noqa: PLC0415
 
-    return Exit.OK if run(call.out_dir, call.out.console(), keep_lab=call.keep_lab) else Exit.FAILED
+    facts = run(call.out_dir, Console(stderr=call.out.as_json), keep_lab=call.keep_lab)
+    call.out.value(facts.to_json(), lambda: None)
+    return Exit.FAILED if facts.problems() else Exit.OK
 
 
 def backends(call: Call) -> Exit:

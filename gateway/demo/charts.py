@@ -101,17 +101,23 @@ def roc(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> str:
     )
 
 
-def ks(points: Sequence[Mapping[str, Any]]) -> str:
-    """Shares of bad and good loans at or above a score, and their distance, over the share of all scores passed."""
-    steps = max(len(points) - 1, 1)
-    at = [number / steps for number in range(len(points))]
+def ks(points: Sequence[Mapping[str, Any]], *, bad_share: float) -> str:
+    """Shares of bad and good loans found, and their distance, over the share of all loans flagged so far."""
+    at = [bad_share * point["tpr"] + (1 - bad_share) * point["fpr"] for point in points]
     series = [
-        Series("bad loans", "bad", [(x, point["tpr"]) for x, point in zip(at, points, strict=True)]),
-        Series("good loans", "good", [(x, point["fpr"]) for x, point in zip(at, points, strict=True)]),
-        Series("distance", "joint", [(x, point["ks"]) for x, point in zip(at, points, strict=True)]),
+        Series(name, style, [(x, point[member]) for x, point in zip(at, points, strict=True)])
+        for name, style, member in (
+            ("bad loans", "bad", "tpr"),
+            ("good loans", "good", "fpr"),
+            ("distance", "joint", "ks"),
+        )
     ]
     return unit_chart(
-        series, x_label="thresholds, highest score first", y_label="share", title="KS curve", diagonal=False
+        series,
+        x_label="share of all loans flagged, highest score first",
+        y_label="share found",
+        title="KS curve",
+        diagonal=False,
     )
 
 
@@ -173,7 +179,7 @@ def ranks(components: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def dag(components: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) -> str:
     """Tasks as boxes, left to right, with the names of what flows between them; `notes` go below a task's name."""
     column = ranks(components)
-    wide, high, gap_x, gap_y = 150.0, 54.0, 62.0, 40.0
+    wide, high, gap_x, gap_y = 138.0, 54.0, 54.0, 40.0
     rows: dict[int, int] = {}
     spot: dict[str, Point] = {}
     for component in components:
@@ -184,11 +190,15 @@ def dag(components: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) -> st
     lowest = max((y for _, y in spot.values()), default=0) + high
     for component in components:
         x2, y2 = spot[component["name"]]
+        taken: dict[str, list[str]] = {}
         for link in component["input"]:
             producer, _, key = link["key"].rpartition(".")
+            taken.setdefault(producer, []).append(key)
+        for producer, keys in taken.items():
             if producer not in spot:
                 continue
             x1, y1 = spot[producer]
+            key = ", ".join(keys)
             jump = column[component["name"]] - column[producer]
             if jump > 1:  # around the boxes in between
                 low = y1 + high + 14 + 12 * jump

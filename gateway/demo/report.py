@@ -339,7 +339,7 @@ def _quality(facts: Facts) -> str:
         charts.roc([(f"{name} ({figure['auc']:.3f})", style, figure["curve"]) for name, style, figure in figures]),
         "<h3>KS</h3>",
         _p(f"The largest distance is {facts.metric['ks']:.3f}: the best single cut between good and bad loans."),
-        charts.ks(facts.metric["curve"]),
+        charts.ks(facts.metric["curve"], bad_share=facts.metric["positives"] / facts.metric["rows"]),
     ]
     if confusion:
         parts += [
