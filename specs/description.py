@@ -208,8 +208,8 @@ def _parse_nullable_int(text: str) -> int | None:
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{text[:40]!r} is not JSON") from None
 
 
 def _refuse_constant(word: str) -> NoReturn:

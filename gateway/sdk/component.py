@@ -77,7 +77,16 @@ class Task:
     parameters: typed by the self-description, defaults filled in; an absent optional one is None.
     """
 
-    def __init__(self, environment: Environment, description: Description, output: Output) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        description: Description,
+        output: Output,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._begun = clock()
         self.environment = environment
         self.description = description
         self.output = output
@@ -138,8 +147,9 @@ class Task:
             channel.close()
 
     def patience(self) -> Patience:
-        """The limits of the parameters `total_seconds` and `wait_seconds`."""
-        return Patience(total=self.parameters["total_seconds"], message=self.parameters["wait_seconds"])
+        """The limits of the parameters `total_seconds` (what is left of it) and `wait_seconds`."""
+        left = self.parameters["total_seconds"] - (self._clock() - self._begun)
+        return Patience(total=max(left, 0.0), message=self.parameters["wait_seconds"])
 
     def require_outputs(self) -> None:
         """Raise ComponentError when an output that was asked for is not written."""

@@ -44,7 +44,6 @@ class Platform:
     requests: list[Request] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     answers: deque[Callable[[Request], tuple[int, bytes, str]]] = field(default_factory=deque)
-    answer_only: str = ""
     queues: dict[tuple[str, str], deque[bytes]] = field(default_factory=lambda: defaultdict(deque))
     changed: threading.Condition = field(default_factory=threading.Condition)
     old_layout: bool = False
@@ -65,7 +64,7 @@ class Platform:
     def serve(self, request: Request) -> tuple[int, bytes, str]:
         with self.changed:
             self.requests.append(request)
-            prepared = self.answers.popleft() if self.answers and self.answer_only in request.path else None
+            prepared = self.answers.popleft() if self.answers else None
         if prepared is not None:
             return prepared(request)
         if request.path.endswith("/task/callback"):
@@ -99,6 +98,7 @@ def running_platform() -> Iterator[Platform]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
