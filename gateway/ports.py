@@ -97,6 +97,8 @@ class Caller:
     trace_id: TraceId
     token_set: str = field(default="", repr=False)
     """x-mprac-token-set as received."""
+    proven: bool = False
+    """A signature was present and verified; false on open routes and where an unsigned apply or confirm only claims."""
 
 
 @dataclass(frozen=True, slots=True)

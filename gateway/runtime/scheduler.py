@@ -94,6 +94,7 @@ class Scheduler:
         self._schedule: Schedule | None = None
         self._settle: Callable[[JobId], None] = lambda _: None
         self._asked: dict[JobId, float] = {}
+        self._handed: set[JobId] = set()
 
     # -- life
 
@@ -132,6 +133,7 @@ class Scheduler:
                 for job in await self._store.run(self._mine):
                     self._drive(job.job_id)
                 for job in await self._store.run(self._others):
+                    self._hand_over(job)
                     self._look_after(job)
             except GatewayError as error:
                 self._journal.note("scheduler.error", reason=str(error))
@@ -198,7 +200,7 @@ class Scheduler:
             results = await self._to_all(snapshot, "job.create", body, tokens=tokens)
             drive.created.set_result(results)
             await self._undo_unless_all(snapshot, results, "did not create the job")
-            if plan.initiator != self._book.own or self._book.own not in plan.participants:
+            if self._book.own not in plan.participants:
                 await self._store.run(lambda tx: self._book.advance(tx, self._book.get(tx, job.job_id), JobEvent.START))
         else:
             drive.created.set_result({})
@@ -219,7 +221,8 @@ class Scheduler:
             datasets = list(plan.uses(party for party in plan.parties if party.node_id == node))
             permits = self._grants.permits_held(tx, holder=node, dataset_ids=datasets, now=self._clock.now_ms())
             tokens[node] = self._grants.token_set(permits)
-            held |= {str(permit.get("resource_id")): permit for permit in permits}
+            for permit in permits:
+                held.setdefault(str(permit.get("resource_id")), permit)
         current = self._book.get(tx, job.job_id)
         if held and dict(current.permits) != held:
             tx.replace(current, replace(current, permits=held))
@@ -394,7 +397,7 @@ class Scheduler:
         return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
 
     async def _tell(self, snapshot: _Snapshot, body: Json, *, to: Iterable[NodeId] | None = None) -> None:
-        """job/stop to the others; one that cannot be reached keeps nobody waiting (C-089), its watchdog ends its part."""
+        """job/stop to the others; one that cannot be reached is left to its own watchdog (C-089)."""
         nodes = [node for node in (snapshot.plan.participants if to is None else to) if node != self._book.own]
         for node, why in (await self._to_all(snapshot, "job.stop", body, to=nodes)).items():
             if why:
@@ -420,6 +423,24 @@ class Scheduler:
         raise CallerError(f"{route} is not called locally")
 
     # -- as a participant, and as an initiator with another scheduler
+
+    def _hand_over(self, job: Job) -> None:
+        """Give an approved job of ours to the scheduler that its Config names."""
+        if job.status is not JobState.READY or job.initiator != self._book.own or job.job_id in self._handed:
+            return
+        self._handed.add(job.job_id)
+        self._spawn(self._create_all(job))
+
+    async def _create_all(self, job: Job) -> None:
+        plan = self._book.plan(job)
+        body = {"job_id": job.job_id, "flow_id": job.flow_id, "dag": job.dag, "config": job.config}
+        try:
+            tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
+            everything = ",".join(dict.fromkeys(text for text in tokens.values() if text))
+            await self._call(job, job.scheduler, "job.create_all", body, token_set=everything)
+        except GatewayError as error:
+            reason = f"the scheduler {job.scheduler} did not take the job: {error}"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
 
     def _look_after(self, job: Job) -> None:
         """Ask a scheduler that has been quiet; end our part where it has been silent for too long."""

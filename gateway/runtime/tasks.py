@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import json
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,9 +24,31 @@ from gateway.mgmt_plane.core.dag import Plan, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
 from gateway.mgmt_plane.service.jobs import JobBook, Partners
 from gateway.mgmt_plane.service.schedule import Schedule
-from gateway.model import Component, Dataset, InstId, Job, JobId, Json, NodeId, Party, Share, TaskId, TaskName
+from gateway.model import (
+    Component,
+    Dataset,
+    DatasetId,
+    InstId,
+    Job,
+    JobId,
+    Json,
+    NodeId,
+    Party,
+    Share,
+    TaskId,
+    TaskName,
+)
 from gateway.ports import Clock, DataPlane, Entropy, Journal, PeerClient, SessionRule, Store, Tx
-from gateway.runtime.launch import Addresses, Exit, Launch, Launcher, Running, component_environment
+from gateway.runtime.launch import (
+    Addresses,
+    Exit,
+    Launch,
+    Launcher,
+    Running,
+    component_environment,
+    count_lines,
+    read_lines,
+)
 from gateway.runtime.staging import Folders, source_name, stage
 from specs.description import ParameterError
 from specs.states import JobState, SyncType, TaskState
@@ -60,7 +83,7 @@ class _Prepared:
     job: Job
     plan: Plan
     component: Component
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Mapping[DatasetId, tuple[str, ...]]
     dataset: Dataset | None
     producers: Mapping[TaskName, TaskId]
     inst_ids: Mapping[NodeId, InstId]
@@ -479,8 +502,26 @@ class TaskRunner:
         live = self._live.get(share.key())
         return live.progress if live is not None and live.progress else share.progress
 
-    def log_of(self, share: Share) -> Path:
-        """The share's log file; it may not exist yet."""
+    def count_log(self, share: Share, level: str) -> int:
+        """Lines of the share's log at a level and above. Blocking."""
+        return count_lines(self._log_of(share), level)
+
+    def read_log(self, share: Share, level: str, *, start: int, length: int | None) -> str:
+        """Lines of the share's log (`launch.read_lines`). Blocking."""
+        return read_lines(self._log_of(share), level, start=start, length=length)
+
+    def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> tuple[Path, int, int | None] | None:
+        """File, bytes and rows (where its metadata counts them) of an artifact; None where there is none. Blocking."""
+        file = self._folders.artifact(job_id, party, namespace, name)
+        if file is None:
+            return None
+        try:
+            rows = json.loads((file.parent / "metadata").read_text(encoding="utf-8")).get("count")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            rows = None
+        return file, file.stat().st_size, rows if isinstance(rows, int) else None
+
+    def _log_of(self, share: Share) -> Path:
         return self._folders.log(share.job_id, Party(share.role, share.index, self._book.own), share.task_name)
 
 

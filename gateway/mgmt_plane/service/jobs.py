@@ -13,7 +13,18 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core import jobfile
-from gateway.mgmt_plane.core.dag import ComponentRef, DagError, Lookup, Plan, Problem, digest, parse_plan, problems
+from gateway.mgmt_plane.core.acl import DatasetUse
+from gateway.mgmt_plane.core.dag import (
+    ComponentRef,
+    DagError,
+    Lookup,
+    Plan,
+    Problem,
+    artifact,
+    digest,
+    parse_plan,
+    problems,
+)
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
     TASK_FINAL,
@@ -49,6 +60,8 @@ from gateway.ports import Clock, Entropy, Journal, Store, Tx
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
+NO_PROJECT: Final = "-"
+"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
 BUILTIN: Final = "builtin:"
 """Prefix of an image that is a Python module of ours."""
 _REQUIRED: Final = (
@@ -111,14 +124,6 @@ class JobRuntime(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetUse:
-    """A dataset and the names of all components that read it or anything derived from it."""
-
-    dataset_id: DatasetId
-    components: frozenset[str]
-
-
 class Audits(Protocol):
     """What jobs need of service.audits."""
 
@@ -141,14 +146,14 @@ class Grants(Protocol):
         user: NodeId,
         job_id: JobId,
         project_id: str,
-        uses: Sequence[Any],
+        uses: Sequence[DatasetUse],
         permits: Sequence[Permit],
         now: int,
     ) -> None: ...
 
     def recheck(
-        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[Any], now: int
-    ) -> Mapping[Any, tuple[str, ...]]: ...
+        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
+    ) -> Mapping[DatasetId, tuple[str, ...]]: ...
 
     def permits_held(self, tx: Tx, *, holder: NodeId, dataset_ids: Sequence[DatasetId], now: int) -> Sequence[Json]: ...
 
@@ -384,6 +389,11 @@ class Jobs:
         self._entropy = entropy
         self._runtime = runtime
 
+    @property
+    def own(self) -> NodeId:
+        """This node."""
+        return self._book.own
+
     # -- submission
 
     async def validate(self, body: Json) -> dict[str, Any]:
@@ -456,7 +466,7 @@ class Jobs:
         job = Job(
             job_id=job_id,
             flow_id=asked.flow_id or f"flow-{self._entropy.token(16).hex()}",
-            project_id=asked.project_id,
+            project_id=asked.project_id or NO_PROJECT,
             name=asked.name or job_id,
             dag=plan.dag,
             config=plan.config,
@@ -482,7 +492,7 @@ class Jobs:
             "job_id": job_id,
             "flow_id": job.flow_id,
             "name": job.name,
-            "project_id": asked.project_id,
+            "project_id": job.project_id,
             "dag": plan.dag,
             "conf": plan.config,
         }
@@ -685,6 +695,23 @@ class Jobs:
         """The job and this node's own parties in it; raises Refused(NOT_FOUND)."""
         job = await self._store.run(lambda tx: self._book.get(tx, job_id))
         return job, self._book.own_parties(self._book.plan(job))
+
+    async def artifacts(self, job_id: str) -> tuple[Job, list[dict[str, Any]]]:
+        """What this node's successful tasks have written: task, output, role, index, namespace and name of each."""
+
+        def work(tx: Tx) -> tuple[Job, list[dict[str, Any]]]:
+            job = self._book.get(tx, job_id)
+            plan = self._book.plan(job)
+            found = []
+            for share in tx.select(Share, job_id=job_id, status=TaskState.SUCCESS):
+                party = Party(share.role, share.index, self._book.own)
+                for output in plan.nodes[share.task_name].outputs:
+                    item = {"task_name": share.task_name, "key": output.key, "type": output.type}
+                    place = artifact(job.job_id, party, share.task_id, output.key)
+                    found.append({**item, "role": share.role, "index": share.index, **place})
+            return job, found
+
+        return await self._store.run(work)
 
     async def register(self, *, info: Json, image: str) -> Component:
         """Register a component (N-S component/register)."""

@@ -5,11 +5,13 @@ task/start, stop and poll the sender of create or the initiator; stop_all, statu
 caller is proven by the edge; a local call carries this node's own id. Repeats change nothing and answer code 0 (B-19).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.errors import Kind, ProtocolViolation, Refused
+from gateway.auth.tokens import parse_token_set
+from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import Plan, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
@@ -22,27 +24,27 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.jobs import (
     Audits,
-    DatasetUse,
     Grants,
     JobBook,
     JobRuntime,
+    Partners,
     audit_config,
     sides,
 )
 from gateway.model import (
     Dataset,
+    DatasetId,
     Direction,
     Job,
     JobId,
     Json,
     Outcome,
-    Permit,
     Share,
     TaskId,
     TaskName,
     TaskView,
 )
-from gateway.ports import Caller, Store, Tx
+from gateway.ports import Caller, PeerClient, Store, Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
 
@@ -65,14 +67,16 @@ class Schedule:
         book: JobBook,
         audits: Audits,
         grants: Grants,
-        parse_token_set: Callable[[str], Sequence[Permit]],
+        partners: Partners,
+        peers: PeerClient,
         runtime: JobRuntime,
     ) -> None:
         self._store = store
         self._book = book
         self._audits = audits
         self._grants = grants
-        self._parse_token_set = parse_token_set
+        self._partners = partners
+        self._peers = peers
         self._runtime = runtime
 
     # -- create
@@ -161,7 +165,7 @@ class Schedule:
                 job_id=create.job_id,
                 project_id=project_id,
                 uses=[DatasetUse(dataset, components) for dataset, components in uses.items()],
-                permits=self._parse_token_set(caller.token_set),
+                permits=parse_token_set(caller.token_set),
                 now=now,
             )
         if job is None:
@@ -287,7 +291,7 @@ class Schedule:
             tx.insert(share)
             self._book.move_share(tx, share, TaskEvent.ADMIT)
 
-    def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[str, tuple[str, ...]]:
+    def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
         """Columns granted of each dataset that a task opens here, () = all; raises Refused where no grant holds now."""
         parties = self._book.own_parties(plan)
         opened = {plan.dataset_of(party, name) for party in parties} - {None}
@@ -389,6 +393,37 @@ class Schedule:
                 tx.replace(view, replace(view, status=status, updated=self._book.clock.now_ms()))
         self.stop_shares(tx, job, name, by=by)
         return True
+
+    async def stop(self, job_id: str, task_name: str | None = None) -> Json:
+        """Stop a job of this node at the wish of its own people (N-S stop_all and stop_task, admin; C-088, C-091).
+
+        The scheduler is asked; where it cannot be, this node ends its own part and the scheduler finds out.
+        """
+        body = {"job_id": job_id, **({"task_name": task_name} if task_name else {})}
+        own = self._book.own
+        job = await self._store.run(lambda tx: self._book.get(tx, job_id))
+        if job.scheduling:
+            return await self.stop_all(Caller(own, None, job.trace_id), body)
+        self._check_name(job, self._task_name(body))
+        if job.scheduler and job.status not in JOB_FINAL:
+            try:
+                contract = await self._store.run(lambda tx: self._partners.contract_with(tx, job.scheduler))
+                await self._peers.call(contract, "job.stop_all", body, trace_id=job.trace_id)
+            except GatewayError as error:
+                self._book.journal.note("job.stop_failed", job_id=job_id, peer=job.scheduler, reason=str(error))
+            else:
+                return {}
+
+        def work(tx: Tx) -> None:
+            current = self._book.get(tx, job_id)
+            if task_name:
+                self.stop_shares(tx, current, TaskName(task_name), by=own)
+            else:
+                self._book.advance(tx, current, JobEvent.STOP, outcome=Outcome.STOPPED, reason=f"stopped by {own}")
+
+        await self._store.run(work)
+        self._runtime.settle(job.job_id)
+        return {}
 
     # -- states
 
