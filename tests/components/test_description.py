@@ -296,7 +296,7 @@ def test_undeclared_values() -> None:
     assert {text: decode_undeclared(text) for text in texts} == texts
 
 
-@pytest.mark.req("A-019", "A-020")
+@pytest.mark.req("A-020")
 def test_defaults_and_mandatory_parameters() -> None:
     description = parse_description(
         described(

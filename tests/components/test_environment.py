@@ -36,7 +36,7 @@ VARIABLES = {
 }
 
 
-@pytest.mark.req("A-013", "A-014", "A-015", "A-018")
+@pytest.mark.req("A-013", "A-018")
 def test_reads_every_variable() -> None:
     environment = read_environment(VARIABLES)
     assert environment.component == "SetCross"
