@@ -217,11 +217,10 @@ def decode(
         topic, payload, timeout = _from_json(operation, body)
     elif codec is Codec.PROTO:
         topic, payload, timeout = _from_proto(operation, body)
-    else:
-        if operation is Operation.PUSH:
-            payload = body
-        elif operation is Operation.POP and query_timeout is not None:
-            timeout = _milliseconds(query_timeout, "timeout") * 1000
+    elif operation is Operation.PUSH:
+        payload = body
+    elif operation is Operation.POP and query_timeout is not None:
+        timeout = _milliseconds(query_timeout, "timeout") * 1000
     if operation is Operation.POP:
         wait_ms = next((v for v in (envelope.timeout_ms, timeout) if v is not None), limits.pop_default_ms)
         wait_ms = min(wait_ms, limits.pop_max_ms)

@@ -3,7 +3,6 @@
 No route, no certificate, another CA, an expired leaf: refused. Missing configuration means refuse.
 """
 
-import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,10 @@ class Edge:
     def set_roots(self, roots: Mapping[NodeId, bytes]) -> None:
         """Replace the pinned CAs (DER). Connections that stand lose what they could prove before."""
         self._roots = roots
+
+    @property
+    def roots(self) -> Mapping[NodeId, bytes]:
+        return self._roots
 
     def prove(self, ssl_object: Any | None) -> NodeId:
         """The partner at the other end. Raises Refused(UNAUTHENTICATED)."""
@@ -65,10 +68,25 @@ class Edge:
         return shown
 
 
-def roots_of(routes: Sequence[PeerRoute]) -> Mapping[NodeId, bytes]:
-    """Node id -> DER of its pinned CA; a route without a usable one proves nobody."""
+def roots_of(
+    routes: Sequence[PeerRoute], *, pinned: Mapping[NodeId, bytes]
+) -> tuple[Mapping[NodeId, bytes], Sequence[str]]:
+    """(node id -> DER of its CA, what is wrong with the others in words); a route without a usable CA proves nobody.
+
+    pinned: what was pinned before. A verifier looks for a root by its subject name and takes the first it finds, so a
+    CA that bears the name of another partner's CA would shut that partner out: the one pinned earlier stays.
+    """
     roots: dict[NodeId, bytes] = {}
-    for route in routes:
-        with contextlib.suppress(Refused):
-            roots[route.node_id] = tls.ca_der(route.tls_ca)
-    return roots
+    problems: list[str] = []
+    owners: dict[str, bytes] = {}
+    for route in sorted(routes, key=lambda candidate: candidate.node_id not in pinned):
+        try:
+            der = tls.ca_der(route.tls_ca)
+        except Refused as e:
+            problems.append(f"{route.node_id}: {e}")
+            continue
+        if owners.setdefault(tls.subject(der), der) != der:
+            problems.append(f"{route.node_id}: its CA bears the name of another partner's CA")
+            continue
+        roots[route.node_id] = der
+    return roots, problems

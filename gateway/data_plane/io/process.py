@@ -155,10 +155,11 @@ class DataProcess:
 
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         """Know exactly these partners from now on: their CAs at the edge, their addresses on the way out."""
-        roots = roots_of(routes)
+        roots, problems = roots_of(routes, pinned=self._edge.roots)
         self._tls.trust(roots.values())
         self._edge.set_roots(roots)
-        problems = await self._partners.set_routes([r for r in routes if r.node_id != self._settings.node_id])
+        usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
+        problems = [*problems, *await self._partners.set_routes(usable)]
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
         return problems

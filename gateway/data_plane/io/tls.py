@@ -45,6 +45,11 @@ def ca_der(pem: str) -> bytes:
     return der
 
 
+def subject(der: bytes) -> str:
+    """A certificate's subject name as verifiers compare it: letters' case and runs of spaces don't count."""
+    return " ".join(x509.load_der_x509_certificate(der).subject.rfc4514_string().casefold().split())
+
+
 @functools.lru_cache(maxsize=1024)
 def read_leaf(der: bytes) -> Leaf:
     """Names and end of a certificate; a leaf that cannot be read names nobody."""
