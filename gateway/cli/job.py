@@ -229,14 +229,16 @@ def logging(call: Call) -> Exit:
     return Exit.OK
 
 
-def _print_logs(call: Call, logs: Any) -> None:
-    """The API answers lines, or tables with a text per task."""
-    for entry in logs.get("lines", []) if isinstance(logs, dict) else logs:
-        if isinstance(entry, dict):
-            prefix = " ".join(str(entry[key]) for key in ("task_name", "role") if entry.get(key))
-            call.out.line(f"{prefix}: {entry.get('line', entry.get('text', ''))}")
-        else:
-            call.out.line(str(entry))
+def _print_logs(call: Call, logs: Sequence[Mapping[str, Any]]) -> None:
+    """One table of the answer per share: its number of lines and the text asked for."""
+    if not logs:
+        call.out.line("No task has run here.")
+    for share in logs:
+        call.out.line(
+            f"== {share['task_name']} {share['role']}.{share['index']} {share['status']}, {share['lines']} lines"
+        )
+        if share["text"]:
+            call.out.line(share["text"].rstrip("\n"))
 
 
 def harvesting(call: Call) -> Exit:

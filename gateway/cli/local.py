@@ -5,8 +5,9 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.call import CONFIG_VARIABLE, Call, Exit, UsageError
 from gateway.cli.parser import add_command, add_group
@@ -103,11 +104,11 @@ def initialising(call: Call) -> Exit:
 
 
 def serving(call: Call) -> Exit:
-    from gateway.app import serve  # noqa: PLC0415  # loads the whole gateway
-
     config = call.config or (Path(found) if (found := os.environ.get(CONFIG_VARIABLE)) else None)
     if config is None:
         raise UsageError(f"which node? --config node.toml or {CONFIG_VARIABLE}")
+    from gateway.app import serve  # noqa: PLC0415  # loads the whole gateway
+
     return Exit(serve(config))
 
 
@@ -168,14 +169,27 @@ def demonstrating(call: Call) -> Exit:
 
 
 def backends(call: Call) -> Exit:
-    found = [{"for": purpose, "package": name, "version": _version(name)} for purpose, name in _USED]
-    call.out.value(found, lambda: _print_backends(call, found))
-    return Exit.OK
+    from accel import registry  # noqa: PLC0415  # runs the self-tests of the kernels
+
+    forced = os.environ.get("INTERCONN_ACCEL") or None
+    choices = registry.describe(forced)
+    used = [{"for": purpose, "package": name, "version": _version(name)} for purpose, name in _USED]
+    value = {
+        "kernels": [{"kernel": c.kernel, "backend": c.backend, "reasons": dict(c.reasons)} for c in choices],
+        "packages": used,
+    }
+    call.out.value(value, lambda: _print_backends(call, value))
+    return Exit.OK if all(choice.backend for choice in choices) else Exit.FAILED
 
 
-def _print_backends(call: Call, found: list[dict[str, str]]) -> None:
-    call.out.table(("for", "package", "version"), [list(entry.values()) for entry in found], empty="")
-    call.out.line("There are no kernels of our own yet, so there is nothing to choose between.")
+def _print_backends(call: Call, value: Mapping[str, Any]) -> None:
+    rows = [
+        [kernel["kernel"], name, "chosen" if name == kernel["backend"] else "", reason]
+        for kernel in value["kernels"]
+        for name, reason in kernel["reasons"].items()
+    ]
+    call.out.table(("kernel", "backend", "", "why"), rows, empty="There are no kernels.")
+    call.out.table(("for", "package", "version"), [list(entry.values()) for entry in value["packages"]], empty="")
 
 
 def _version(package: str) -> str:

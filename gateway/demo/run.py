@@ -258,7 +258,6 @@ def job_file(play: _Run) -> dict[str, Any]:
     by_name["hetero_lr"]["guest"] = {"label": data.LABEL}
     by_name["hetero_lr_predict"]["params"] = {"result_to": ["guest"]}
     by_name["hetero_lr_predict"]["guest"] = {"label": data.LABEL}
-    by_name["evaluation"]["guest"] = {"label": data.LABEL}
     return {
         "name": "loan default",
         "project": play.project_id,
@@ -418,4 +417,4 @@ class _Results:
 def named_weights(model: Mapping[str, Any]) -> list[tuple[str, float]]:
     """(feature, weight) of a `hetero_lr` model0, the intercept first where this side holds it."""
     pairs = list(zip(model["features"], map(float, model["weights"]), strict=True))
-    return [("intercept", float(model["bias"])), *pairs] if model.get("bias") is not None else pairs
+    return [("intercept", float(model["intercept"])), *pairs] if model["intercept"] else pairs
