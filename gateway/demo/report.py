@@ -381,14 +381,15 @@ _LEARNED: Final = {
     "split": ("nothing new", "nothing new", "nothing is sent: both compute the same rows from one seed"),
     "feature_encode": ("nothing new", "nothing new", "nothing is sent: each encodes its own columns"),
     "hetero_lr": (
-        "the weights of its own columns",
-        "the weights of its own columns",
-        "features, labels, predictions during training, the other's weights",
+        "the weights of its own columns and the intercept; the other's number of columns and one rounded statistic "
+        "of their size",
+        "the weights of its own columns; the same two numbers of the other",
+        "features, labels, the other's weights, every prediction and gradient during training",
     ),
     "hetero_lr_predict": (
-        "the score of each held-out common customer",
+        "the score of each held-out common customer, and with it the other side's part of that score",
         "nothing new",
-        "features and partial scores of the other side",
+        "features and weights of the other side",
     ),
     "evaluation": ("AUC, KS and curves", "nothing: it does not take part", "nothing is sent"),
 }
@@ -406,7 +407,8 @@ def _learned(facts: Facts) -> str:
         _table(("task", f"{first.name} learned", f"{second.name} learned", "stayed hidden"), rows),
         _p(
             "This holds against a partner that follows the protocol and tries to conclude as much as it can from "
-            "what it sees. Both sides also see who asked for what and when, and the size of each message."
+            "what it sees. Both sides also see who asked for what and when, and the size of each message. The details "
+            "and the limits stand in docs/operators."
         ),
     )
 
