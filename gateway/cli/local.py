@@ -109,7 +109,7 @@ def serving(call: Call) -> Exit:
         raise UsageError(f"which node? --config node.toml or {CONFIG_VARIABLE}")
     from gateway.app import serve  # noqa: PLC0415  # loads the whole gateway
 
-    return Exit(serve(config))
+    return Exit.OK if serve(config) == 0 else Exit.FAILED
 
 
 def lab_up(call: Call) -> Exit:

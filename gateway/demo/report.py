@@ -20,6 +20,7 @@ AUC_GAP: Final = 0.01
 COMMON: Final = 800
 CALL_OUT: Final = "call.out"
 WEIGHTS_SHOWN: Final = 30
+ROUTE_OF_MESSAGES: Final = f"{ROUTES['chan.invoke'].method} {ROUTES['chan.invoke'].path}"
 Json = Mapping[str, Any]
 
 
@@ -40,12 +41,16 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something the two administrators did; times in milliseconds since the epoch."""
+    """Something the two administrators did; times in milliseconds since the epoch.
+
+    messages: the tasks' own messages went over the line in this step.
+    """
 
     title: str
     story: str
     started: int
     finished: int
+    messages: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +284,8 @@ def _story(facts: Facts) -> str:
             )
             for kind in kinds
         ]
+        if step.messages:
+            arrows += _messages(facts)
         seconds = (step.finished - step.started) / 1000
         drawing = charts.sequence(columns, arrows) if arrows else '<p class="quiet">No call between the two.</p>'
         parts.append(
@@ -286,6 +293,15 @@ def _story(facts: Facts) -> str:
             f"<small>{seconds:.1f} s</small></h3>{_p(escape(step.story))}{drawing}</div>"
         )
     return _section("What happened, step by step", *parts)
+
+
+def _messages(facts: Facts) -> list[charts.Arrow]:
+    """What the tasks sent each other, as one arrow a direction; the transport counts bytes, not calls."""
+    return [
+        charts.Arrow(number, 1 - number, ROUTE_OF_MESSAGES, 1, f"{_bytes(facts.bytes_sent[party.node_id])} in all")
+        for number, party in enumerate(facts.parties)
+        if facts.bytes_sent.get(party.node_id)
+    ]
 
 
 def _job(facts: Facts) -> str:
@@ -381,8 +397,10 @@ _LEARNED: Final = {
     "split": ("nothing new", "nothing new", "nothing is sent: both compute the same rows from one seed"),
     "feature_encode": ("nothing new", "nothing new", "nothing is sent: each encodes its own columns"),
     "hetero_lr": (
-        "the weights of its own columns and the intercept; the other's number of columns and one rounded statistic "
-        "of their size",
+        (
+            "the weights of its own columns and the intercept; the other's number of columns and one rounded statistic "
+            "of their size"
+        ),
         "the weights of its own columns; the same two numbers of the other",
         "features, labels, the other's weights, every prediction and gradient during training",
     ),

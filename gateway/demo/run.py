@@ -30,7 +30,7 @@ COMPONENTS: Final = ("psi", "split", "feature_encode", "hetero_lr", "hetero_lr_p
 AGREE_S: Final = 30.0
 JOB_S: Final = 300.0
 POLL_S: Final = 0.3
-EVENTS: Final = 20_000
+EVENTS: Final = 10_000
 TEST_FRACTION: Final = 0.3
 SEED: Final = "2026"
 ENDED: Final = frozenset({JobState.FINISHED.value, JobState.REJECTED.value})
@@ -59,11 +59,11 @@ class _Run:
     job_id: str = ""
 
     @contextmanager
-    def step(self, title: str, story: str) -> Iterator[None]:
+    def step(self, title: str, story: str, *, messages: bool = False) -> Iterator[None]:
         began = now_ms()
         self.progress.begin(title)
         yield
-        self.steps.append(report.Step(title, story, began, now_ms()))
+        self.steps.append(report.Step(title, story, began, now_ms(), messages=messages))
         self.progress.done(title)
 
 
@@ -275,6 +275,7 @@ def _work(play: _Run) -> None:
         "The bank submits a job of six tasks. Payment looks at its tasks, its data and who gets which result, and "
         "approves. The bank's gateway schedules; each task runs as a process of its own at each side, and the two "
         "processes talk through the gateways.",
+        messages=True,
     ):
         file = job_file(play)
         checked = bank.client.post_json("jobs", "validate", body=file)

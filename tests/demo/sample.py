@@ -75,7 +75,7 @@ def facts(**changes: Any) -> Facts:
                 "Partnership", "The bank applies, payment compares the fingerprint and approves.", partnership, grants
             ),
             Step("Grants", "The bank asks for payment's dataset.", grants, job),
-            Step("Job", "Six tasks.", job, end),
+            Step("Job", "Six tasks.", job, end, messages=True),
         ),
         "events": events,
         "job_id": "job-0123456789abcdef0123456789abcdef",

@@ -102,6 +102,13 @@ def test_columns_of_the_dag_follow_what_flows():
     assert charts.ranks(components[::-1]) == charts.ranks(components)
 
 
+def test_the_tasks_messages_are_drawn_in_both_directions():
+    page = report.render(facts())
+    assert page.count("POST /v1/interconn/chan/invoke") == 2
+    assert "3.0 MiB in all" in page
+    assert "POST /v1/interconn/chan/invoke" not in report.render(facts(bytes_sent={}))
+
+
 def test_a_run_without_times_or_calls_still_gives_a_page():
     page = report.render(facts(shares={}, events={}))
     assert "No call between the two." in page
