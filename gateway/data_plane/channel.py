@@ -377,7 +377,8 @@ class Channel:
             raise
         if answer.code == Transport.OK:
             return None
-        error = PeerError(f"{target} answered {answer.code or 'no code'}", peer_code=answer.code)
+        kind = Kind.PEER_REFUSED if fr.is_code(answer.code) else Kind.PEER_MALFORMED
+        error = PeerError(f"{target} answered {answer.code[:16] or 'no code'}", peer_code=answer.code, kind=kind)
         if answer.code in NOT_ARRIVED:
             return error
         raise error

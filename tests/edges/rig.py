@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.data_plane.io import tls
 from gateway.data_plane.io.link import snapshot_to_json
 from gateway.data_plane.io.process import DataProcess, DataSettings, Ports
 from gateway.model import InstId, Limits, NodeId, SessionId
@@ -405,6 +406,34 @@ async def invoke(
 ) -> Got:
     """A hand-made partner's call of chan/invoke."""
     return await post(client, f"{at.edge}{CHAN}invoke", headers, body, dialect, ssl=partner_tls(files))
+
+
+@contextlib.asynccontextmanager
+async def foreign(
+    at: Node, name: str, answer: Callable[[web.BaseRequest, bytes], web.StreamResponse]
+) -> AsyncIterator[tuple[PeerRoute, list[Seen]]]:
+    """A partner of another make that trusts `at`; answers each request as told, remembers what it got."""
+    ca = authority()
+    files = issue(at.folder, ca, urn(name), name="foreign")
+    seen: list[Seen] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        request._client_max_size = 64 << 20
+        body = await request.read()
+        seen.append(
+            Seen(request.method, str(request.rel_url), {n.lower(): v for n, v in request.headers.items()}, body)
+        )
+        return answer(request, body)
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.server_context(files.chain, files.key, [at.ca.der]))
+        await site.start()
+        port = runner.addresses[0][1]
+        yield PeerRoute(NodeId(name), "JG-F", f"https://127.0.0.1:{port}/prefix/", ca.pem, "other"), seen
+    finally:
+        await runner.cleanup()
 
 
 async def settle(condition: Callable[[], bool]) -> None:

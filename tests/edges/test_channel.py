@@ -225,8 +225,13 @@ async def test_missing_headers(client: aiohttp.ClientSession) -> None:
         }
         assert (await push.call("push", headers, b'{"payload":"aGk="}')).code == OK
         assert (await Container(client, b.platform).pop(topic="")).payload == b"hi"
+        for one in (a, b):
+            one.process.channel.open_session(rig.rule(A, B, session="declared", token=None))
+        bare = {"x-ptp-session-id": "declared", "x-ptp-target-node-id": B}
+        assert (await push.call("push", bare, b'{"payload":"aGk="}')).code == OK
+        assert (await Container(client, b.platform).call("pop", bare, b'{"timeout":1000}')).payload == b"hi"
         # Without a trace id one is made, and the log ties both sides together.
-        made = a.events("chan.untraced")[0]["trace_id"]
+        made = a.events("chan.untraced")[-1]["trace_id"]
         assert b.events("chan.invoke")[-1]["trace_id"] == made
 
 

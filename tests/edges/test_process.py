@@ -61,6 +61,10 @@ async def test_control_tells_and_asks(client: aiohttp.ClientSession) -> None:
         await to_b.open_session(rig.rule(A, B, token="second"))
         assert (await Container(client, b.platform).pop()).code == "E0000000403"
         assert (await Container(client, b.platform).pop(token="second")).payload == b"hello"
+        # A control process that has started anew says everything; what it does not name has ended.
+        await to_b.replace_all([a.route()], [rig.rule(A, B, session="other")])
+        assert (await to_b.stats())["sessions"] == 1
+        assert (await Container(client, b.platform).pop()).code == "E0000000608"
         await to_a.close_session(rig.SID)
         await to_a.close_session(SessionId("never"))
         assert await to_a.sent_bytes(rig.SID) == {B: 5}
@@ -164,7 +168,6 @@ def test_a_run_folder_that_others_may_enter_is_refused() -> None:
             build(settings_in(path))
 
 
-@pytest.mark.req("T-001")
 def test_the_standards_port_is_the_default() -> None:
     assert DataSettings.__dataclass_fields__["edge_port"].default == 7304
 
@@ -182,37 +185,48 @@ async def test_a_malformed_snapshot_stops_the_start() -> None:
 
 async def test_sigterm_answers_who_waits(client: aiohttp.ClientSession) -> None:
     """A real process (with uvloop where installed): ready file, service, and a graceful end."""
-    with rig.folder() as path:
-        rig.issue(path, rig.authority(), rig.urn(A))
-        control = FakeControl(path, rules=[rig.rule(A)])
-        await control.start()
-        root = Path(__file__).parents[2]
-        env = {**os.environ, "PYTHONPATH": str(root)}
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, str(path), A, cwd=root, env=env)
-        try:
-            ready = path / "data.json"
-            async with asyncio.timeout(20):
-                while not ready.exists():
-                    assert process.returncode is None
-                    await asyncio.sleep(0.02)
-            ports = json.loads(ready.read_text())
-            assert ports["pid"] == process.pid
-            here = Container(client, f"http://127.0.0.1:{ports['platform_port']}", "proto")
-            large = os.urandom(3 << 20)
-            assert (await here.push(A, large)).code == OK
-            assert (await here.pop()).payload == large
-            waiting = asyncio.create_task(here.pop(wait_ms=60_000))
-            stats = DataPlaneLink(path, wait_s=3)
-            while not (await stats.stats())["waiting"]:  # noqa: ASYNC110  # another process's state
-                await asyncio.sleep(0.01)
-            await stats.close()
-            process.send_signal(signal.SIGTERM)
-            got = await waiting
-            assert (got.code, got.payload) == (OK, None)
-            assert await asyncio.wait_for(process.wait(), 8) == 0
-            assert not ready.exists()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            await control.stop()
+    async with node("LX-B") as b:
+        with rig.folder() as path:
+            ca = rig.authority()
+            rig.issue(path, ca, rig.urn(A))
+            control = FakeControl(path, routes=[b.route()], rules=[rig.rule(A, B)])
+            await control.start()
+            root = Path(__file__).parents[2]
+            env = {**os.environ, "PYTHONPATH": str(root)}
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, str(path), A, cwd=root, env=env)
+            try:
+                ready = path / "data.json"
+                async with asyncio.timeout(20):
+                    while not ready.exists():
+                        assert process.returncode is None
+                        await asyncio.sleep(0.02)
+                ports = json.loads(ready.read_text())
+                assert ports["pid"] == process.pid
+                here = Container(client, f"http://127.0.0.1:{ports['platform_port']}", "proto")
+                large = os.urandom(3 << 20)
+                assert (await here.push(A, large)).code == OK
+                assert (await here.pop()).payload == large
+                # Both ways over TLS, so that what is read of a handshake is read under this loop too.
+                edge = f"https://127.0.0.1:{ports['edge_port']}"
+                await b.process.set_routes([replace(b.route(), node_id=A, address=edge, tls_ca=ca.pem)])
+                b.process.channel.open_session(rig.rule(A, B))
+                there = Container(client, b.platform)
+                assert (await here.push(B, large)).code == OK
+                assert (await there.pop()).payload == large
+                assert (await there.push(A, large)).code == OK
+                assert (await here.pop()).payload == large
+                waiting = asyncio.create_task(here.pop(wait_ms=60_000))
+                stats = DataPlaneLink(path, wait_s=3)
+                while not (await stats.stats())["waiting"]:  # noqa: ASYNC110  # another process's state
+                    await asyncio.sleep(0.01)
+                await stats.close()
+                process.send_signal(signal.SIGTERM)
+                got = await waiting
+                assert (got.code, got.payload) == (OK, None)
+                assert await asyncio.wait_for(process.wait(), 8) == 0
+                assert not ready.exists()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                await control.stop()

@@ -346,9 +346,14 @@ def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None 
 def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, bytes]:
     """(HTTP status, Content-Type, body) of a failure; the code of a partner's refusal is handed on."""
     code = error.wire.transport
-    if isinstance(error, PeerError) and _CODE.fullmatch(error.peer_code) and error.peer_code != Transport.OK:
+    if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
         code = error.peer_code
     return error.wire.http, *encode_answer(codec, code, error.public_text())
+
+
+def is_code(text: str) -> bool:
+    """Whether a partner's code has the standard's form (7); OSx also has short ones, which say nothing to others."""
+    return _CODE.fullmatch(text) is not None
 
 
 def read_answer(content_type: str, body: Buffer) -> Answer:

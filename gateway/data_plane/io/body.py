@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -27,25 +28,15 @@ async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> As
     length = request.content_length
     if length is not None and length > limit:
         raise too_large(limit)
-    borrowed = 0
+    go_on(request)
+    loan = _Loan(budget)
     try:
-        if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
-            buffer = bytearray()
-            while piece := await next_piece(request):
-                if len(buffer) + len(piece) > limit:
-                    raise too_large(limit)
-                budget.borrow(len(piece))
-                borrowed += len(piece)
-                buffer += piece
-            yield buffer
-            return
-        budget.borrow(length)
-        borrowed = length
-        yield await _exactly(request, length)
+            yield await _to_the_end(request, limit, loan)
+        else:
+            yield await _exactly(request, length, loan)
     finally:
-        budget.repay(borrowed)
+        budget.repay(loan.size)
 
 
 def too_large(limit: int) -> ProtocolViolation:
@@ -53,23 +44,53 @@ def too_large(limit: int) -> ProtocolViolation:
     return ProtocolViolation(f"body: more than {limit} bytes", kind=Kind.TOO_LARGE)
 
 
-async def _exactly(request: web.BaseRequest, length: int) -> Buffer:
+def go_on(request: web.BaseRequest) -> None:
+    """Tell a caller that asked (Expect: 100-continue) to send its body."""
+    if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class _Loan:
+    """Bytes borrowed for one body: as they arrive, so that a claimed length alone takes nothing from others."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        self._budget.borrow(size)
+        self.size += size
+
+
+async def _to_the_end(request: web.BaseRequest, limit: int, loan: _Loan) -> Buffer:
+    buffer = bytearray()
+    while piece := await next_piece(request):
+        if len(buffer) + len(piece) > limit:
+            raise too_large(limit)
+        loan.grow(len(piece))
+        buffer += piece
+    return buffer
+
+
+async def _exactly(request: web.BaseRequest, length: int, loan: _Loan) -> Buffer:
     if not length:
         return b""
     piece = await next_piece(request)
+    loan.grow(len(piece))
     if len(piece) == length:
         return piece
-    buffer = bytearray(length)
-    view = memoryview(buffer)
+    # Anonymous pages are there from the start and cost memory only once they are written.
+    view = memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     at = 0
     while piece:
         # The parser never gives more than Content-Length.
         view[at : at + len(piece)] = piece
         at += len(piece)
         piece = await next_piece(request)
+        loan.grow(len(piece))
     if at != length:
         raise ProtocolViolation("body: shorter than its Content-Length")
-    return buffer
+    return view
 
 
 async def next_piece(request: web.BaseRequest) -> bytes:

@@ -91,16 +91,25 @@ class ControlForward:
         if peer_cert is not None:
             headers[PEER_CERT] = base64.b64encode(peer_cert).decode()
         source = _Source(request, self._limit)
+        answer: web.StreamResponse | None = None
         try:
             session = self._session or self._open()
             data = source.pieces() if request.body_exists else None
             async with session.request(
                 request.method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
-                return await _back(request, response)
-        except TimeoutError as e:
-            raise Unavailable("control does not answer", kind=Kind.OVERLOADED) from e
+                back = _onward(response.headers)
+                back["server"] = "interconn"
+                answer = web.StreamResponse(status=response.status, headers=back)
+                await answer.prepare(request)
+                async for piece in response.content.iter_any():
+                    await answer.write(piece)
+                await answer.write_eof()
+                return answer
         except (aiohttp.ClientError, OSError) as e:
+            if answer is not None:
+                # The head of an answer is out; a second one would be read as its body. The caller sees a broken end.
+                raise ConnectionResetError("answer of control broken off") from e
             if source.failure is not None:
                 raise source.failure from e
             raise Unavailable("control cannot be reached", kind=Kind.OVERLOADED) from e
@@ -132,6 +141,7 @@ class _Source:
         self.failure: GatewayError | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
+        body.go_on(self._request)
         try:
             while piece := await body.next_piece(self._request):
                 self._left -= len(piece)
@@ -153,17 +163,6 @@ def _onward(headers: "CIMultiDict[str] | aiohttp.typedefs.LooseHeaders") -> "CIM
             continue
         kept.add(name, value)
     return kept
-
-
-async def _back(request: web.BaseRequest, response: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = _onward(response.headers)
-    headers["server"] = "interconn"
-    answer = web.StreamResponse(status=response.status, headers=headers)
-    await answer.prepare(request)
-    async for piece in response.content.iter_any():
-        await answer.write(piece)
-    await answer.write_eof()
-    return answer
 
 
 def refusal(error: GatewayError) -> web.Response:

@@ -1,6 +1,7 @@
 """The Unix-socket line between control and data process, both ends: what control tells, as JSON over HTTP.
 
-Server side (data process): POST /link/routes, /link/sessions, /link/sessions/close; GET /link/sent, /link/stats.
+Server side (data process): POST /link/snapshot, /link/routes, /link/sessions, /link/sessions/close; GET /link/sent,
+/link/stats.
 Client side (control process): `DataPlaneLink`, a ports.DataPlane. A data process that starts knows nothing and pulls
 `GET /link/snapshot` from control before it listens; while it is away, calls of `DataPlaneLink` wait a little for it.
 The socket lies in a folder that only this user may enter; that is the whole of its access control.
@@ -104,6 +105,10 @@ class DataPlaneLink:
         self._turn = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
+    async def replace_all(self, routes: Sequence[PeerRoute], rules: Sequence[SessionRule]) -> None:
+        """Say everything at once, as a control process does that has started anew; sessions not named are closed."""
+        await self._call("POST", "/link/snapshot", snapshot_to_json(routes, rules))
+
     async def set_routes(self, routes: Sequence[PeerRoute]) -> None:
         await self._call("POST", "/link/routes", {"routes": [route_to_json(route) for route in routes]})
 
@@ -178,12 +183,14 @@ class LinkDoor:
         self,
         *,
         set_routes: SetRoutes,
+        keep_sessions: Callable[[Mapping[SessionId, SessionRule]], None],
         open_session: Callable[[SessionRule], None],
         close_session: Callable[[SessionId], None],
         sent_bytes: Callable[[SessionId], Mapping[NodeId, int]],
         stats: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._set_routes = set_routes
+        self._keep_sessions = keep_sessions
         self._open_session = open_session
         self._close_session = close_session
         self._sent_bytes = sent_bytes
@@ -203,6 +210,11 @@ class LinkDoor:
             case "POST", "/link/routes":
                 value = await _json(request)
                 return {"problems": list(await self._set_routes(routes_from_json(value.get("routes"))))}
+            case "POST", "/link/snapshot":
+                routes, rules = snapshot_from_json(await _json(request))
+                problems = await self._set_routes(routes)
+                self._keep_sessions(rules)
+                return {"problems": list(problems)}
             case "POST", "/link/sessions":
                 self._open_session(rule_from_json(await _json(request)))
                 return {}
@@ -218,8 +230,13 @@ class LinkDoor:
 
 
 async def _json(request: web.BaseRequest) -> Mapping[str, Any]:
+    data = bytearray()
+    async for piece in request.content.iter_any():
+        data += piece
+        if len(data) > BODY_BYTES:
+            raise ProtocolViolation("body too large", kind=Kind.TOO_LARGE)
     try:
-        value = json.loads(await request.read())
+        value = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise ProtocolViolation("body is not JSON") from e
     if not isinstance(value, dict):

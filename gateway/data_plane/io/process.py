@@ -109,6 +109,7 @@ class DataProcess:
         self._platform_door = http_server.PlatformDoor(**shared)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
+            keep_sessions=self.channel.keep_sessions,
             open_session=self.channel.open_session,
             close_session=self.channel.close_session,
             sent_bytes=self.channel.sent_bytes,
@@ -230,8 +231,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _check(settings: DataSettings) -> None:
     run_dir = settings.run_dir
-    if run_dir.stat().st_mode & 0o077:
-        raise CallerError(f"{run_dir}: others may enter it; its mode must be 0700")
+    if not run_dir.is_dir() or run_dir.stat().st_mode & 0o077:
+        raise CallerError(f"{run_dir}: must be a folder of mode 0700")
     host = settings.platform_host
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

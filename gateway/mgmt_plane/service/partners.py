@@ -361,7 +361,7 @@ class Partners:
     def reported(self, tx: Tx, contract_id: str, status: str) -> Contract:
         """What contract/query says of an OUT contract whose confirm never came (M-039).
 
-        REJECTED and TERMINATED are taken over, APPROVED is not: the partner's key is in confirm alone, which it repeats.
+        REJECTED and TERMINATED are taken over, APPROVED is not: the key is in confirm alone, which the partner repeats.
         """
         old = self.get(tx, contract_id)
         if old.direction is not Direction.OUT or old.status is not ApprovalState.APPLIED:
