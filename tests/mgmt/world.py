@@ -17,6 +17,7 @@ from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.keys import load_signer
 from gateway.auth.pki import Pki
 from gateway.errors import Unavailable
+from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
@@ -98,7 +99,7 @@ def credential_text(made: Pki, auth_type: AuthType) -> str:
 
 
 class InProcessClient(SignedClient):
-    """The real client with the network replaced by the other node's edge. `lost`: routes whose answer does not arrive."""
+    """The real client with the network replaced by the other node's edge. `lost`: routes whose answer is lost."""
 
     def __init__(self, world: "World", made: Pki, **parts: Any) -> None:
         super().__init__(tls_chain=made.tls, tls_key=made.tls_key, **parts)
@@ -134,7 +135,7 @@ class InProcessClient(SignedClient):
         return self._judge(call, reply.status, reply.body)
 
     async def first_contact(self, address: str, *, node_id: str | None = None) -> FirstContact:
-        node = self._world.by_address.get(address.rstrip("/"))
+        node = self._world.by_address.get(check_address(address))
         if node is None or not node.up:
             raise Unavailable(f"{address} is down")
         made = pki(node.identity.node_id)
@@ -308,7 +309,7 @@ class Node:
         headers: Mapping[str, str | None] | None = None,
         body: bytes | None = None,
         sign: bool = True,
-        cert: Pki | None | bool = True,
+        cert: Pki | bool | None = True,
         signer: Any = None,
         after: Callable[[EdgeRequest], EdgeRequest] = lambda request: request,
     ) -> EdgeRequest:
