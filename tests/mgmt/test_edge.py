@@ -239,6 +239,19 @@ async def test_an_applicant_is_not_a_partner_yet(world: World, a: Node, b: Node)
     assert answer["code"] == code(Kind.CONTRACT_INVALID)
 
 
+@pytest.mark.req("M-034")
+async def test_a_contract_that_ended_opens_no_signed_route(
+    world: World, a: Node, b: Node, asked: dict[str, str]
+) -> None:
+    """Also where the body names no contract, and although the signature is right."""
+    body = {"audit_id": "x"}
+    assert (await a.send(b, "dataset.audit.terminate", body))["code"] == code(Kind.NOT_FOUND)
+    await b.run(lambda tx: b.partners.terminate(tx, asked["contract_id"]))
+    for cert in (None, True):
+        answer = await a.send(b, "dataset.audit.terminate", body, cert=cert)
+        assert answer["code"] == code(Kind.CONTRACT_INVALID)
+
+
 async def test_oversize(world: World) -> None:
     a, b = world.node("A"), world.node("B", limits=Limits(body_bytes=20_000))
     await world.partners(a, b)

@@ -162,6 +162,7 @@ async def test_what_was_ended_meanwhile_stays_ended(a: Node, b: Node, outbox: An
     await box._perform(call)
     assert (await state(a, "1")).state is CallState.DEAD
     assert ended == []
+    assert a.journal.of("outbox.error") == []
 
 
 async def test_a_hook_that_fails_leaves_the_call_due(
