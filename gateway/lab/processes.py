@@ -61,6 +61,14 @@ def _stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
+def _has_threads(pid: int) -> bool:
+    """The first thread is dead but others of the process still end: until then its sockets are open."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def alive(process: Process) -> bool:
     """The process still runs and is the one we started. Takes the exit status where it is our child."""
     try:
@@ -69,8 +77,10 @@ def alive(process: Process) -> bool:
     except ChildProcessError:
         pass
     stat = _stat(process.pid)
-    if stat is None or stat[_STATE] in "ZX" or int(stat[_STARTED]) != process.started:
+    if stat is None or int(stat[_STARTED]) != process.started:
         return False
+    if stat[_STATE] in "ZX":
+        return _has_threads(process.pid)
     try:
         words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):

@@ -208,29 +208,30 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+def settings(path: Path, name: NodeId, *, ca: Authority | None = None, **changes: Any) -> DataSettings:
+    """Settings of a data process that lives in `path`, any free ports, a new certificate."""
+    files = issue(path, ca or authority(), urn(name))
+    made = DataSettings(
+        node_id=name,
+        inst_id=InstId(f"inst-{name}"),
+        edge_host="127.0.0.1",
+        edge_port=0,
+        tls_chain=files.chain,
+        tls_key=files.key,
+        run_dir=path,
+    )
+    return replace(made, **changes)
+
+
 @contextlib.asynccontextmanager
-async def node(name: str, *, limits: Limits | None = None, ca_name: str = "", **settings: Any) -> AsyncIterator[Node]:
+async def node(name: str, *, limits: Limits | None = None, ca_name: str = "", **more: Any) -> AsyncIterator[Node]:
     """A started gateway that knows no partner and no session yet."""
     with folder() as path:
         ca = authority(ca_name)
-        files = issue(path, ca, urn(name))
         control, journal = FakeControl(path), ListJournal()
-        process = DataProcess(
-            DataSettings(
-                node_id=NodeId(name),
-                inst_id=InstId(f"inst-{name}"),
-                edge_host="127.0.0.1",
-                edge_port=0,
-                tls_chain=files.chain,
-                tls_key=files.key,
-                run_dir=path,
-                limits=limits or Limits(),
-                **settings,
-            ),
-            journal=journal,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-        )
+        told = replace(settings(path, NodeId(name), ca=ca), limits=limits or Limits(), **more)
+        files = Files(told.tls_chain, told.tls_key)
+        process = DataProcess(told, journal=journal, clock=SystemClock(), entropy=SystemEntropy())
         await control.start()
         made = Node(NodeId(name), path, ca, files, control, journal, process)
         try:

@@ -4,6 +4,7 @@ import aiohttp
 import pytest
 
 from gateway.model import NodeId
+from gateway.runtime.system import SystemClock
 from tests.edges import rig
 from tests.edges.rig import Container, Node, ew_headers, inbound, invoke, issue, node, pair, urn
 
@@ -73,10 +74,12 @@ async def test_what_a_partner_may_send(client: aiohttp.ClientSession) -> None:
         await b.process.set_routes([a.route(), c.route()])
         b.process.channel.open_session(rig.rule(A, B))
         b.process.channel.open_session(rig.rule(B, C, session="with C"))
+        b.process.channel.open_session(rig.rule(A, B, C, session="all three"))
         cases = [
             # Somebody else's name, a session one is not in, a session nobody knows (yet).
             (c.files, ew_headers(A, B), "E0000000403"),
             (c.files, ew_headers(C, B), "E0000000403"),
+            (c.files, ew_headers(A, B, session="all three"), "E0000000403"),
             (a.files, ew_headers(A, B, session="with C"), "E0000000403"),
             (a.files, ew_headers(A, B, session="unknown"), "E0000000503"),
             # Misaddressed; come back to where it began; incomplete.
@@ -146,7 +149,18 @@ async def test_an_expired_certificate(client: aiohttp.ClientSession) -> None:
         files = issue(b.folder, a.ca, urn(A), days=-1, name="old")
         with pytest.raises(aiohttp.ClientError):
             await invoke(client, b, files, ew_headers(A, B), inbound(b"x"))
-        assert held(b) == 0
+        # One that expires while its connection stands is refused at its next request.
+        tls, url = rig.partner_tls(a.files), f"{b.edge}{rig.CHAN}invoke"
+        for clock, code in [(SystemClock(), OK), (Later(), "E0000000615")]:
+            b.process._edge._clock = clock
+            assert (await rig.post(client, url, ew_headers(A, B), inbound(b""), "proto", ssl=tls)).code == code
+
+
+class Later(SystemClock):
+    """Two days on."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 2 * 86_400_000
 
 
 async def test_a_partner_under_another_ca_is_not_talked_to(client: aiohttp.ClientSession) -> None:

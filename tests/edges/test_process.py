@@ -16,7 +16,7 @@ import pytest
 from gateway.data_plane.io.link import DATA_SOCKET, DataPlaneLink
 from gateway.data_plane.io.process import DataProcess, DataSettings
 from gateway.errors import CallerError, Kind, ProtocolViolation, Unavailable
-from gateway.model import InstId, NodeId, SessionId
+from gateway.model import NodeId, SessionId
 from gateway.runtime.system import SystemClock, SystemEntropy
 from tests.edges import rig
 from tests.edges.rig import Container, FakeControl, node
@@ -77,20 +77,7 @@ async def test_a_starting_process_pulls_everything(client: aiohttp.ClientSession
         b.process.channel.open_session(rig.rule(A, B))
         await a.process.stop()
         a.control.routes, a.control.rules = [b.route()], [rig.rule(A, B)]
-        again = rig.DataProcess(
-            DataSettings(
-                node_id=A,
-                inst_id=InstId("i"),
-                edge_host="127.0.0.1",
-                edge_port=0,
-                tls_chain=a.files.chain,
-                tls_key=a.files.key,
-                run_dir=a.folder,
-            ),
-            journal=a.journal,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-        )
+        again = build(a.process._settings)
         ports = await again.start()
         try:
             assert (await Container(client, f"http://127.0.0.1:{ports.platform}").push(B, b"x")).code == OK
@@ -104,7 +91,7 @@ async def test_a_call_waits_for_a_process_that_starts() -> None:
         telling = asyncio.create_task(to_a.open_session(rig.rule(A, B)))
         await asyncio.sleep(0.1)
         assert not telling.done()
-        again = DataProcess(a.process._settings, journal=a.journal, clock=SystemClock(), entropy=SystemEntropy())
+        again = build(a.process._settings)
         await again.start()
         try:
             await telling
@@ -134,20 +121,6 @@ async def test_the_link_refuses_nonsense() -> None:
         assert (await to_a.stats())["sessions"] == 0
 
 
-def settings_in(path: Path, **changes: object) -> DataSettings:
-    files = rig.issue(path, rig.authority(), rig.urn(A))
-    made = DataSettings(
-        node_id=A,
-        inst_id=InstId("i"),
-        edge_host="127.0.0.1",
-        edge_port=0,
-        tls_chain=files.chain,
-        tls_key=files.key,
-        run_dir=path,
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
 def build(settings: DataSettings) -> DataProcess:
     return DataProcess(settings, journal=rig.ListJournal(), clock=SystemClock(), entropy=SystemEntropy())
 
@@ -156,16 +129,16 @@ def build(settings: DataSettings) -> DataProcess:
 def test_the_platform_listener_stays_on_loopback(host: str) -> None:
     with rig.folder() as path:
         with pytest.raises(CallerError):
-            build(settings_in(path, platform_host=host))
-        build(settings_in(path, platform_host=host, insecure_platform_nonloopback=True))
-        build(settings_in(path, platform_host="::1"))
+            build(rig.settings(path, A, platform_host=host))
+        build(rig.settings(path, A, platform_host=host, insecure_platform_nonloopback=True))
+        build(rig.settings(path, A, platform_host="::1"))
 
 
 def test_a_run_folder_that_others_may_enter_is_refused() -> None:
     with rig.folder() as path:
         path.chmod(0o755)
         with pytest.raises(CallerError):
-            build(settings_in(path))
+            build(rig.settings(path, A))
 
 
 def test_the_standards_port_is_the_default() -> None:

@@ -76,17 +76,19 @@ def roots_of(
     pinned: what was pinned before. A verifier looks for a root by its subject name and takes the first it finds, so a
     CA that bears the name of another partner's CA would shut that partner out: the one pinned earlier stays.
     """
-    roots: dict[NodeId, bytes] = {}
     problems: list[str] = []
-    owners: dict[str, bytes] = {}
-    for route in sorted(routes, key=lambda candidate: candidate.node_id not in pinned):
+    found: list[tuple[NodeId, bytes]] = []
+    for route in routes:
         try:
-            der = tls.ca_der(route.tls_ca)
+            found.append((route.node_id, tls.ca_der(route.tls_ca)))
         except Refused as e:
             problems.append(f"{route.node_id}: {e}")
-            continue
-        if owners.setdefault(tls.subject(der), der) != der:
-            problems.append(f"{route.node_id}: its CA bears the name of another partner's CA")
-            continue
-        roots[route.node_id] = der
+    found.sort(key=lambda item: pinned.get(item[0]) != item[1])
+    roots: dict[NodeId, bytes] = {}
+    owners: dict[str, bytes] = {}
+    for node, der in found:
+        if owners.setdefault(tls.subject(der), der) == der:
+            roots[node] = der
+        else:
+            problems.append(f"{node}: its CA bears the name of another partner's CA")
     return roots, problems

@@ -10,16 +10,15 @@ import functools
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
 
+from gateway.auth import chain
 from gateway.errors import Kind, Refused
 from gateway.model import NodeId
 
-NODE_URN: Final = "urn:interconn:node:"
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _PEM_END: Final = "-----END CERTIFICATE-----"
 
@@ -55,12 +54,10 @@ def read_leaf(der: bytes) -> Leaf:
     """Names and end of a certificate; a leaf that cannot be read names nobody."""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = [u for u in names.get_values_for_type(x509.UniformResourceIdentifier) if u.startswith(NODE_URN)]
-        end: datetime = certificate.not_valid_after_utc
-    except (ValueError, x509.ExtensionNotFound):
+        end = certificate.not_valid_after_utc.timestamp()
+        return Leaf(NodeId(chain.named_node(certificate)), int(end * 1000))
+    except (ValueError, Refused):
         return Leaf(NodeId(""), 0)
-    return Leaf(NodeId(uris[0].removeprefix(NODE_URN) if len(uris) == 1 else ""), int(end.timestamp() * 1000))
 
 
 def verified_chain(ssl_object: Any) -> list[bytes]:
@@ -71,8 +68,8 @@ def verified_chain(ssl_object: Any) -> list[bytes]:
     if public is not None:  # from Python 3.13
         return list(public() or ())
     # Before 3.13 only the inner object tells; without it a root could only be guessed from names.
-    chain = ssl_object._sslobj.get_verified_chain()  # noqa: SLF001
-    return [item.public_bytes(_ssl.ENCODING_DER) for item in chain or ()]
+    found = ssl_object._sslobj.get_verified_chain()  # noqa: SLF001
+    return [item.public_bytes(_ssl.ENCODING_DER) for item in found or ()]
 
 
 def server_context(chain_file: Path, key_file: Path, roots: Iterable[bytes]) -> ssl.SSLContext:
@@ -132,6 +129,6 @@ def client_context(chain_file: Path, key_file: Path, *, root: bytes, node_id: No
     return context
 
 
-def vouches(chain: list[bytes], *, root: bytes, node_id: NodeId) -> bool:
+def vouches(verified: list[bytes], *, root: bytes, node_id: NodeId) -> bool:
     """Whether a verified chain is a leaf for `node_id`, issued by `root` (DER) itself."""
-    return len(chain) == 2 and chain[1] == root and bool(node_id) and read_leaf(chain[0]).node_id == node_id
+    return len(verified) == 2 and verified[1] == root and bool(node_id) and read_leaf(verified[0]).node_id == node_id
