@@ -1,6 +1,8 @@
 """Nodes of one process that talk through their real edges and real signatures, without sockets."""
 
+import atexit
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -83,6 +85,7 @@ class ListJournal:
 def pki(node_id: str) -> Pki:
     """One set of keys per node id for the whole test run."""
     folder = Path(tempfile.mkdtemp(prefix="interconn-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Pki.create(folder / "pki", node_id, now=datetime.fromtimestamp(NOW / 1000, UTC))
 
 
