@@ -274,7 +274,8 @@ class ProcessRun:
     async def kill(self) -> None:
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(asyncio.shield(self._end), self._term_s)
+            async with asyncio.timeout(self._term_s):
+                await asyncio.shield(self._end)
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await asyncio.shield(self._end)
