@@ -1,4 +1,4 @@
-"""A job of two nodes through the real services: who calls whom, what each ends up with, and everything that goes wrong."""
+"""A job of two nodes through the real services: who calls whom, what each ends up with, and what goes wrong."""
 
 import asyncio
 import json
@@ -13,7 +13,14 @@ from gateway.model import Outcome, TraceId
 from specs.states import JobState, TaskState
 from tests.control.world import FAST, Call, World, approved, eventually, fail, hang, job_file
 
-STEPS = ("psi", "split", "feature_encode", {"component": "hetero_lr", "guest": {"label": "age"}}, "hetero_lr_predict", "evaluation")
+STEPS = (
+    "psi",
+    "split",
+    "feature_encode",
+    {"component": "hetero_lr", "guest": {"label": "age"}},
+    "hetero_lr_predict",
+    "evaluation",
+)
 
 
 async def call(world: World, route: str, body: Any, *, source: str = "A", target: str = "B", tokens: str = "") -> Any:
@@ -34,7 +41,9 @@ async def refused(world: World, route: str, body: Any, kind: Kind, **where: str)
     return str(error.value)
 
 
-@pytest.mark.req("C-012", "C-013", "C-030", "C-033", "C-034", "C-035", "C-042", "C-054", "C-063", "C-064", "C-113", "C-116")
+@pytest.mark.req(
+    "C-012", "C-013", "C-030", "C-033", "C-034", "C-035", "C-042", "C-054", "C-063", "C-064", "C-113", "C-116"
+)
 async def test_a_whole_job(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -62,7 +71,9 @@ async def test_a_whole_job(tmp_path: Path) -> None:
         assert {(c.body["role"], c.target) for c in world.routes("task.poll")} == {("host", "B")}
         environments = [run.environment for n in "AB" for run in world[n].launcher.runs]
         assert {e["config.session_id"] for e in environments} == {f"session_{job_id}"}
-        split = next(e for e in environments if e["runtime.component.name"] == "split" and e["config.self_role"] == "guest.0")
+        split = next(
+            e for e in environments if e["runtime.component.name"] == "split" and e["config.self_role"] == "guest.0"
+        )
         assert json.loads(split["runtime.component.input.data0"]) == {
             "namespace": f"{job_id}-guest-0",
             "name": f"{ids['psi_1']}-data0",
@@ -120,7 +131,9 @@ async def test_a_failing_task_ends_the_job_everywhere(tmp_path: Path) -> None:
         assert [s.status for n in "AB" for s in await world[n].shares(job_id)] == [TaskState.FAILED] * 2
         await eventually(lambda: all(run.killed for run in world["A"].launcher.runs))
         text = (await world["B"].jobs.show(job_id))["explanation"]
-        assert all(word in text for word in ("psi_1", "component psi", "host.0", "4003", "no common ids", "same kind of id"))
+        assert all(
+            word in text for word in ("psi_1", "component psi", "host.0", "4003", "no common ids", "same kind of id")
+        )
         assert {c.body["task_name"] for c in world.routes("task.start")} == {"psi_1"}
         assert world.routes("job.stop", source="A")
 
@@ -200,12 +213,12 @@ async def test_clean_up_stop_changes_nothing(tmp_path: Path) -> None:
 async def test_create_is_checked_and_idempotent(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "C").running() as world:
         await world.grant("B", "A")
-        world.disturb = lambda c: hold(c)
 
         def hold(c: Call) -> None:
             if c.route == "job.create" and not c.body.get("by_hand"):
                 raise Unavailable("not yet")
 
+        world.disturb = hold
         job_id = await approved(world, job_file())
         at_b = await world["B"].until(job_id, JobState.READY)
         await world["A"].until(job_id, JobState.FINISHED)
@@ -282,7 +295,9 @@ async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
         job_id = await approved(world, job_file())
         at_a = await world["A"].until(job_id, JobState.READY)
         permits = await world["A"].run(
-            lambda tx: world["A"].grants.permits_held(tx, holder="B", dataset_ids=["ds-B"], now=world["A"].clock.now_ms())
+            lambda tx: world["A"].grants.permits_held(
+                tx, holder="B", dataset_ids=["ds-B"], now=world["A"].clock.now_ms()
+            )
         )
         tokens = world["A"].grants.token_set(permits)
         task = {"task_id": "task_1", "job_id": job_id, "task_name": "psi_1"}
@@ -301,6 +316,7 @@ async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
         await refused(world, "task.start", {**task, "task_id": "task_2"}, Kind.CONFLICT)
         await eventually(lambda: world["B"].launcher.runs)
         assert len(world["B"].launcher.runs) == 1
+
         # Poll, with every spelling of the role.
         async def runs() -> bool:
             return (await call(world, "task.poll", {"task_id": "task_1", "role": ""}))["status"] == "RUNNING"
@@ -554,4 +570,3 @@ async def test_a_restart_fails_what_ran_and_tells_the_partner(tmp_path: Path) ->
         assert at_a.outcome is Outcome.FAILED
         assert "gateway was" in (await again.shares(job_id))[0].message
         assert (await world["B"].until(job_id, JobState.FINISHED)).status is JobState.FINISHED
-

@@ -372,7 +372,9 @@ class World:
         data = node.folders.work / "catalogue.csv"
         data.parent.mkdir(parents=True, exist_ok=True)
         data.write_text("id,age,secret\n1,30,x\n2,40,y\n")
-        columns = tuple({"name": n, "data_type": "varchar", "distribution": "DISCRETE"} for n in ("id", "age", "secret"))
+        columns = tuple(
+            {"name": n, "data_type": "varchar", "distribution": "DISCRETE"} for n in ("id", "age", "secret")
+        )
         identity = node.book.identity
         tx.insert(
             Dataset(
@@ -397,7 +399,9 @@ class World:
 
         audit = await user_node.run(apply)
         for _ in range(200):
-            found = await holder_node.run(lambda tx: holder_node.audits.find(tx, kind=AuditKind.DATASET, subject=dataset))
+            found = await holder_node.run(
+                lambda tx: holder_node.audits.find(tx, kind=AuditKind.DATASET, subject=dataset)
+            )
             if any(a.audit_id == audit.audit_id for a in found):
                 break
             await asyncio.sleep(0.01)
