@@ -12,7 +12,7 @@ access is `builtin_descriptions`, which reads this package's own data.
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
@@ -208,8 +208,8 @@ def _parse_nullable_int(text: str) -> int | None:
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{text[:40]!r} is not JSON") from None
 
 
 def _refuse_constant(word: str) -> NoReturn:
@@ -252,9 +252,11 @@ def encode_value(value: object) -> str:
             text = str(value)
         case float() if math.isfinite(value):
             text = repr(value)
-        case Mapping() | Sequence():
+        case Mapping() | list() | tuple():
             try:
-                text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+                text = json.dumps(
+                    dict(value) if isinstance(value, Mapping) else list(value), ensure_ascii=False, allow_nan=False
+                )
             except (TypeError, RecursionError):
                 raise ValueError("holds something that JSON does not know") from None
         case _:
@@ -454,7 +456,7 @@ class Description:
 
     def to_json(self) -> str:
         """The file again as strict JSON, unknown keys and foreign values included (A-001, A-003, A-005)."""
-        return json.dumps(self.raw, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        return json.dumps(dict(self.raw), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
     def resolve_parameters(self, values: Mapping[str, object], *, undeclared: str = "refuse") -> dict[str, str]:
         """Environment text of every parameter a task gets: the given values, else the defaults (A-016, A-020).

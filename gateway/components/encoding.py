@@ -21,7 +21,8 @@ class EncodingError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Numeric:
     """x -> (x - mean) / scale, cut at CLIP; scale is the population deviation of the training rows, or 1
-    for a constant column."""
+    for a constant column.
+    """
 
     name: str
     mean: float
@@ -106,9 +107,10 @@ def fit(table: Mapping[str, Sequence[str]], *, categorical: Collection[str] = ()
             raise EncodingError("no training rows")
         numbers = None if name in categorical else as_numbers(values)
         if numbers is not None:
-            mean, scale = float(numbers.mean()), float(numbers.std())
             # A constant column has a deviation of rounding errors; it becomes zeros, not noise.
-            columns.append(Numeric(name, mean, scale if scale > 1e-12 * max(1.0, abs(mean)) else 1.0))
+            constant = numbers.min() == numbers.max()
+            mean, scale = (numbers[0], 1.0) if constant else (numbers.mean(), numbers.std())
+            columns.append(Numeric(name, float(mean), float(scale)))
             continue
         levels = tuple(sorted(set(values)))
         if len(levels) > max_levels:

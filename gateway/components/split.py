@@ -2,7 +2,7 @@
 
 import sys
 
-from gateway.components.rows import alignment, derived_alignment, choose_test_rows
+from gateway.components.rows import alignment, choose_test_rows, derived_alignment
 from gateway.sdk.component import Task, run
 from gateway.sdk.result import Code, ComponentError
 from specs.description import builtin_description

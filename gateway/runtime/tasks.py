@@ -188,6 +188,10 @@ class TaskRunner:
 
     async def _rule(self, job_id: JobId) -> None:
         """Tell the data plane who may use the session now."""
+        await self._data_plane.open_session(await self.rule(job_id))
+
+    async def rule(self, job_id: JobId) -> SessionRule:
+        """Who may use the session of a job now: its nodes, and the tasks that run here."""
 
         def work(tx: Tx) -> Job:
             return self._book.get(tx, job_id)
@@ -206,18 +210,11 @@ class TaskRunner:
                 node, token = permit.get("resource_node_id"), permit.get("token")
                 if node in outgoing and isinstance(token, str) and token:
                     outgoing[NodeId(str(node))] = token
-        await self._data_plane.open_session(
-            SessionRule(session_id=session, nodes=plan.participants, tokens=tokens, outgoing=outgoing)
-        )
+        return SessionRule(session_id=session, nodes=plan.participants, tokens=tokens, outgoing=outgoing)
 
-    async def rules(self) -> list[JobId]:
-        """Jobs whose session is open: for a data process that asks to be told again."""
-        return sorted(self._open)
-
-    async def retell(self) -> None:
-        """Tell the data plane every open session again, after it was restarted."""
-        for job_id in sorted(self._open):
-            await self._rule(job_id)
+    async def rules(self) -> list[SessionRule]:
+        """The rules of all open sessions: for a data process that has started and knows nothing."""
+        return [await self.rule(job_id) for job_id in sorted(self._open)]
 
     # -- settling
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from gateway.sdk import codec
 from gateway.sdk.environment import Address
 from gateway.sdk.result import Code, ComponentError
+from specs import headers
 
 PROVIDER: Final = "interconn"
 SUCCESS: Final = "E0000000000"
@@ -151,15 +152,15 @@ class Channel:
         return answer.payload or None
 
     def _headers(self, address: Address) -> Mapping[str, str]:
-        headers = {
+        known = {
             "Content-Type": "application/x-protobuf",
-            "x-ptp-tech-provider-code": self._line.provider,
-            "x-ptp-trace-id": self._line.trace_id,
-            "x-ptp-token": self._line.token,
-            "x-ptp-session-id": self._line.session_id,
-            "x-ptp-target-node-id": address.node_id,
+            headers.PTP_PROVIDER: self._line.provider,
+            headers.PTP_TRACE: self._line.trace_id,
+            headers.PTP_TOKEN: self._line.token,
+            headers.PTP_SESSION: self._line.session_id,
+            headers.PTP_TARGET_NODE: address.node_id,
         }
-        return {**headers, "x-ptp-target-inst-id": address.inst_id} if address.inst_id else headers
+        return {**known, headers.PTP_TARGET_INST: address.inst_id} if address.inst_id else known
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
@@ -172,11 +173,11 @@ class Channel:
 
     def _call(self, operation: str, body: list[Payload], address: Address, *, wait: float) -> codec.Outbound:
         """One request. Raises OSError or HTTPException when no whole answer came; the connection is then closed."""
-        headers = {**self._headers(address), "Content-Length": str(sum(len(piece) for piece in body))}
+        sent = {**self._headers(address), "Content-Length": str(sum(len(piece) for piece in body))}
         try:
             connection = self._connection()
             connection.sock.settimeout(wait)
-            connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=headers)
+            connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=sent)
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_BYTES + 1)
             whole = response.isclosed()

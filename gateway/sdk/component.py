@@ -26,6 +26,7 @@ from gateway.sdk.drive import Link, Patience
 from gateway.sdk.environment import Artifact, Environment, read_environment
 from gateway.sdk.result import Code, ComponentError
 from gateway.sdk.storage import FileStore, Table, open_store, storage_secrets
+from specs import headers
 from specs.description import Description, ParameterError
 
 CALLBACK_PATH: Final = "/v1/platform/schedule/task/callback"
@@ -76,7 +77,16 @@ class Task:
     parameters: typed by the self-description, defaults filled in; an absent optional one is None.
     """
 
-    def __init__(self, environment: Environment, description: Description, output: Output) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        description: Description,
+        output: Output,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._begun = clock()
         self.environment = environment
         self.description = description
         self.output = output
@@ -137,8 +147,9 @@ class Task:
             channel.close()
 
     def patience(self) -> Patience:
-        """The limits of the parameters `total_seconds` and `wait_seconds`."""
-        return Patience(total=self.parameters["total_seconds"], message=self.parameters["wait_seconds"])
+        """The limits of the parameters `total_seconds` (what is left of it) and `wait_seconds`."""
+        left = self.parameters["total_seconds"] - (self._clock() - self._begun)
+        return Patience(total=max(left, 0.0), message=self.parameters["wait_seconds"])
 
     def require_outputs(self) -> None:
         """Raise ComponentError when an output that was asked for is not written."""
@@ -233,15 +244,15 @@ class Reporter:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             return "system.callback is not an http address"
         body = json.dumps({"task_id": environment.task_id, "status": status, "role": environment.party})
-        headers = {
+        sent = {
             "Content-Type": "application/json",
-            "x-ptp-token": environment.token,
-            "x-trace-id": environment.trace_id,
+            headers.PTP_TOKEN: environment.token,
+            headers.TRACE: environment.trace_id,
         }
         connection = kind(parts.hostname, parts.port, timeout=10)
         try:
             path = parts.path if parts.path.strip("/") else CALLBACK_PATH
-            connection.request("POST", path + (f"?{parts.query}" if parts.query else ""), body.encode(), headers)
+            connection.request("POST", path + (f"?{parts.query}" if parts.query else ""), body.encode(), sent)
             response = connection.getresponse()
             data = response.read(65536)
         finally:
