@@ -208,7 +208,7 @@ class ProcessLauncher:
             log = TaskLog(launch.log)
         except OSError as error:
             raise Unavailable(f"the task's folder cannot be made: {error.strerror}", kind=Kind.STORAGE) from error
-        output, error = await _Pipe.open(), await _Pipe.open()
+        output, complaints = await _Pipe.open(), await _Pipe.open()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -216,20 +216,20 @@ class ProcessLauncher:
                 env=self._environment(launch),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output.write_end,
-                stderr=error.write_end,
+                stderr=complaints.write_end,
                 start_new_session=True,
             )
         except (OSError, ValueError) as problem:
             log.close()
             output.transport.close()
-            error.transport.close()
+            complaints.transport.close()
             raise Unavailable(f"the component cannot be started: {problem}", kind=Kind.STORAGE) from problem
         finally:
             os.close(output.write_end)
-            os.close(error.write_end)
+            os.close(complaints.write_end)
         _limit(process.pid, launch.resources)
         secret = launch.environment.get("config.token", "")
-        return ProcessRun(process, log, report, pipes=(output, error), term_s=self._term_s, secret=secret)
+        return ProcessRun(process, log, report, pipes=(output, complaints), term_s=self._term_s, secret=secret)
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         """The dotted variables and what any program needs, nothing of our own surroundings."""

@@ -138,7 +138,7 @@ async def test_a_failing_task_ends_the_job_everywhere(tmp_path: Path) -> None:
         assert world.routes("job.stop", source="A")
 
 
-@pytest.mark.req("C-080", "C-083", "C-085")
+@pytest.mark.req("C-080", "C-083", "C-085", "C-091")
 async def test_stop_by_either_side(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -329,7 +329,7 @@ async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
         assert len(world["B"].launcher.runs) == 1
 
 
-@pytest.mark.req("C-051", "C-052", "C-053", "C-057", "C-058", "C-065", "C-066", "C-067", "C-009")
+@pytest.mark.req("C-051", "C-052", "C-053", "C-057", "C-058", "C-050", "C-066", "C-067", "C-009")
 async def test_states_are_told_to_participants_only(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "C").running() as world:
         await world.grant("B", "A")

@@ -297,7 +297,7 @@ MODEL = {"key": "m", "type": "model"}
 PSI_AT_GUEST = "config.task_params.guest.0.psi_1"
 
 
-@pytest.mark.req("C-017", "A-006")
+@pytest.mark.req("C-017")
 @pytest.mark.parametrize(
     ("dag", "config", "where", "words"),
     [
