@@ -243,9 +243,7 @@ def environment(**changes: Any) -> dict[str, str]:
     return component_environment(**{**given, **changes})
 
 
-@pytest.mark.req(
-    "C-110", "C-111", "C-112", "C-113", "C-114", "C-116", "A-013", "A-014", "A-015", "A-018", "A-020"
-)
+@pytest.mark.req("C-110", "C-111", "C-112", "C-113", "C-114", "C-116", "A-013", "A-014", "A-015", "A-018", "A-020")
 def test_the_variables_of_a_source_task() -> None:
     seen = environment()
     assert {k: v for k, v in seen.items() if not k.startswith("runtime.component.parameter.")} == {

@@ -298,13 +298,14 @@ async def test_progress_and_failures_are_shown(tmp_path: Path) -> None:
         assert (share["result_code"], share["message"], share["exit_code"]) == ("4003", "no common ids", 1)
 
 
-async def test_a_stopped_approval_and_a_job_nobody_waits_for(tmp_path: Path) -> None:
+async def test_a_job_that_is_stopped_before_its_approval(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
-        a = admin(world["A"])
+        a, b = admin(world["A"]), admin(world["B"])
         job_id = (await a("POST", "", job_file()))["job_id"]
-        assert (await a("POST", "/{job_id}/stop", job_id=job_id))["status"] == "FINISHED"
         await world["B"].until(job_id, JobState.PENDING)
-        assert (await admin(world["B"])("POST", "/{job_id}/approve", job_id=job_id))["status"] == "READY"
-        await asyncio.sleep(0.1)
-        assert (await world["A"].job(job_id)).status is JobState.FINISHED
+        assert (await a("POST", "/{job_id}/stop", job_id=job_id))["status"] == "FINISHED"
+        assert (await world["B"].until(job_id, JobState.FINISHED)).outcome is Outcome.REFUSED
+        with pytest.raises(GatewayError) as error:
+            await b("POST", "/{job_id}/approve", job_id=job_id)
+        assert error.value.kind is Kind.ILLEGAL_TRANSITION
         assert not world.routes("job.create")

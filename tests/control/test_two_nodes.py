@@ -117,6 +117,22 @@ async def test_one_refusal_rejects_the_job(tmp_path: Path) -> None:
         assert not world.routes("job.create", "job.start")
 
 
+@pytest.mark.req("M-066")
+async def test_a_refusal_releases_who_has_approved(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        body = job_file()
+        body["parties"] = {"guest": "A", "host": ["B", "C"]}
+        body["data"] = {"guest": "ds-A", "host": ["ds-B", "ds-C"]}
+        job = await world["A"].jobs.submit_file(body)
+        for name in "BC":
+            await world[name].until(job.job_id, JobState.PENDING)
+        await world["B"].jobs.decide(job.job_id, approve=True)
+        await world["C"].jobs.decide(job.job_id, approve=False)
+        await world["A"].until(job.job_id, JobState.REJECTED)
+        at_b = await world["B"].until(job.job_id, JobState.FINISHED)
+        assert (at_b.outcome, at_b.reason) == (Outcome.REFUSED, "the approval was withdrawn")
+
+
 @pytest.mark.req("C-041", "C-062", "C-081", "C-084", "C-087")
 async def test_a_failing_task_ends_the_job_everywhere(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
