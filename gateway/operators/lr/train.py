@@ -186,7 +186,10 @@ class _Side:
         if self._theirs.modulus_bits != self._params.key_bits or hello.key == self._hello.key:
             raise ProtocolViolation("hello: key")
         self._peer_cols = hello.cols
-        self._plan = make_plan(self._params, rows=self._rows, curvature=self._curvature + hello.curvature)
+        try:
+            self._plan = make_plan(self._params, rows=self._rows, curvature=self._curvature + hello.curvature)
+        except CallerError as e:
+            raise ProtocolViolation(f"hello: curvature: {e}") from e
         zero = np.zeros((0, 2), np.uint64)
         self._w_own = self._v_own = np.zeros((self._matrix.cols, 2), np.uint64)
         self._w_peer = self._v_peer = np.zeros((self._peer_cols, 2), np.uint64)
