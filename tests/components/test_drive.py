@@ -83,6 +83,16 @@ def test_repeats_are_dropped(platform: Platform) -> None:
     assert [bytes(wait_for(guest, "t") or b"") for _ in range(4)] == [b"a", b"b", b"c", b""]
 
 
+def test_endless_repeats_do_not_outlast_the_deadline(platform: Platform) -> None:
+    guest = link_of(platform, GUEST)
+    put(platform, "t", numbered(0, b"a"))
+    assert wait_for(guest, "t") == b"a"
+    for _ in range(20):
+        put(platform, "t", numbered(0, b"a"))
+    assert guest.receive(HOST, "t", wait_ms=30, deadline=time.monotonic()) is None
+    assert platform.queues[SESSION, "task_1.host.0-guest.0.t"]
+
+
 def test_lost_answer_to_a_push_does_no_harm(platform: Platform) -> None:
     """The module has the message, the sender does not know it and sends it again."""
     guest, host = link_of(platform, GUEST), link_of(platform, HOST)
