@@ -300,7 +300,7 @@ def test_sizes_that_leave_no_step_are_refused_in_the_hello() -> None:
         return [Message(m.sender, m.to, m.topic, m.payload[:at] + struct.pack("<I", 5 << 12) + m.payload[at + 4 :])]
 
     few = LrParams(iterations=1, inverse_penalty=1000.0, feature_bits=20)
-    many = np.tile(a, (200_000 // 24, 1)), np.tile(b, (200_000 // 24, 1)), np.tile(y, 200_000 // 24)
+    many = np.tile(a, (100_000 // 24, 1)), np.tile(b, (100_000 // 24, 1)), np.tile(y, 100_000 // 24)
     with pytest.raises(ProtocolViolation, match="hello: curvature: too many rows"):
         play(parties(*many, few, Transparent()), disturb)
     with pytest.raises(CallerError, match="too many rows"):
