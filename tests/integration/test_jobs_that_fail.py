@@ -227,7 +227,7 @@ def test_a_component_that_only_one_side_has(rig: Rig, room: tuple[str, str, str]
 
 
 def description(name: str) -> dict[str, Any]:
-    return dict(builtin_description(name).to_json())
+    return dict(json.loads(builtin_description(name).to_json()))
 
 
 def post(url: str, body: Mapping[str, Any], token: str) -> tuple[int, dict[str, Any]]:
