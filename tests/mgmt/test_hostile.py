@@ -1,0 +1,75 @@
+"""What somebody may try who is no partner, or a partner that means ill; each was possible once."""
+
+from typing import Any
+
+from gateway.auth.keys import load_signer
+from gateway.auth.schemes import Signer
+from gateway.errors import WIRE, Kind
+from gateway.model import Limits
+from specs import headers as names
+from specs.states import AuthType
+from tests.mgmt.world import Node, World, credential_text, pki
+
+
+def impostor(node_id: str) -> Signer:
+    """Keys that somebody made who calls itself `node_id`."""
+    made = pki.__wrapped__(node_id)
+    return load_signer(
+        auth_type=AuthType.CERT,
+        key_uri=made.signing_key.as_uri(),
+        credential=credential_text(made, AuthType.CERT),
+    )
+
+
+async def applied_as(victim: Node, at: Node, keys: Signer) -> str:
+    """An application in the name of `victim`, with other keys; the contract's id."""
+    body: dict[str, Any] = {
+        "node_id": victim.id,
+        "inst_id": "JGX",
+        "name": "x",
+        "institution": "x",
+        "system": "x",
+        "system_version": "1",
+        "address": "https://x.example",
+        "auth_type": keys.auth_type.value,
+        "auth_credential": keys.credential,
+    }
+    answer = await victim.send(at, "node.contract.apply", body, signer=keys, cert=None)
+    assert answer["code"] == 0
+    return str(answer["data"]["contract_id"])
+
+
+async def test_an_applicant_in_a_partners_name_uses_up_nothing_of_the_partners(world: World) -> None:
+    """Neither a nonce of it nor its part of the memory."""
+    a, b = world.node("A"), world.node("B", limits=Limits(nonces=100, request_attempts=1, unsigned_per_minute=1000))
+    ours = {"contract_id": (await world.partners(a, b)).contract_id}
+    keys = impostor("A")
+    theirs = {"contract_id": await applied_as(a, b, keys)}
+    answers = [
+        (await a.send(b, "node.contract.query", theirs, signer=keys, cert=None, headers={names.NONCE: f"n{i}"}))["code"]
+        for i in range(50)
+    ]
+    assert answers[0] == 0
+    assert answers[-1] == WIRE[Kind.TOO_MANY].code
+    for i in range(5):
+        assert (await a.send(b, "dataset.pub.list", ours, headers={names.NONCE: f"n{i}"}))["code"] == 0
+
+
+async def test_signed_calls_of_applicants_are_counted_like_unsigned_ones(world: World) -> None:
+    a, b = world.node("A"), world.node("B", limits=Limits(unsigned_per_minute=5, request_attempts=1))
+    contract = await world.apply(a, b)
+    answers = [
+        (await a.send(b, "node.contract.query", {"contract_id": contract.contract_id}, cert=None))["code"]
+        for _ in range(7)
+    ]
+    assert answers[0] == 0
+    assert answers[-1] == WIRE[Kind.TOO_MANY].code
+
+
+async def test_a_call_of_an_applicant_is_not_taken_again_once_it_is_a_partner(world: World, a: Node, b: Node) -> None:
+    contract = await world.apply(a, b)
+    seen = a.request(b, "node.contract.query", {"contract_id": contract.contract_id})
+    assert (await b.edge.handle(seen)).status == 200
+    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+    again = await b.edge.handle(seen)
+    assert f'"code":{WIRE[Kind.REPLAYED].code}'.encode() in again.body
