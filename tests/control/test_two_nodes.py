@@ -514,6 +514,45 @@ async def test_a_grant_for_another_component_does_not_open_the_data(tmp_path: Pa
         assert (await world["A"].until(job_id, JobState.FINISHED)).outcome is Outcome.SUCCEEDED
 
 
+async def test_no_task_id_leads_a_task_to_anothers_output(tmp_path: Path) -> None:
+    """`t` with output `z-data0` and `t-z` with output `data0` would be one artifact: data past a grant's scope."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        for node in "AB":
+            world[node].scheduler._drive = lambda job_id: None  # type: ignore[assignment]
+        psi = {"componentName": "psi", "provider": "interconn", "version": "1.0.0"}
+        dag = {
+            "components": [
+                {"name": name, **psi, "input": [], "output": [{"type": "dataset", "key": key}]}
+                for name, key in (("one", "data0"), ("two", "z-data0"), ("three", "data1"))
+            ]
+        }
+        config = {
+            "initiator": {"role": "guest", "node_id": "A"},
+            "role": {"guest": ["A"], "host": ["B"]},
+            "task_params": {
+                side: {"0": {n: {"dataset_id": f"ds-{at}"} for n in ("one", "two", "three")}}
+                for side, at in (("guest", "A"), ("host", "B"))
+            },
+        }
+        job = await world["A"].jobs.submit(dag=dag, config=config, flow_id="", project_id="", name="")
+        await world["B"].until(job.job_id, JobState.PENDING)
+        await world["B"].jobs.decide(job.job_id, approve=True)
+        await world["A"].until(job.job_id, JobState.READY)
+        now = world["A"].clock.now_ms()
+        permits = await world["A"].run(
+            lambda tx: world["A"].grants.permits_held(tx, holder="B", dataset_ids=["ds-B"], now=now)
+        )
+        create = {"job_id": job.job_id, "flow_id": "f", "dag": dag, "config": config}
+        await call(world, "job.create", create, tokens=world["A"].grants.token_set(permits))
+        await call(world, "job.start", {"job_id": job.job_id})
+        task = {"job_id": job.job_id, "task_name": "one", "task_id": "t-z"}
+        await call(world, "task.start", task)
+        await refused(world, "task.start", {**task, "task_name": "two", "task_id": "t"}, Kind.CONFLICT)
+        await call(world, "task.start", {**task, "task_name": "three", "task_id": "t"})
+        await world["A"].schedule.stop(job.job_id)
+
+
 @pytest.mark.req("M-066")
 async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
     from gateway.model import Direction
