@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.errors import WIRE, Kind, PeerError, Unavailable
-from gateway.model import Outcome, TraceId
+from gateway.model import NodeId, Outcome, TraceId
+from gateway.ports import Caller, Tx
 from specs.states import JobState, TaskState
 from tests.control.world import FAST, Call, World, approved, eventually, fail, hang, job_file
 
@@ -574,6 +576,26 @@ async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
         for name in "AB":
             assert "approval" in (await world[name].until(job_id, JobState.FINISHED)).reason
         await refused(world, "job.start", {"job_id": job_id}, Kind.ILLEGAL_TRANSITION)
+
+
+async def test_a_contract_can_end_although_another_has_expired(tmp_path: Path) -> None:
+    """A job of three: the end of one contract withdraws it from the third node, with which no contract holds."""
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        body = job_file()
+        body["parties"]["host"] = ["B", "C"]
+        body["data"]["host"] = ["ds-B", "ds-C"]
+        job = await world["A"].jobs.submit_file(body)
+        await world["C"].until(job.job_id, JobState.PENDING)
+        node = world["A"]
+
+        def expire(tx: Tx) -> None:
+            contract = node.partners.contract_with(tx, NodeId("C"))
+            tx.replace(contract, replace(contract, expired_time=2))
+
+        await node.run(expire)
+        caller = Caller(NodeId("B"), None, TraceId("t"))
+        await node.run(lambda tx: node.partners.terminated(tx, caller, {"contract_id": "c-A-B"}))
+        assert (await node.job(job.job_id)).status is JobState.FINISHED
 
 
 async def test_a_data_plane_that_is_down_fails_the_job_on_both_sides(tmp_path: Path) -> None:

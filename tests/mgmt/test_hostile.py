@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from gateway.auth.keys import load_signer
 from gateway.auth.schemes import Signer
 from gateway.errors import WIRE, Kind
 from gateway.model import Limits
 from specs import headers as names
-from specs.states import AuthType
+from specs.states import ApprovalState, AuthType
+from tests.mgmt.test_audits import authorise, held, use
 from tests.mgmt.world import Node, World, credential_text, pki
 
 
@@ -73,3 +76,32 @@ async def test_a_call_of_an_applicant_is_not_taken_again_once_it_is_a_partner(wo
     await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
     again = await b.edge.handle(seen)
     assert f'"code":{WIRE[Kind.REPLAYED].code}'.encode() in again.body
+
+
+@pytest.mark.req("M-034")
+async def test_a_new_contract_brings_no_grant_of_an_expired_one_back(world: World, a: Node, b: Node) -> None:
+    await b.add_dataset("ds", public=False)
+    contract = await world.apply(a, b)
+    end = world.clock.ms + 10_000
+    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"expired_time": end})
+    await b.flush()
+    await world.grant(a, b, "ds")
+    permits = await held(a, "ds")
+    assert await authorise(b, permits, [use("psi")], job="job-1") is None
+    world.clock.ms = end
+    contract = await world.partners(a, b)
+    assert await authorise(b, permits, [use("psi")], job="job-2") is Kind.GRANT_EXPIRED
+    asked = {"contract_id": contract.contract_id, "dataset_id": "ds"}
+    assert (await a.send(b, "dataset.pub.query", asked))["code"] == WIRE[Kind.NOT_FOUND].code
+
+
+async def test_what_was_granted_can_be_ended_after_the_contract_has_expired(world: World, a: Node, b: Node) -> None:
+    await b.add_dataset("ds")
+    contract = await world.apply(a, b)
+    end = world.clock.ms + 10_000
+    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"expired_time": end})
+    await b.flush()
+    audit = await world.grant(a, b, "ds")
+    world.clock.ms = end
+    ended = await b.admin_call("POST", f"/admin/v1/audits/A/{audit.audit_id}/terminate")
+    assert ended["status"] == ApprovalState.TERMINATED

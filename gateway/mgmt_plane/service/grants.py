@@ -11,9 +11,10 @@ from dataclasses import replace
 from gateway.auth.tokens import issue_token, token_digest
 from gateway.errors import GatewayError, Kind, Refused
 from gateway.mgmt_plane.core.acl import LEVEL_DATASET, DatasetUse, check_grant, token_set
-from gateway.mgmt_plane.service.partners import Partners
+from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import (
     Audit,
+    Contract,
     Dataset,
     DatasetId,
     Direction,
@@ -99,9 +100,19 @@ class Grants:
         """A private dataset shows itself to those it was granted to (M-043)."""
         now = self._clock.now_ms()
         return any(
-            grant.time_limit is None or now <= grant.time_limit
+            (grant.time_limit is None or now <= grant.time_limit) and self._contract_holds(tx, grant, now)
             for grant in tx.select(Grant, dataset_id=dataset_id, user=user, revoked=False)
         )
+
+    @staticmethod
+    def _contract_holds(tx: Tx, grant: Grant, now: int) -> bool:
+        """A grant ends with the contract it was given under, also where that only ran out (M-034).
+
+        Else a later contract with the same node would bring old grants back to life.
+        """
+        audit = tx.get(Audit, grant.audit_key)
+        contract = audit and tx.get(Contract, audit.contract_id)
+        return contract is not None and is_valid(contract, now)
 
     def authorise(
         self,
@@ -160,6 +171,8 @@ class Grants:
                     now=now,
                     counted=grant.token_digest in counted,
                 )
+                if not self._contract_holds(tx, grant, now):
+                    raise Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
             except Refused as e:
                 why = e
             else:
