@@ -111,7 +111,7 @@ class Grants:
         Else a later contract with the same node would bring old grants back to life.
         """
         audit = tx.get(Audit, grant.audit_key)
-        contract = audit and tx.get(Contract, audit.contract_id)
+        contract = tx.get(Contract, audit.contract_id) if audit is not None else None
         return contract is not None and is_valid(contract, now)
 
     def authorise(
@@ -171,12 +171,12 @@ class Grants:
                     now=now,
                     counted=grant.token_digest in counted,
                 )
-                if not self._contract_holds(tx, grant, now):
-                    raise Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
             except Refused as e:
                 why = e
             else:
-                return grant
+                if self._contract_holds(tx, grant, now):
+                    return grant
+                why = Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
         raise why
 
     def recheck(
