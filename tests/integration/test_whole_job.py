@@ -207,6 +207,16 @@ def test_no_secret_in_any_log(rig: Rig, played: tuple[str, data.Halves]) -> None
         assert side.node.admin_token_file.read_text().strip() not in logs
 
 
+def test_what_a_gateway_writes_is_its_users_alone(rig: Rig, played: tuple[str, data.Halves]) -> None:
+    """Staged rows, outputs, logs, database and sockets, whatever folder an admin had made for them."""
+    for side in rig.sides:
+        made = [*side.folder.glob("state.db*")]
+        for folder in ("work", "run", "log"):
+            made += (side.folder / folder).rglob("*")
+        assert any(each.name == "data_0" for each in made)
+        assert [each.name for each in made if each.lstat().st_mode & 0o077] == []
+
+
 def test_queries_carry_their_parameters(rig: Rig, played: tuple[str, data.Halves]) -> None:
     for each in rig.exchanges():
         if each.method == "GET":
