@@ -347,6 +347,8 @@ class Limits:
     body_bytes: int = 4 << 20
     """Management and control bodies."""
     channel_body_bytes: int = 128 << 20
+    channel_json_bytes: int = 8 << 20
+    """JSON has to be decoded as a whole, which holds the data process (docs/adr/0001): larger messages go as protobuf."""
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
