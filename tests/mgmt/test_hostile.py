@@ -105,3 +105,23 @@ async def test_what_was_granted_can_be_ended_after_the_contract_has_expired(worl
     world.clock.ms = end
     ended = await b.admin_call("POST", f"/admin/v1/audits/A/{audit.audit_id}/terminate")
     assert ended["status"] == ApprovalState.TERMINATED
+
+
+async def test_a_project_that_was_refused_or_has_ended_opens_no_data(world: World, a: Node, b: Node) -> None:
+    """A grant for one project is for the time in which both take part in it."""
+    await world.partners(a, b)
+    await b.add_dataset("ds")
+    shown = await a.admin_call(
+        "POST", "/admin/v1/projects", {"name": "p", "type": "MPC", "datasets": {"A": [], "B": ["ds"]}}
+    )
+    project = shown["project_id"]
+    await a.flush()
+    audit = next(each for each in await b.admin_call("GET", "/admin/v1/audits") if each["kind"] == "project")
+    await world.grant(a, b, "ds", auth_scope={"PROJECT": [project]})
+    permits = await held(a, "ds")
+    where = f"/admin/v1/audits/A/{audit['audit_id']}"
+    assert await authorise(b, permits, [use("psi")], project=project, job="job-1") is Kind.GRANT_MISSING
+    await b.admin_call("POST", f"{where}/approve")
+    assert await authorise(b, permits, [use("psi")], project=project, job="job-2") is None
+    await b.admin_call("POST", f"{where}/terminate")
+    assert await authorise(b, permits, [use("psi")], project=project, job="job-3") is Kind.GRANT_MISSING

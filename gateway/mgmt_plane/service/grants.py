@@ -27,7 +27,7 @@ from gateway.model import (
     Permit,
 )
 from gateway.ports import Clock, Entropy, Tx
-from specs.states import ApprovalState, AuditKind
+from specs.states import ApprovalState, AuditKind, AuthScope
 
 __all__ = ["DatasetUse", "Grants"]
 
@@ -174,9 +174,12 @@ class Grants:
             except Refused as e:
                 why = e
             else:
-                if self._contract_holds(tx, grant, now):
+                if not self._contract_holds(tx, grant, now):
+                    why = Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
+                elif AuthScope.PROJECT.value in grant.scope and not _stands(tx, user, project_id):
+                    why = Refused("the project is not approved", kind=Kind.GRANT_MISSING, detail=use.dataset_id)
+                else:
                     return grant
-                why = Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
         raise why
 
     def recheck(
@@ -226,3 +229,9 @@ class Grants:
     def token_set(self, permits: Sequence[Json]) -> str:
         """x-mprac-token-set that presents these permits."""
         return token_set(permits)
+
+
+def _stands(tx: Tx, user: NodeId, project_id: str) -> bool:
+    """False where a project was asked for, by either side, and is not approved (any more)."""
+    audits = tx.select(Audit, kind=AuditKind.PROJECT, subject=project_id, peer_node_id=user)
+    return not audits or any(each.status is ApprovalState.APPROVED for each in audits)
