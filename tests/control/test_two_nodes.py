@@ -626,6 +626,24 @@ async def test_a_third_node_schedules(tmp_path: Path) -> None:
         assert {(c.source, c.target) for c in world.routes("job.create")} == {("S", "A"), ("S", "B")}
 
 
+async def test_a_partner_cannot_have_any_number_of_jobs_scheduled(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "S").running() as world:
+        for node in "AB":
+            world[node].launcher.scripts["psi"] = hang
+        made = await world["A"].jobs.validate(job_file())
+        made["conf"]["job_params"]["common"]["scheduler_node_id"] = "S"
+        body = {"job_id": "job-1", "flow_id": "f", "dag": made["dag"], "config": made["conf"]}
+        scheduler = world["S"]
+        scheduler.book.limits = replace(scheduler.book.limits, open_jobs=1)
+
+        def one_open(tx: Tx) -> None:
+            caller = Caller(NodeId("A"), None, TraceId("t"))
+            scheduler.schedule._accept_scheduling(tx, caller, scheduler.schedule._read_create(body))
+
+        await scheduler.run(one_open)
+        await refused(world, "job.create_all", {**body, "job_id": "job-2"}, Kind.TOO_MANY, target="S")
+
+
 async def test_a_restart_fails_what_ran_and_tells_the_partner(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")

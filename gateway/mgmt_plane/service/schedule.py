@@ -107,6 +107,13 @@ class Schedule:
             raise Refused("the job has ended", kind=Kind.STOPPED)
         if self._book.own in create.plan.participants:
             self._check_approval(tx, caller, create)
+        if job is None:
+            open_jobs = sum(
+                tx.count(Job, initiator=caller.node_id, scheduling=True, status=state)
+                for state in (JobState.READY, JobState.RUNNING)
+            )
+            if open_jobs >= self._book.limits.open_jobs:
+                raise Refused("too many jobs are scheduled for this node", kind=Kind.TOO_MANY, detail="")
         fresh = job or self._record(caller, create)
         fresh = replace(
             fresh, scheduling=True, scheduler=self._book.own, status=JobState.READY, permits={"": caller.token_set}
