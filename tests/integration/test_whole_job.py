@@ -77,7 +77,7 @@ def played(rig: Rig) -> tuple[str, data.Halves]:
     return job_id, halves
 
 
-@pytest.mark.req("C-012", "C-013", "C-030", "C-033", "C-034", "C-054", "C-064", "M-029", "M-051", "M-075")
+@pytest.mark.req("C-034", "C-054", "C-064")
 def test_both_sides_finish_and_agree(rig: Rig, played: tuple[str, data.Halves]) -> None:
     job_id, _ = played
     bank, payment = (side.job(job_id) for side in rig.sides)
@@ -94,7 +94,6 @@ def test_both_sides_finish_and_agree(rig: Rig, played: tuple[str, data.Halves]) 
     assert any(call["route"] == "task.poll" for call in rig.bank.events() if call["event"] == "call.out")
 
 
-@pytest.mark.req("T-005", "T-014")
 def test_results_go_to_whom_the_configuration_names(rig: Rig, played: tuple[str, data.Halves]) -> None:
     job_id, _ = played
     for side in rig.sides:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from gateway.auth.keys import load_signer
 from gateway.auth.schemes import Signer
 from gateway.errors import WIRE, Kind
@@ -78,7 +76,6 @@ async def test_a_call_of_an_applicant_is_not_taken_again_once_it_is_a_partner(wo
     assert f'"code":{WIRE[Kind.REPLAYED].code}'.encode() in again.body
 
 
-@pytest.mark.req("M-034")
 async def test_a_new_contract_brings_no_grant_of_an_expired_one_back(world: World, a: Node, b: Node) -> None:
     await b.add_dataset("ds", public=False)
     contract = await world.apply(a, b)
