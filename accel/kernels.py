@@ -1,0 +1,254 @@
+"""What each kernel computes: signatures, exact contracts and bounds. No arithmetic happens here.
+
+A kernel is chosen by `accel.registry` (by scheme and backend), checked by `accel.selftest`, and given to whoever needs
+it. All numbers cross this border as little-endian 64-bit limbs in numpy arrays of dtype uint64, so that a native
+backend needs no Python object per element:
+
+- a *ring array* holds elements of Z_{2^128}, shape (..., 2), low limb first;
+- a *plain batch* holds non-negative integers, shape (count, limbs), low limb first.
+
+Bad arguments (shape, dtype, range, a foreign ciphertext) raise `BadInput` before any work. What a partner sent enters
+through `load` and `load_public` only, which validate it; the caller turns `BadInput` from there into its own error.
+"""
+
+import builtins
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Uints = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+RING_BITS: Final = 128
+RING_LIMBS: Final = 2
+
+
+class BadInput(ValueError):
+    """An argument outside its contract; nothing was computed. The text never quotes a value."""
+
+
+class RandomSource(Protocol):
+    """Where randomness comes from. In production `accel.entropy.OsRandom`; in tests a seeded one."""
+
+    def bytes(self, count: int, /) -> builtins.bytes:
+        """`count` uniformly random bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SparseMatrix:
+    """A plaintext integer matrix in compressed sparse rows.
+
+    indptr: int64 (rows + 1), indices: int64 (nnz) column of each entry, values: int64 (nnz) with |value| < 2^40.
+    Entries of a row may come in any order, but each column at most once. The matrix is its owner's secret.
+    """
+
+    rows: int
+    cols: int
+    indptr: Ints
+    indices: Ints
+    values: Ints
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.cols < 0:
+            raise BadInput("negative shape")
+        for part in (self.indptr, self.indices, self.values):
+            if part.dtype != np.int64 or part.ndim != 1:
+                raise BadInput("a sparse matrix is made of one-dimensional int64 arrays")
+        if len(self.indptr) != self.rows + 1 or len(self.indices) != len(self.values):
+            raise BadInput("the parts of the sparse matrix do not fit together")
+        if self.indptr[0] != 0 or self.indptr[-1] != len(self.indices) or bool(np.any(np.diff(self.indptr) < 0)):
+            raise BadInput("row pointers do not rise from 0 to the number of entries")
+        if len(self.indices) and (self.indices.min() < 0 or self.indices.max() >= self.cols):
+            raise BadInput("a column index lies outside the matrix")
+        if len(self.values) and np.abs(self.values).max() >= 1 << 40:
+            raise BadInput("an entry has more than 40 bits")
+        places = np.repeat(np.arange(self.rows, dtype=np.int64), np.diff(self.indptr)) * self.cols + self.indices
+        if len(np.unique(places)) != len(places):
+            raise BadInput("a place of the sparse matrix is filled twice")
+
+    def __repr__(self) -> str:
+        return f"SparseMatrix({self.rows}x{self.cols})"
+
+    def transpose(self) -> Self:
+        """The same entries, rows and columns exchanged."""
+        row_of = np.repeat(np.arange(self.rows, dtype=np.int64), np.diff(self.indptr))
+        order = np.argsort(self.indices, kind="stable")
+        counts = np.bincount(self.indices, minlength=self.cols)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        return type(self)(self.cols, self.rows, indptr, row_of[order], self.values[order])
+
+
+class Ring128(Protocol):
+    """Arithmetic modulo 2^128 on ring arrays (shape (..., 2)); element-wise operations broadcast like numpy's."""
+
+    name: str
+
+    def add(self, a: Uints, b: Uints) -> Uints: ...
+
+    def sub(self, a: Uints, b: Uints) -> Uints: ...
+
+    def neg(self, a: Uints) -> Uints: ...
+
+    def mul(self, a: Uints, b: Uints) -> Uints: ...
+
+    def scale(self, a: Uints, factor: int) -> Uints:
+        """Times a public integer, -2^127 <= factor < 2^127."""
+        ...
+
+    def matvec(self, matrix: SparseMatrix, vector: Uints) -> Uints:
+        """Row i of the result is sum_j matrix[i, j] * vector[j] mod 2^128; shape (cols, 2) -> (rows, 2)."""
+        ...
+
+    def truncate(self, share: Uints, bits: int, *, first: bool) -> Uints:
+        """This party's share of floor-or-ceil(v / 2^bits) from its additive share of v, without interaction.
+
+        One party says first=True (takes the floor of its signed share), the other first=False (the ceiling). If the
+        signed value satisfies |v| < 2^k the sum of the two results differs from v / 2^bits by less than 1, but for a
+        probability of at most 2^(k+1-128) over the sharing (SecureML, Mohassel and Zhang, S&P 2017, theorem 1).
+        """
+        ...
+
+    def random(self, count: int, random: RandomSource) -> Uints:
+        """`count` uniform elements, shape (count, 2)."""
+        ...
+
+    def from_ints(self, values: Sequence[int]) -> Uints:
+        """Python integers (any sign, reduced mod 2^128) to shape (len, 2)."""
+        ...
+
+    def to_ints(self, a: Uints) -> list[int]:
+        """Signed representatives, -2^127 <= v < 2^127, of an array of shape (count, 2)."""
+        ...
+
+    def from_floats(self, values: Floats, bits: int) -> Uints:
+        """round(value * 2^bits), shape (count,) -> (count, 2); |value * 2^bits| < 2^62, finite."""
+        ...
+
+    def to_floats(self, a: Uints, bits: int) -> Floats:
+        """Signed representative / 2^bits, correctly rounded up to one unit in the last place of a double."""
+        ...
+
+    def to_bytes(self, a: Uints) -> builtins.bytes:
+        """16 bytes an element, little-endian."""
+        ...
+
+    def from_bytes(self, data: memoryview, count: int) -> Uints:
+        """Inverse of to_bytes; raises BadInput unless there are exactly 16 * count bytes."""
+        ...
+
+
+class Ciphertexts(Protocol):
+    """An opaque batch, bound to the backend and key that made it."""
+
+    def __len__(self) -> int: ...
+
+
+class HePublicKey(Protocol):
+    """Encryption and computing on ciphertexts under one validated public key.
+
+    The plaintext of a ciphertext is an integer; the homomorphic operations act on it as on an integer in Z. It decrypts
+    exactly if and only if it then lies in [0, 2^plaintext_bits). A negative intermediate value is fine, a negative
+    final one is not: add an offset. The *noise* of a ciphertext is the integer exponent of its randomising base: it
+    follows the same linear operations, and the key's owner may be able to learn it. Therefore a result that goes back
+    to the owner must be sent through `mask` (or `rerandomise`) with enough noise_bits to drown what it accumulated.
+    """
+
+    scheme: str
+    modulus_bits: int
+    plaintext_bits: int
+    noise_bits: int
+    """Length of the noise of a fresh encryption: uniform in [0, 2^noise_bits)."""
+    ciphertext_bytes: int
+
+    def to_bytes(self) -> builtins.bytes:
+        """Own compact form, versioned; read back by AdditiveHE.load_public."""
+        ...
+
+    def encrypt(self, plain: Uints, random: RandomSource) -> Ciphertexts:
+        """Fresh encryptions of a plain batch; each integer < 2^plaintext_bits."""
+        ...
+
+    def add(self, a: Ciphertexts, b: Ciphertexts) -> Ciphertexts:
+        """Element-wise sum; equal lengths. Keeps the noise: not for sending to the owner."""
+        ...
+
+    def add_plain(self, a: Ciphertexts, plain: Uints) -> Ciphertexts:
+        """Element-wise sum with a plain batch; adds no noise."""
+        ...
+
+    def scale(self, a: Ciphertexts, factors: Uints) -> Ciphertexts:
+        """Element-wise product with a plain batch of factors; multiplies the noise as well."""
+        ...
+
+    def matvec(self, matrix: SparseMatrix, vector: Ciphertexts) -> Ciphertexts:
+        """Row i is an encryption of sum_j matrix[i, j] * vector[j]; an entry costs one multiplication for each of its
+        non-zero digits, so a one-hot entry costs one. Give matrix.transpose() for X^T v.
+        """
+        ...
+
+    def mask(self, a: Ciphertexts, plain: Uints, random: RandomSource, *, noise_bits: int) -> Ciphertexts:
+        """add_plain and rerandomise in one."""
+        ...
+
+    def rerandomise(self, a: Ciphertexts, random: RandomSource, *, noise_bits: int) -> Ciphertexts:
+        """Adds noise uniform in [0, 2^noise_bits), noise_bits >= 1 and rounded up to whole bytes."""
+        ...
+
+    def join(self, parts: Sequence[Ciphertexts]) -> Ciphertexts:
+        """One batch out of several, in order."""
+        ...
+
+    def split(self, a: Ciphertexts, lengths: Sequence[int]) -> list[Ciphertexts]:
+        """Inverse of join; the lengths add up to len(a)."""
+        ...
+
+    def dump(self, a: Ciphertexts) -> builtins.bytes:
+        """len(a) * ciphertext_bytes bytes, each ciphertext little-endian."""
+        ...
+
+    def load(self, data: memoryview, count: int) -> Ciphertexts:
+        """Inverse of dump for bytes from outside: exact size, every value in range and invertible, else BadInput."""
+        ...
+
+
+class HeSecretKey(Protocol):
+    """A key pair; its repr shows nothing but scheme and size."""
+
+    @property
+    def public(self) -> HePublicKey: ...
+
+    def decrypt(self, a: Ciphertexts) -> Uints:
+        """Plaintexts modulo the scheme's secret or public message modulus, shape (len(a), limbs); limbs cover it."""
+        ...
+
+
+class AdditiveHE(Protocol):
+    """One additively homomorphic scheme.
+
+    Schemes: "ou" (Okamoto and Uchiyama, EUROCRYPT 1998; modulus n = p^2 q) and "paillier" (EUROCRYPT 1999, with the
+    short exponents of Damgard, Jurik and Nielsen, IJIS 2010). Both are secure against chosen plaintexts only: a
+    decryption must never be shown to the other side (for "ou" it would give away the factors).
+    """
+
+    scheme: str
+    name: str
+    """Of the backend."""
+
+    def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
+        """A fresh key with a modulus of `bits` bits; primes by FIPS 186-5 A.1.3 (probable primes)."""
+        ...
+
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
+        """A key from its primes and its base (g of "ou", h of "paillier"), for known answers; nothing is checked."""
+        ...
+
+    def load_public(self, data: memoryview) -> HePublicKey:
+        """A partner's key after every check that needs no secret: version, scheme, size, oddness, small factors,
+        perfect powers, primality, range and invertibility of the bases; else BadInput.
+        """
+        ...

@@ -1,0 +1,132 @@
+"""The only place where a backend is chosen.
+
+For every kernel there is a list of backends. The one of highest priority that neither refuses nor fails its known
+answers is taken, or exactly the one named by the caller: if that one refuses it is an error, never a silent fallback.
+The name comes as an argument; who reads the environment (`INTERCONN_ACCEL`) is the caller.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from accel import selftest
+from accel.kernels import AdditiveHE, Ring128
+from accel.probe import Machine, probe
+
+
+class BackendRefused(RuntimeError):
+    """No backend may serve the kernel, or the one that was asked for may not; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """refuses: None, or the reason in words. make: the kernel; the factory of a scheme takes insecure_min_bits."""
+
+    name: str
+    priority: int
+    refuses: Callable[[Machine], str | None]
+    make: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was decided for one kernel. backend is None where nothing may serve it; reasons holds one line a backend."""
+
+    kernel: str
+    backend: str | None
+    reasons: Mapping[str, str]
+
+
+def _needs_gmpy2(machine: Machine) -> str | None:
+    return None if "gmpy2" in machine.modules else "gmpy2 is not installed"
+
+
+def _ring128() -> Ring128:
+    from accel.backends.reference import NumpyRing128  # noqa: PLC0415  # gmpy2 loads only where it is used
+
+    return NumpyRing128()
+
+
+def _ou(**options: int) -> AdditiveHE:
+    from accel.backends.reference import OkamotoUchiyama  # noqa: PLC0415  # as above
+
+    return OkamotoUchiyama(**options)
+
+
+def _paillier(**options: int) -> AdditiveHE:
+    from accel.backends.reference import Paillier  # noqa: PLC0415  # as above
+
+    return Paillier(**options)
+
+
+BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
+    "ring128": (Backend("reference", 0, _needs_gmpy2, _ring128),),
+    "he.ou": (Backend("reference", 0, _needs_gmpy2, _ou),),
+    "he.paillier": (Backend("reference", 0, _needs_gmpy2, _paillier),),
+}
+"""Every kernel and its backends."""
+
+_CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
+    "ring128": selftest.check_ring128,
+    "he.ou": selftest.check_ou,
+    "he.paillier": selftest.check_paillier,
+}
+
+SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
+
+
+def choose(
+    kernel: str,
+    forced: str | None = None,
+    *,
+    machine: Machine | None = None,
+    backends: Mapping[str, tuple[Backend, ...]] = BACKENDS,
+) -> tuple[Backend | None, Choice]:
+    """The backend for a kernel and why; None where nothing may serve it. A candidate gives its known answers first."""
+    if kernel not in backends:
+        raise BackendRefused(f"there is no kernel {kernel}")
+    machine = machine or probe()
+    reasons: dict[str, str] = {}
+    chosen: Backend | None = None
+    for backend in sorted(backends[kernel], key=lambda b: -b.priority):
+        if forced is not None and backend.name != forced:
+            reasons[backend.name] = f"not asked for ({forced} is forced)"
+        elif chosen is not None:
+            reasons[backend.name] = f"{chosen.name} is faster"
+        else:
+            refusal = backend.refuses(machine) or _self_test(kernel, backend)
+            reasons[backend.name] = refusal or ("forced" if forced else "the fastest that accepts this machine")
+            chosen = chosen if refusal else backend
+    if forced is not None and forced not in reasons:
+        reasons[forced] = "there is no such backend for this kernel"
+    return chosen, Choice(kernel, chosen.name if chosen else None, reasons)
+
+
+def describe(forced: str | None = None) -> list[Choice]:
+    """One choice for every kernel, for a human."""
+    return [choose(kernel, forced)[1] for kernel in BACKENDS]
+
+
+def ring128(forced: str | None = None) -> Ring128:
+    """Arithmetic of Z_{2^128}. Raises BackendRefused."""
+    return cast("Ring128", _make("ring128", forced))
+
+
+def additive_he(scheme: str, forced: str | None = None) -> AdditiveHE:
+    """The scheme "ou" or "paillier". Raises BackendRefused."""
+    return cast("AdditiveHE", _make(f"he.{scheme}", forced))
+
+
+def _make(kernel: str, forced: str | None) -> Any:
+    backend, choice = choose(kernel, forced)
+    if backend is None:
+        raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))
+    return backend.make()
+
+
+def _self_test(kernel: str, backend: Backend) -> str | None:
+    try:
+        _CHECKS[kernel](backend.make)
+    except selftest.WrongAnswer as wrong:
+        return f"wrong answer in its self-test: {wrong}"
+    return None

@@ -1,0 +1,131 @@
+"""Known answers that a backend must give before it may be chosen; small, so that they cost a millisecond.
+
+The larger set (full-size keys, refusals) is specs/vectors, which the tests run over every backend.
+"""
+
+import builtins
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from accel.kernels import AdditiveHE, Ciphertexts, HePublicKey, HeSecretKey, Ring128, SparseMatrix, Uints
+
+
+class WrongAnswer(Exception):
+    """A backend computed something else than the known answer; the text names the operation."""
+
+
+class _Script:
+    """A RandomSource that hands out given bytes."""
+
+    def __init__(self, data: builtins.bytes) -> None:
+        self._data = data
+
+    def bytes(self, count: int, /) -> builtins.bytes:
+        part, self._data = self._data[:count], self._data[count:]
+        if len(part) != count:
+            raise WrongAnswer("asked for more randomness than the contract says")
+        return part
+
+
+# Toy keys; the ciphertexts come from the papers' formulae by Python's pow (see specs/vectors/additive_he.json).
+_OU: Final = (0xCA118783593942A5, 0xFA674D0A5FD11A33, 0x79DED9F207D3B36C505BDD8F4ED3D99EBBB3A32ACF00377E)
+_OU_CASE: Final = (
+    0x56BC1B8AEE6F7A8F,
+    0xB4A37B2B926271F29E180BF5C37EE1E269FA541C228A31298A9E1DF7E771876E,
+    0x5A7DB215AA5B9A7D12AFA7878E4AF665B59E7E6DFEE6C20F,
+)
+_PAILLIER: Final = (
+    0xDF89214368E34CDC97B8DC1B,
+    0xCEC4710AB19C4D1487B3BC63,
+    0x264799997282DBF29AFF2659B513D2C9813527AFE4524CC2,
+)
+_PAILLIER_CASE: Final = (
+    0x5D7282744F84C64CA2DB259FD71A54305FB21A3F9A571DE2,
+    0xCF5D6786679E83455B9B3B015A8B3DD28FA0A596B6006C9B4030C2F91E320E30DDEB7BEDC3A55055AA611333EBF4168665478F4EFBFF33CE,
+    0xFDDB229776B3FF539D28D0D9C4972BD83C2632014D5E2FA03B585D0165B5F7F1DD84EDF515C9D3724B95009AC8324A1,
+)
+
+
+def _expect(name: str, *, got: object, wanted: object) -> None:
+    if got != wanted:
+        raise WrongAnswer(name)
+
+
+def _matrix() -> SparseMatrix:
+    """[[1, 0, -3], [0, 0, 0], [2^16, 5, 0]]"""
+    arrays = ([0, 2, 2, 4], [0, 2, 0, 1], [1, -3, 1 << 16, 5])
+    indptr, indices, values = (np.array(a, dtype=np.int64) for a in arrays)
+    return SparseMatrix(3, 3, indptr, indices, values)
+
+
+def check_ring128(make: Callable[[], Ring128]) -> None:
+    """Edge values of every operation, against Python's integers."""
+    ring = make()
+    a = [0, 1, -1, (1 << 127) - 1, -(1 << 127), (1 << 64) - 1, 1 << 64, 0x0123456789ABCDEF0123456789ABCDEF]
+    b = [-1, (1 << 64) + 1, -(1 << 127), (1 << 127) - 1, -1, 1 << 63, (1 << 64) - 1, -0x7EDCBA9876543210]
+    x, y = ring.from_ints(a), ring.from_ints(b)
+
+    def signed(v: int) -> int:
+        return (v + (1 << 127)) % (1 << 128) - (1 << 127)
+
+    pairs = list(zip(a, b, strict=True))
+    _expect("add", got=ring.to_ints(ring.add(x, y)), wanted=[signed(i + j) for i, j in pairs])
+    _expect("sub", got=ring.to_ints(ring.sub(x, y)), wanted=[signed(i - j) for i, j in pairs])
+    _expect("mul", got=ring.to_ints(ring.mul(x, y)), wanted=[signed(i * j) for i, j in pairs])
+    _expect("neg", got=ring.to_ints(ring.neg(x)), wanted=[signed(-i) for i in a])
+    _expect("truncate", got=ring.to_ints(ring.truncate(x, 7, first=True)), wanted=[i >> 7 for i in a])
+    ceilings = [signed(-(signed(-i) >> 7)) for i in a]
+    _expect("truncate", got=ring.to_ints(ring.truncate(x, 7, first=False)), wanted=ceilings)
+    v = [5, -7, 1 << 100]
+    wanted = [5 - 3 * (1 << 100), 0, 5 * (1 << 16) - 35]
+    _expect("matvec", got=ring.to_ints(ring.matvec(_matrix(), ring.from_ints(v))), wanted=wanted)
+    _expect("bytes", got=ring.to_ints(ring.from_bytes(memoryview(ring.to_bytes(x)), len(a))), wanted=a)
+
+
+def check_ou(make: Callable[..., AdditiveHE]) -> None:
+    """Encrypt, decrypt, add, scale, matvec and both directions of serialisation under a toy key."""
+    _check_he(make, _OU, _OU_CASE)
+
+
+def check_paillier(make: Callable[..., AdditiveHE]) -> None:
+    """As check_ou."""
+    _check_he(make, _PAILLIER, _PAILLIER_CASE)
+
+
+def _limbs(values: list[int], limbs: int = 3) -> Uints:
+    data = b"".join(value.to_bytes(8 * limbs, "little") for value in values)
+    return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(len(values), limbs)
+
+
+def _check_he(make: Callable[..., AdditiveHE], key: tuple[int, int, int], case: tuple[int, int, int]) -> None:
+    he = make(insecure_min_bits=192)
+    secret = he.from_factors(*key)
+    public = he.load_public(memoryview(secret.public.to_bytes()))
+    message, noise, ciphertext = case
+    size = (public.noise_bits + 7) // 8
+    batch = public.encrypt(_limbs([message]), _Script(noise.to_bytes(size, "little")))
+    wanted = ciphertext.to_bytes(public.ciphertext_bytes, "little")
+    _expect("encrypt", got=public.dump(batch), wanted=wanted)
+    batch = secret.public.load(memoryview(wanted), 1)
+    _expect("decrypt", got=_ints(secret.decrypt(batch)), wanted=[message])
+    small = public.encrypt(_limbs([3, 10, 1000]), _Script(bytes(range(1, 3 * size + 1))))
+    shifted = public.add_plain(public.matvec(_matrix(), small), _limbs([1 << 30] * 3))
+    wanted_sums = [3 - 3000 + (1 << 30), 1 << 30, 3 * (1 << 16) + 50 + (1 << 30)]
+    _expect("matvec", got=_decrypt(public, secret, shifted), wanted=wanted_sums)
+    _expect("add", got=_decrypt(public, secret, public.add(small, small)), wanted=[6, 20, 2000])
+    _expect("scale", got=_decrypt(public, secret, public.scale(small, _limbs([7, 0, 1]))), wanted=[21, 0, 1000])
+    masked = public.mask(small, _limbs([1, 2, 3]), _Script(b"\7" * 3), noise_bits=8)
+    _expect("mask", got=_decrypt(public, secret, masked), wanted=[4, 12, 1003])
+
+
+def _ints(plain: Uints) -> list[int]:
+    size = 8 * plain.shape[1]
+    data = plain.tobytes()
+    return [int.from_bytes(data[i : i + size], "little") for i in range(0, len(data), size)]
+
+
+def _decrypt(public: HePublicKey, secret: HeSecretKey, batch: Ciphertexts) -> list[int]:
+    """By way of the wire, as between two parties."""
+    return _ints(secret.decrypt(secret.public.load(memoryview(public.dump(batch)), len(batch))))
