@@ -136,7 +136,7 @@ class GroupPublicKey:
 
 
 def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:
-    """One byte of version and of scheme, two of modulus bits, then the numbers in ceil(bits / 8) bytes; little-endian."""
+    """A byte of version, one of scheme, two of modulus bits; then the numbers, ceil(bits / 8) bytes each."""
     size = (bits + 7) // 8
     return bytes([_FORM, scheme]) + bits.to_bytes(2, "little") + dump_residues(numbers, size)
 

@@ -28,14 +28,14 @@ class LrMatrix:
 
     @classmethod
     def from_dense(cls, array: NDArray[np.float64]) -> "LrMatrix":
-        """From shape (rows, columns). Raises CallerError unless all values are finite and below 64 in size."""
+        """From shape (rows, columns). Raises CallerError unless all values are finite."""
         dense = np.asarray(array, dtype=np.float64)
         if dense.ndim != 2 or not 1 <= dense.shape[0] <= MAX_ROWS or dense.shape[1] > MAX_COLS:
             raise CallerError(
                 "features must be a table of 1 to 2^20 rows and at most 2^14 columns", kind=Kind.MALFORMED
             )
-        if not np.all(np.isfinite(dense)) or np.any(np.abs(dense) >= 1 << FEATURE_RANGE_BITS):
-            raise CallerError("features must be finite and smaller than 64 in size: standardise", kind=Kind.MALFORMED)
+        if not np.all(np.isfinite(dense)):
+            raise CallerError("features must be finite", kind=Kind.MALFORMED)
         row_of, indices = np.nonzero(dense)
         counts = np.bincount(row_of, minlength=dense.shape[0])
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
@@ -58,7 +58,9 @@ class LrMatrix:
         return LrMatrix(self.rows, self.cols + 1, indptr, indices, values)
 
     def quantised(self, bits: int) -> SparseMatrix:
-        """Entries round(value * 2^bits)."""
+        """Entries round(value * 2^bits). Raises CallerError where one is as large as 2^FEATURE_RANGE_BITS."""
+        if np.any(np.abs(self.values) >= 1 << FEATURE_RANGE_BITS):
+            raise CallerError("training features must be smaller than 64 in size: standardise", kind=Kind.MALFORMED)
         return SparseMatrix(
             self.rows, self.cols, self.indptr, self.indices, np.rint(self.values * 2.0**bits).astype(np.int64)
         )

@@ -1,0 +1,285 @@
+"""One test body over every scheme and backend: known answers, homomorphisms, refusals, and phe as an oracle."""
+
+import builtins
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import specs
+from accel.entropy import OsRandom
+from accel.kernels import AdditiveHE, BadInput, HePublicKey, HeSecretKey, SparseMatrix, Uints
+from accel.probe import probe
+from accel.registry import BACKENDS, SCHEMES
+
+VECTORS = json.loads((Path(specs.__file__).parent / "vectors" / "additive_he.json").read_text(encoding="utf-8"))
+RANDOM = OsRandom()
+MAKERS = [
+    pytest.param(backend.make, id=f"{scheme}-{backend.name}")
+    for scheme in SCHEMES
+    for backend in BACKENDS[f"he.{scheme}"]
+    if backend.refuses(probe()) is None
+]
+Make = Callable[..., AdditiveHE]
+
+
+class Script:
+    """A RandomSource that hands out given bytes."""
+
+    def __init__(self, data: builtins.bytes) -> None:
+        self._data = data
+
+    def bytes(self, count: int, /) -> builtins.bytes:
+        part, self._data = self._data[:count], self._data[count:]
+        assert len(part) == count
+        return part
+
+
+def limbs(values: list[int], count: int = 12) -> Uints:
+    data = b"".join(value.to_bytes(8 * count, "little") for value in values)
+    return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(len(values), count)
+
+
+def integers(plain: Uints) -> list[int]:
+    return [int.from_bytes(row.tobytes(), "little") for row in plain]
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def key(request: pytest.FixtureRequest) -> tuple[AdditiveHE, HeSecretKey]:
+    he = request.param(insecure_min_bits=512)
+    return he, he.generate(512, RANDOM)
+
+
+def case_limbs(bits: int) -> int:
+    return bits // 64 + 1
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("which", [0, 1], ids=["192", "2048"])
+def test_known_answers(make: Make, which: int) -> None:
+    he = make(insecure_min_bits=192)
+    vector = VECTORS[he.scheme][which]
+    secret = he.from_factors(*(int(vector[name], 16) for name in ("p", "q", "base")))
+    public = he.load_public(memoryview(secret.public.to_bytes()))
+    assert public.modulus_bits == vector["bits"]
+    for case in vector["cases"]:
+        m, noise, c = (int(case[name], 16) for name in ("m", "noise", "c"))
+        script = Script(noise.to_bytes(public.noise_bits // 8, "little"))
+        made = public.encrypt(limbs([m], case_limbs(vector["bits"])), script)
+        wire = c.to_bytes(public.ciphertext_bytes, "little")
+        assert public.dump(made) == wire
+        assert integers(secret.decrypt(secret.public.load(memoryview(wire), 1))) == [m]
+
+
+def test_homomorphisms(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    _, secret = key
+    public = secret.public
+    top = (1 << public.plaintext_bits) - 1
+    a, b = [0, 1, top, 5], [7, 0, 0, 1 << 60]
+    x, y = public.encrypt(limbs(a), RANDOM), public.encrypt(limbs(b), RANDOM)
+    assert integers(secret.decrypt(x)) == a
+    assert integers(secret.decrypt(public.add(x, y))) == [i + j for i, j in zip(a, b, strict=True)]
+    assert integers(secret.decrypt(public.add_plain(x, limbs(b)))) == [i + j for i, j in zip(a, b, strict=True)]
+    assert integers(secret.decrypt(public.scale(y, limbs([3, 9, 0, 1 << 20])))) == [21, 0, 0, 1 << 80]
+    assert integers(secret.decrypt(public.mask(y, limbs([1, 2, 3, 4]), RANDOM, noise_bits=300))) == [
+        8,
+        2,
+        3,
+        4 + (1 << 60),
+    ]
+    again = public.rerandomise(x, RANDOM, noise_bits=13)
+    assert integers(secret.decrypt(again)) == a
+    assert public.dump(again) != public.dump(x)
+    joined = public.join([x, y])
+    left, empty, right = public.split(joined, [4, 0, 4])
+    assert public.dump(left) == public.dump(x)
+    assert public.dump(right) == public.dump(y)
+    assert len(empty) == 0
+    assert len(secret.decrypt(empty)) == 0
+
+
+def test_equal_plaintexts_have_different_ciphertexts(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    public = key[1].public
+    data = public.dump(public.encrypt(limbs([1] * 8), RANDOM))
+    size = public.ciphertext_bytes
+    assert len({data[i : i + size] for i in range(0, len(data), size)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "density", "size"),
+    [(1, 1, 1.0, 1), (40, 3, 0.9, 2**22), (3, 40, 0.9, 2**22), (20, 20, 0.1, 2**39), (5, 5, 0.0, 1), (30, 6, 0.5, -16)],
+)
+def test_matvec_both_ways(key: tuple[AdditiveHE, HeSecretKey], rows: int, cols: int, density: float, size: int) -> None:
+    """Tables and buckets alike; a negative size stands for one-hot columns at 2^-size."""
+    public, secret = key[1].public, key[1]
+    rng = np.random.default_rng(rows)
+    dense = np.full((rows, cols), 1 << -size) if size < 0 else rng.integers(-size, size + 1, (rows, cols))
+    dense = dense * (rng.random((rows, cols)) < density)
+    row, col = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
+    matrix = SparseMatrix(rows, cols, indptr, col.astype(np.int64), dense[row, col].astype(np.int64))
+    offset = 1 << 120
+    for way, table in ((matrix, dense), (matrix.transpose(), dense.T)):
+        v = [int(n) for n in rng.integers(0, 2**62, way.cols)]
+        product = public.matvec(way, public.encrypt(limbs(v), RANDOM))
+        wanted = [sum(int(x) * n for x, n in zip(line, v, strict=True)) + offset for line in table]
+        assert integers(secret.decrypt(public.add_plain(product, limbs([offset] * way.rows)))) == wanted
+
+
+def test_noise_follows_the_linear_operations(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    """The contract that masking relies on: noise is an integer exponent, scaled and added as the plaintext is."""
+    public = key[1].public
+    size = public.noise_bits // 8
+
+    def encrypt(m: int, noise: int) -> Any:
+        return public.encrypt(limbs([m]), Script(noise.to_bytes(size, "little")))
+
+    a, b = encrypt(5, 1000), encrypt(6, 77)
+    combined = public.add(public.scale(a, limbs([3])), b)
+    assert public.dump(combined) == public.dump(encrypt(21, 3077))
+    masked = public.mask(combined, limbs([1]), Script(b"\x05\x01"), noise_bits=16)
+    assert public.dump(masked) == public.dump(encrypt(22, 3077 + 0x105))
+
+
+def test_bad_arguments_are_refused_before_any_work(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    public = secret.public
+    x = public.encrypt(limbs([1, 2]), RANDOM)
+    other = he.generate(512, RANDOM).public
+    tries: list[Callable[[], object]] = [
+        lambda: public.encrypt(limbs([1 << public.plaintext_bits]), RANDOM),
+        lambda: public.encrypt(limbs([1]).astype(np.int64), RANDOM),  # type: ignore[arg-type]
+        lambda: public.encrypt(limbs([1])[0], RANDOM),
+        lambda: public.add(x, public.encrypt(limbs([1]), RANDOM)),
+        lambda: public.add_plain(x, limbs([1])),
+        lambda: public.scale(x, limbs([1])),
+        lambda: public.add(x, other.encrypt(limbs([1, 2]), RANDOM)),
+        lambda: public.mask(x, limbs([1, 1]), RANDOM, noise_bits=0),
+        lambda: public.split(x, [1]),
+        lambda: public.split(x, [3, -1]),
+        lambda: secret.decrypt(other.encrypt(limbs([1]), RANDOM)),
+        lambda: he.generate(511, RANDOM),
+        lambda: he.generate(9000, RANDOM),
+    ]
+    for number, attempt in enumerate(tries):
+        with pytest.raises(BadInput):
+            attempt()
+            pytest.fail(f"case {number} was accepted")
+
+
+def test_ciphertexts_from_outside_are_checked(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    public = key[1].public
+    size = public.ciphertext_bytes
+    data = public.dump(public.encrypt(limbs([1, 2]), RANDOM))
+    assert public.dump(public.load(memoryview(data), 2)) == data
+    modulus = int.from_bytes(public.to_bytes()[4 : 4 + 64], "little")
+    for bad, count in (
+        (data, 1),
+        (data, 3),
+        (data[:-1], 2),
+        (data + b"\0", 2),
+        (data, -1),
+        (bytes(size), 1),
+        (b"\xff" * size, 1),
+        (modulus.to_bytes(size, "little"), 1),
+    ):
+        with pytest.raises(BadInput):
+            public.load(memoryview(bad), count)
+
+
+def test_a_factor_of_the_modulus_is_no_ciphertext(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    secret = key[1]
+    factor = int(getattr(secret, "_p", 0)) or int(secret._factors[0][0])  # type: ignore[attr-defined]
+    data = factor.to_bytes(secret.public.ciphertext_bytes, "little")
+    with pytest.raises(BadInput, match="not invertible"):
+        secret.public.load(memoryview(data), 1)
+
+
+def test_public_keys_from_outside_are_checked(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    good = secret.public.to_bytes()
+    assert he.load_public(memoryview(good)).to_bytes() == good
+    size, bits = 64, 512
+    n, base = (int.from_bytes(good[4 + i * size : 4 + (i + 1) * size], "little") for i in (0, 1))
+    prime = (1 << 511) + 111  # 2^511 + 111 is prime
+
+    def form(modulus: int, second: int, declared: int = bits) -> bytes:
+        return (
+            good[:2] + declared.to_bytes(2, "little") + b"".join(v.to_bytes(size, "little") for v in (modulus, second))
+        )
+
+    square = ((1 << 256) - 189) ** 2
+    bad = [
+        b"",
+        good[:3],
+        good[:-1],
+        good + b"\0",
+        b"\x02" + good[1:],
+        good[:1] + bytes([good[1] ^ 3]) + good[2:],
+        form(n, base, declared=511),
+        form(n ^ 1, base),
+        form(n - n % 3 if (n - n % 3) % 2 else n - n % 3 - 3, base),
+        form(square, base),
+        form(prime, base),
+        form(n >> 1 | 1, base),
+        form(n, 0),
+        form(n, 1),
+        form(n, n - 1),
+        form(n, n),
+    ]
+    for number, data in enumerate(bad):
+        with pytest.raises(BadInput):
+            he.load_public(memoryview(data))
+            pytest.fail(f"case {number} was accepted")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_short_keys_are_refused_by_default(make: Make) -> None:
+    he = make()
+    with pytest.raises(BadInput):
+        he.generate(1024, RANDOM)
+    small = make(insecure_min_bits=512).generate(512, RANDOM).public.to_bytes()
+    with pytest.raises(BadInput):
+        he.load_public(memoryview(small))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_full_size_key(make: Make) -> None:
+    he = make()
+    secret = he.generate(2048, RANDOM)
+    public = he.load_public(memoryview(secret.public.to_bytes()))
+    assert public.modulus_bits == 2048
+    assert public.plaintext_bits >= 680
+    values = [0, 1, (1 << public.plaintext_bits) - 1]
+    count = public.plaintext_bits // 64 + 1
+    assert integers(secret.decrypt(public.encrypt(limbs(values, count), RANDOM)))[:3] == values
+
+
+def test_secrets_stay_out_of_repr(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    batch = secret.public.encrypt(limbs([123456789]), RANDOM)
+    for thing in (he, secret, secret.public, batch):
+        text = repr(thing)
+        assert len(text) < 60
+        assert "mpz" not in text
+
+
+def test_phe_reads_and_makes_our_paillier_ciphertexts() -> None:
+    """An independent implementation as the oracle, both ways."""
+    phe = pytest.importorskip("phe")
+    make = BACKENDS["he.paillier"][0].make
+    vector = VECTORS["paillier"][1]
+    p, q, base = (int(vector[name], 16) for name in ("p", "q", "base"))
+    secret = make(insecure_min_bits=2048).from_factors(p, q, base)
+    public: HePublicKey = secret.public
+    their_public = phe.PaillierPublicKey(p * q)
+    their_secret = phe.PaillierPrivateKey(their_public, p, q)
+    values = [0, 1, 2**100, (1 << 2047) - 1]
+    data = public.dump(public.encrypt(limbs(values, 32), RANDOM))
+    for i, value in enumerate(values):
+        assert their_secret.raw_decrypt(int.from_bytes(data[512 * i : 512 * i + 512], "little")) == value
+    theirs = b"".join(their_public.raw_encrypt(value).to_bytes(512, "little") for value in values)
+    assert integers(secret.decrypt(public.load(memoryview(theirs), 4))) == values
