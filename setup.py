@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c"]
-HEADERS = ["mont.h", "mont_algos.h"]
+HEADERS = ["digits.h", "mont.h", "mont_algos.h"]
 
 
 class OptionalBuild(build_ext):

@@ -59,10 +59,43 @@ def _paillier(**options: int) -> AdditiveHE:
     return Paillier(**options)
 
 
+_IFMA_FLAGS: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512ifma", "bmi2")
+
+
+def _needs_native(machine: Machine) -> str | None:
+    if "accel._native" not in machine.modules:
+        return "the native kernels are not built here (the install found no C compiler)"
+    return _needs_gmpy2(machine)
+
+
+def _needs_ifma(machine: Machine) -> str | None:
+    if machine.architecture not in ("x86_64", "AMD64"):
+        return f"made for x86-64, not for {machine.architecture}"
+    missing = [flag for flag in _IFMA_FLAGS if flag not in machine.cpu_flags]
+    return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
+
+
+def _native_he(scheme: str, core: str) -> Callable[..., AdditiveHE]:
+    def make(**options: int) -> AdditiveHE:
+        from accel.backends import native  # noqa: PLC0415  # there may be no such extension
+
+        return native.SCHEMES[scheme](core, **options)
+
+    return make
+
+
+def _he_backends(scheme: str, reference: Callable[..., AdditiveHE]) -> tuple[Backend, ...]:
+    return (
+        Backend("avx512ifma", 20, _needs_ifma, _native_he(scheme, "avx512ifma")),
+        Backend("portable", 10, _needs_native, _native_he(scheme, "portable")),
+        Backend("reference", 0, _needs_gmpy2, reference),
+    )
+
+
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "ring128": (Backend("reference", 0, _needs_gmpy2, _ring128),),
-    "he.ou": (Backend("reference", 0, _needs_gmpy2, _ou),),
-    "he.paillier": (Backend("reference", 0, _needs_gmpy2, _paillier),),
+    "he.ou": _he_backends("ou", _ou),
+    "he.paillier": _he_backends("paillier", _paillier),
 }
 """Every kernel and its backends."""
 

@@ -4,6 +4,7 @@
 #include <Python.h>
 #include <stdlib.h>
 
+#include "digits.h"
 #include "mont.h"
 
 #define MODULUS "accel._native.modulus"
@@ -50,8 +51,8 @@ static PyObject *py_layout(PyObject *self, PyObject *args) {
         return NULL;
     }
     const mont_core *core = core_of(name);
-    if (!core || bits < 2 || bits > 8300) {
-        PyErr_SetString(PyExc_ValueError, core ? "a modulus of 2 to 8300 bits" : "this core cannot run here");
+    if (!core || bits < 2 || bits > 16600) {
+        PyErr_SetString(PyExc_ValueError, core ? "a modulus of 2 to 16600 bits" : "this core cannot run here");
         return NULL;
     }
     size_t digits = core->digits((size_t)bits);
@@ -70,7 +71,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
     PyObject *capsule = NULL;
     const mont_core *core = core_of(name);
     const uint8_t *bytes = n.buf;
-    if (!core || bits < 2 || bits > 8300 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
+    if (!core || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
         !(bytes[0] & 1)) {
         PyErr_SetString(PyExc_ValueError, "not an odd modulus with its constants, or a core that cannot run here");
         goto done;
@@ -392,6 +393,133 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
+/* count_digits(values, window) -> (non-zero digits, negative ones, longest) */
+static PyObject *py_count_digits(PyObject *self, PyObject *args) {
+    Py_buffer values;
+    int window;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*i", &values, &window)) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (window < 1 || window > 16 || values.len % 8 || (uintptr_t)values.buf % 8) {
+        PyErr_SetString(PyExc_ValueError, "int64 values and a window of 1 to 16");
+    } else {
+        const int64_t *v = values.buf;
+        Py_ssize_t count = 0, negative = 0, longest = 0;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t j = 0; j < values.len / 8; j++) {
+            FOR_DIGITS(v[j], window, (count++, negative += minus, (void)size,
+                                      longest = (Py_ssize_t)k >= longest ? (Py_ssize_t)k + 1 : longest));
+        }
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("nnn", count, negative, longest);
+    }
+    PyBuffer_Release(&values);
+    return result;
+}
+
+/* sort_digits(indptr, indices, values, window, windows, tables, starts, terms)
+ * tables 0: bucket of (size, k, row, sign) lists its columns; tables 1: row lists its entries of (col, k, sign, size). */
+static PyObject *py_sort_digits(PyObject *self, PyObject *args) {
+    Py_buffer indptr, indices, values, starts, terms;
+    int window, tables;
+    Py_ssize_t windows;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*inpw*w*", &indptr, &indices, &values, &window, &windows, &tables, &starts,
+                          &terms)) {
+        return NULL;
+    }
+    const int64_t *row_at = indptr.buf, *col = indices.buf, *value = values.buf;
+    int64_t *start = starts.buf, *term = terms.buf;
+    size_t rows = indptr.len < 8 ? 0 : (size_t)indptr.len / 8 - 1, entries = (size_t)values.len / 8;
+    size_t keys = starts.len < 8 ? 0 : (size_t)starts.len / 8 - 1, capacity = (size_t)terms.len / 8;
+    size_t half = (size_t)1 << ((window - 1) & 15), span = (size_t)windows;
+    int bad = window < 1 || window > 16 || windows < 1 || windows > 64 || indptr.len < 8 || starts.len < 8 ||
+              indices.len != values.len || keys != (tables ? rows : rows * span * 2 * half) || row_at[0] != 0 ||
+              row_at[rows] != (int64_t)entries;
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t r = 0; r < rows && !bad; r++) {
+        bad = row_at[r] > row_at[r + 1];
+    }
+    for (size_t j = 0; j < entries && !bad; j++) {
+        bad = value[j] >= INT64_C(1) << 40 || value[j] <= -(INT64_C(1) << 40) || col[j] < 0;
+    }
+    if (!bad) {
+#define KEY (tables ? r : (((size - 1) * span + k) * rows + r) * 2 + (size_t)minus)
+        memset(start, 0, (keys + 1) * sizeof *start);
+        for (size_t r = 0; r < rows && !bad; r++) {
+            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
+                FOR_DIGITS(value[j], window, {
+                    if (k >= span) {
+                        bad = 1;
+                        break;
+                    }
+                    start[KEY + 1]++;
+                });
+            }
+        }
+        for (size_t i = 0; i < keys; i++) {
+            start[i + 1] += start[i];
+        }
+        bad = bad || start[keys] != (int64_t)capacity;
+        for (size_t r = 0; r < rows && !bad; r++) {
+            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
+                /* start[key] runs to the end of its bucket and is put back below */
+                FOR_DIGITS(value[j], window,
+                           term[start[KEY]++] = tables ? (int64_t)((((size_t)col[j] * span + k) * 2 + (size_t)minus) * half +
+                                                                   size - 1)
+                                                       : col[j]);
+            }
+        }
+        if (!bad) {
+            memmove(start + 1, start, keys * sizeof *start);
+            start[0] = 0;
+        }
+#undef KEY
+    }
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&indptr);
+    PyBuffer_Release(&indices);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&terms);
+    return finish(bad, 0);
+}
+
+/* in_range(bytes, size, bound) -> whether every little-endian number lies strictly between 0 and the bound */
+static PyObject *py_in_range(PyObject *self, PyObject *args) {
+    Py_buffer bytes, bound;
+    Py_ssize_t size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*ny*", &bytes, &size, &bound)) {
+        return NULL;
+    }
+    int bad = size < 1 || bound.len != size || bytes.len % size, good = 1;
+    if (!bad) {
+        const uint8_t *limit = bound.buf, *number = bytes.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t at = 0; at < bytes.len && good; at += size) {
+            int order = 0, any = 0;
+            for (Py_ssize_t i = size; i-- > 0;) {
+                uint8_t x = number[at + i];
+                any |= x;
+                if (!order && x != limit[i]) {
+                    order = x < limit[i] ? -1 : 1;
+                }
+                if (order && any) {
+                    break;
+                }
+            }
+            good = order < 0 && any;
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&bytes);
+    PyBuffer_Release(&bound);
+    return bad ? finish(bad, 0) : PyBool_FromLong(good);
+}
+
 /* cores() -> names of what is compiled in and may run on this machine */
 static PyObject *py_cores(PyObject *self, PyObject *unused) {
     (void)self;
@@ -417,6 +545,9 @@ static PyMethodDef methods[] = {
     {"fixed_table", py_fixed_table, METH_VARARGS, NULL},
     {"fixed_power", py_fixed_power, METH_VARARGS, NULL},
     {"segments", py_segments, METH_VARARGS, NULL},
+    {"count_digits", py_count_digits, METH_VARARGS, NULL},
+    {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
+    {"in_range", py_in_range, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

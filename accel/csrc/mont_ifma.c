@@ -11,7 +11,7 @@
 #define LANES 8
 #define DIGIT_BITS 52
 #define BLOCK 10
-#define MAX_BLOCKS 16
+#define MAX_BLOCKS 32
 #define LANE_WORDS(ctx) ((ctx)->digits * 8)
 #define MASK52 ((UINT64_C(1) << 52) - 1)
 

@@ -5,7 +5,7 @@
 #define TARGET
 #define LANES 1
 #define DIGIT_BITS 64
-#define MAX_LIMBS 130
+#define MAX_LIMBS 260
 #define LANE_WORDS(ctx) ((ctx)->digits)
 
 typedef unsigned __int128 wide;

@@ -76,7 +76,23 @@ def test_what_is_chosen_here() -> None:
 def test_without_gmpy2_the_reason_is_told() -> None:
     _, choice = choose("he.ou", machine=Machine("x86_64", frozenset(), frozenset()))
     assert choice.backend is None
-    assert choice.reasons == {"reference": "gmpy2 is not installed"}
+    assert choice.reasons["reference"] == "gmpy2 is not installed"
+
+
+def test_why_a_native_backend_refuses() -> None:
+    flags = frozenset({"avx512f", "avx512dq", "avx512vl", "avx512bw", "bmi2"})
+    modules = frozenset({"gmpy2", "accel._native"})
+    for machine, ifma, portable in (
+        (Machine("x86_64", flags, modules), "the CPU has no avx512ifma", None),
+        (Machine("aarch64", frozenset(), modules), "made for x86-64, not for aarch64", None),
+        (
+            Machine("x86_64", flags | {"avx512ifma"}, frozenset({"gmpy2"})),
+            "the native kernels are not built here (the install found no C compiler)",
+            "the native kernels are not built here (the install found no C compiler)",
+        ),
+    ):
+        refusals = {backend.name: backend.refuses(machine) for backend in BACKENDS["he.ou"]}
+        assert refusals == {"avx512ifma": ifma, "portable": portable, "reference": None}
 
 
 def test_the_probe_reads_flags_of_both_architectures(tmp_path: Path) -> None:
