@@ -20,7 +20,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m bench.spike
+	$(BIN)/python -m bench.spike --quick
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write

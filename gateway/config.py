@@ -37,15 +37,15 @@ class NodeSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class EdgeSection:
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = 7304
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformSection:
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = 7305
     insecure_allow_remote: bool = False
     """Components talk to this listener in plain HTTP: binding it to more than loopback exposes their data."""
 
@@ -53,7 +53,7 @@ class PlatformSection:
 @dataclass(frozen=True, slots=True)
 class AdminSection:
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = 7306
     token_file: Path = Path("admin.token")
     insecure_allow_remote: bool = False
     """The admin API is plain HTTP with a bearer token; put TLS in front before it leaves the machine."""
@@ -104,7 +104,7 @@ class ProfileSection:
 class Config:
     folder: Path
     node: NodeSection
-    edge: Listener = field(default_factory=lambda: Listener(port=7304))
+    edge: EdgeSection = field(default_factory=EdgeSection)
     platform: PlatformSection = field(default_factory=PlatformSection)
     admin: AdminSection = field(default_factory=AdminSection)
     keys: KeysSection = field(default_factory=KeysSection)
@@ -175,8 +175,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _check(config: Config) -> None:
     for name, listener in (("edge", config.edge), ("platform", config.platform), ("admin", config.admin)):
-        if not 0 <= listener.port < 65536:
-            raise ConfigError(f"{name}.port must be 0..65535")
+        if not 0 < listener.port < 65536:
+            raise ConfigError(f"{name}.port must be 1..65535")
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")

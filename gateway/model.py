@@ -372,3 +372,7 @@ class Limits:
     """Node query, contract apply and confirm together, per source address."""
     open_contracts: int = 1000
     """Contracts that wait for an admin (APPLIED, IN)."""
+    open_audits: int = 1000
+    """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    edge_addresses: int = 10_000
+    """Source addresses whose unsigned calls are counted at a time."""

@@ -46,12 +46,12 @@ class Tx(Protocol):
     def delete(self, record: Record) -> None: ...
 
     def select(
-        self, kind: type[R], *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+        self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
     ) -> Sequence[R]:
         """Records whose members equal those given, ordered by member `order` (`-order` descending), then by key."""
         ...
 
-    def count(self, kind: type[R], **equals: object) -> int: ...
+    def count(self, kind: type[R], /, **equals: object) -> int: ...
 
 
 class Store(Protocol):
@@ -97,6 +97,8 @@ class Caller:
     trace_id: TraceId
     token_set: str = field(default="", repr=False)
     """x-mprac-token-set as received."""
+    proven: bool = False
+    """A signature was present and verified; false on open routes and where an unsigned apply or confirm only claims."""
 
 
 @dataclass(frozen=True, slots=True)

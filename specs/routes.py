@@ -110,4 +110,7 @@ CHANNEL: Final[Mapping[str, Route]] = {
 }
 
 ROUTES: Final[Mapping[str, Route]] = {**MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL}
-BY_PATH: Final[Mapping[tuple[str, str], str]] = {(route.method, route.path): name for name, route in ROUTES.items()}
+BY_PATH: Final[Mapping[tuple[str, str], str]] = {
+    **{(route.method, route.path): name for name, route in ROUTES.items()},
+    ("GET", f"{_S}/job/status_all"): "job.status_all",  # before v1.2.0 (B-08, C-065)
+}

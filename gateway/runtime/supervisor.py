@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.ports import Clock, Journal
 
-STOP_S = 10.0
+STOP_S = 8.0
 READY_S = 30.0
 DEATHS = 3
 DEATHS_WITHIN_S = 60.0

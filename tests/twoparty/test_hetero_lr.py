@@ -54,7 +54,7 @@ def assert_within_bound(outcome: PlayResult, twin: plaintext.TwinResult) -> None
     guest, host = outcome.results[GUEST], outcome.results[HOST]
     assert isinstance(guest, LrResult)
     assert isinstance(host, LrResult)
-    assert twin.intercept_bound < 1e-2  # else the bound's first-order argument does not hold
+    assert twin.intercept_bound < 1e-2  # a bound worth the name
     assert np.all(np.abs(guest.weights - twin.guest) <= twin.guest_bound)
     assert np.all(np.abs(host.weights - twin.host) <= twin.host_bound)
     assert abs(guest.intercept - twin.intercept) <= twin.intercept_bound

@@ -6,6 +6,7 @@ check that every masked value and every noise is really drowned. Negative interm
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class TransparentPublic:
 
     def split(self, a: Batch, lengths: Sequence[int]) -> list[Batch]:
         ends = np.cumsum([0, *lengths]).tolist()
-        return [Batch(a.pairs[i:j]) for i, j in zip(ends[:-1], ends[1:], strict=True)]
+        return [Batch(a.pairs[i:j]) for i, j in pairwise(ends)]
 
     def dump(self, a: Batch) -> bytes:
         return b"".join(n.to_bytes(NUMBER_BYTES, "little", signed=True) for pair in a.pairs for n in pair)

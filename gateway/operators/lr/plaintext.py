@@ -65,31 +65,42 @@ def train(guest: LrMatrix, host: LrMatrix, labels: Floats, params: LrParams) -> 
 def error_bound(X: Floats, predictions: list[Floats], decay: Floats, plan: Plan) -> Floats:
     """By how much each weight of the secure run may differ from the twin's, shape (columns,).
 
-    Rounding enters as stated in docs/operators/hetero_lr.md: in each iteration at most r into each residual, 2 ulp into
-    each weight and 1 ulp more into each extrapolated weight (ulp = 2^-value_bits). What enters in iteration j reaches
-    the weights through the derivative of all later iterations, a product of matrices taken along the twin's own run;
-    the bound is the sum of the absolute entries of these products times the errors. Terms of second order in the error
-    are left out; the tenth added to the result is far above them as long as the bound itself is below 1e-2.
+    The derivation is in docs/operators/hetero_lr.md. In short: an iteration maps the deviation of (w, v) by the
+    derivative along the twin's own run and adds rounding; what the derivative leaves out of the cubic is bounded by the
+    deviation reached so far and counted as rounding of the residual. Deviations are then linear in all roundings, and
+    the bound sums absolute values of the coefficients. It holds for any signs, but for the failures of truncation.
     """
-    params = plan.params
-    ulp = 2.0**-params.value_bits
-    cube_ulp = 2.0**-CUBE_BITS
+    ulp, cube_ulp = 2.0**-plan.params.value_bits, 2.0**-CUBE_BITS
     q1, q3, mu, gain = plan.q1 / _ONE, plan.q3 / _ONE, plan.momentum / _ONE, plan.gain / 2.0**plan.gain_bits
-    d = X.shape[1]
-    total = np.zeros(d)
-    # Later iterations' effect on the final w of an error in (w, v) now; goes backwards from the last iteration.
-    from_w, from_v = np.eye(d), np.zeros((d, d))
-    for z in reversed(predictions):
-        # w' = T(v), v' = (1 + mu) w' - mu w: an error in w' counts through both.
-        through = from_w + (1 + mu) * from_v
-        entry = ulp + np.abs(q3) * 3 * z**2 * cube_ulp + np.abs(q3) * ulp
-        residual = (q1 + 3 * np.abs(q3) * z**2) * ulp + entry
-        total += np.abs(through @ (gain * X.T)) @ residual
-        total += np.abs(through).sum(axis=1) * 2 * ulp + np.abs(from_v).sum(axis=1) * ulp
-        slope = q1 + 3 * q3 * z**2
-        step = np.diag(decay) - gain * (X.T * slope) @ X
-        from_w, from_v = -mu * from_v, through @ step
-    return total * 1.1
+    d, steep = X.shape[1], abs(q3)
+    entered: list[tuple[Floats, Floats]] = []
+    """For each iteration so far: its residual roundings' bound, and how what it added to w' moved (w, v) since."""
+    deviation = np.zeros(2 * d)
+    for z in predictions:
+        off = np.abs(X) @ deviation[d:] + ulp
+        cubed = np.abs(z) + off
+        residual = (
+            np.abs(q1 + 3 * q3 * z**2) * ulp  # the prediction's truncation, to first order
+            + steep * (3 * np.abs(z) * off**2 + off**3)  # the rest of the cubic's deviation
+            + steep * (3 * cubed**2 * cube_ulp + 3 * cubed * cube_ulp**2 + cube_ulp**3)  # cubing with fewer bits
+            + (steep + 1) * ulp  # truncating the cube and the residual
+        )
+        step = np.diag(decay) - gain * (X.T * (q1 + 3 * q3 * z**2)) @ X
+        zero, eye = np.zeros((d, d)), np.eye(d)
+        forward = np.block([[zero, step], [-mu * eye, (1 + mu) * step]])
+        entered = [(bound, forward @ moved) for bound, moved in entered]
+        # Columns: what entered w' (it counts in v' through the momentum), then what entered v' alone.
+        entered.append((residual, np.block([[eye, zero], [(1 + mu) * eye, eye]])))
+        deviation = sum(
+            (
+                np.abs(moved[:, :d] @ (gain * X.T)) @ bound
+                + np.abs(moved[:, :d]).sum(axis=1) * 2 * ulp
+                + np.abs(moved[:, d:]).sum(axis=1) * ulp
+                for bound, moved in entered
+            ),
+            np.zeros(2 * d),
+        )
+    return deviation[:d]
 
 
 def _dense(matrix: LrMatrix, bits: int) -> Floats:

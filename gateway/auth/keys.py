@@ -1,0 +1,64 @@
+"""Where private keys live: a key is named by a URI, never given as a value. `file:` is the only scheme so far."""
+
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from gateway.auth.schemes import PrivateKey, Signer, make_signer
+from gateway.errors import CallerError, Kind, Refused
+from specs.states import AuthType
+
+_MAX_KEY_BYTES = 64 << 10
+
+
+def path_of(uri: str) -> Path:
+    """The absolute path of a `file:` URI."""
+    parsed = urlsplit(uri)
+    if parsed.scheme != "file":
+        raise Refused(f"key scheme {parsed.scheme or '(none)'} is not offered", kind=Kind.NOT_OFFERED)
+    path = Path(unquote(parsed.path))
+    if parsed.netloc not in ("", "localhost") or not path.is_absolute() or parsed.query or parsed.fragment:
+        raise CallerError("a key URI is file:/absolute/path")
+    return path
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of a secret's file, if it is a plain file that nobody but its owner can read or write."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as e:
+        raise CallerError(f"{path}: {e.strerror}") from e
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CallerError(f"{path} is not a plain file")
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise CallerError(f"{path} must be readable by its owner alone (chmod 600)")
+        if status.st_size > _MAX_KEY_BYTES:
+            raise CallerError(f"{path} is too large for a key")
+        return os.read(descriptor, _MAX_KEY_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def load_key(uri: str) -> PrivateKey:
+    """The private key that `uri` names."""
+    path = path_of(uri)
+    try:
+        key = load_pem_private_key(read_secret(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        # Its text may quote the file.
+        raise CallerError(f"{path} is not an unencrypted PEM private key") from e
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise CallerError(f"{path}: the key must be RSA or EC")
+    return key
+
+
+def load_signer(*, auth_type: AuthType, key_uri: str, credential: str) -> Signer:
+    """Our signer. credential: PEM text (CERT: leaf, then CA; else the public key)."""
+    return make_signer(auth_type, credential, load_key(key_uri))

@@ -1,0 +1,182 @@
+"""A small CA for one node: its own root, a signing certificate and a TLS certificate, as files of their owner alone.
+
+Names: each leaf carries the URI urn:interconn:node:<node_id>; the TLS leaf also the host names it answers under.
+"""
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from gateway.auth.chain import fingerprint, node_urn
+from gateway.errors import CallerError
+
+_CA_LIFE: Final = timedelta(days=3650)
+_LEAF_LIFE: Final = timedelta(days=398)
+_SKEW: Final = timedelta(hours=1)
+"""Partners' clocks may be behind ours."""
+_MAX_COMMON_NAME: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pki:
+    """The files of one node, all mode 0600. `signing` and `tls` hold the leaf, then the CA."""
+
+    ca: Path
+    ca_key: Path
+    signing: Path
+    signing_key: Path
+    tls: Path
+    tls_key: Path
+    fingerprint: str
+    """SHA-256 hex of the CA's DER."""
+
+    @classmethod
+    def create(cls, directory: Path, node_id: str, hosts: Sequence[str] = (), *, now: datetime | None = None) -> "Pki":
+        """Make everything under `directory`; refuses to overwrite. hosts: names and addresses besides loopback's."""
+        started = (now or datetime.now(UTC)).replace(microsecond=0)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ca_key = ec.generate_private_key(ec.SECP256R1())
+        ca = _ca(node_id, ca_key, started)
+        names = [x509.UniformResourceIdentifier(node_urn(node_id))]
+        made = cls._at(directory, fingerprint(ca))
+        _write(made.ca, _pem(ca))
+        _write(made.ca_key, _key_pem(ca_key))
+        for path, key_path, alternative, usages in (
+            (made.signing, made.signing_key, names, ()),
+            (
+                made.tls,
+                made.tls_key,
+                [*names, *_hosts(hosts)],
+                (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+            ),
+        ):
+            key = ec.generate_private_key(ec.SECP256R1())
+            leaf = issue(ca, ca_key, key.public_key(), alternative, usages=usages, now=started)
+            _write(path, _pem(leaf) + _pem(ca))
+            _write(key_path, _key_pem(key))
+        return made
+
+    @classmethod
+    def load(cls, directory: Path) -> "Pki":
+        """What `create` made."""
+        made = cls._at(directory, "")
+        missing = [path.name for path in made.files() if not path.is_file()]
+        if missing:
+            raise CallerError(f"{directory}: {', '.join(missing)} missing")
+        return replace(made, fingerprint=fingerprint(x509.load_pem_x509_certificate(made.ca.read_bytes())))
+
+    @classmethod
+    def _at(cls, directory: Path, mark: str) -> "Pki":
+        return cls(
+            ca=directory / "ca.pem",
+            ca_key=directory / "ca.key",
+            signing=directory / "signing.pem",
+            signing_key=directory / "signing.key",
+            tls=directory / "tls.pem",
+            tls_key=directory / "tls.key",
+            fingerprint=mark,
+        )
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.ca, self.ca_key, self.signing, self.signing_key, self.tls, self.tls_key)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:_MAX_COMMON_NAME])])
+
+
+def _usage(*, sign: bool, issue_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=issue_certificates,
+        crl_sign=issue_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _ca(node_id: str, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+    name = _name(f"interconn CA {node_id}")
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign=False, issue_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def issue(
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
+    names: Sequence[x509.GeneralName],
+    *,
+    usages: Sequence[x509.ObjectIdentifier],
+    now: datetime,
+) -> x509.Certificate:
+    """A leaf under `ca` with alternative names `names`; usages: extended key usages, none for signing."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name("interconn node"))
+        .issuer_name(ca.subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + _LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign=True, issue_certificates=False), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder.sign(ca_key, hashes.SHA256())
+
+
+def _hosts(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in dict.fromkeys(("localhost", "127.0.0.1", *hosts)):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return names
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError as e:
+        raise CallerError(f"{path} exists") from e
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

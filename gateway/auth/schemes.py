@@ -1,0 +1,139 @@
+"""auth_type to sign and verify (A-01): SHA256_RSA, SHA256_ECDSA and CERT, whose key type selects one of the two.
+
+SHA256_RSA is RSA PKCS#1 v1.5 with SHA-256, SHA256_ECDSA is ECDSA on P-256 with SHA-256 and DER; base64 on the wire.
+Leaves to others: which bytes are signed (canonical), where keys live (keys), whose credential it is (the contract).
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from gateway.auth.chain import MAX_PEM, PublicKey, certificates, check_ca, check_leaf, fingerprint, usable_key
+from gateway.errors import CallerError, Kind, Refused
+from specs.states import AuthType
+
+_MAX_SIGNATURE: Final = 2048
+"""Characters of base64."""
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+def _no(why: str) -> Refused:
+    return Refused(why, kind=Kind.UNAUTHENTICATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a partner signs with. `ca` is the PEM of the CA that came with a CERT chain, else empty."""
+
+    auth_type: AuthType
+    key: PublicKey = field(repr=False)
+    fingerprint: str
+    """SHA-256 hex of the anchor: the CA's DER, or a lone certificate's; else the public key's DER."""
+    ca: str = field(repr=False)
+    chain: tuple[x509.Certificate, ...] = field(repr=False)
+
+    def check(self, *, node_id: str, now_ms: int) -> None:
+        """That a CERT names `node_id` and is valid now; a bare key has nothing to check."""
+        if self.auth_type is not AuthType.CERT:
+            return
+        leaf, ca = self.chain
+        check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+
+    def verify(self, message: bytes, signature: str) -> None:
+        """Raises Refused(UNAUTHENTICATED) unless `signature` (base64) is this key's over `message`."""
+        if len(signature) > _MAX_SIGNATURE:
+            raise _no("signature too long")
+        try:
+            raw = base64.b64decode(signature, validate=True)
+        except (binascii.Error, ValueError) as e:
+            raise _no("signature is not base64") from e
+        try:
+            if isinstance(self.key, rsa.RSAPublicKey):
+                self.key.verify(raw, message, padding.PKCS1v15(), hashes.SHA256())
+            else:
+                self.key.verify(raw, message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as e:
+            raise _no("signature does not verify") from e
+
+
+def _certificate_credential(text: str) -> Credential:
+    chain = certificates(text)
+    if len(chain) != 2:
+        raise _no("CERT must carry the leaf and, after it, the CA that issued it")
+    leaf, ca = chain
+    return Credential(
+        AuthType.CERT,
+        usable_key(leaf.public_key()),
+        fingerprint(ca),
+        ca.public_bytes(Encoding.PEM).decode(),
+        (leaf, ca),
+    )
+
+
+@lru_cache(maxsize=256)
+def parse_credential(auth_type: str, text: str) -> Credential:
+    """The credential of an apply or confirm; says nothing about time or node yet (`Credential.check` does).
+
+    auth_type: one of specs.states.AuthType. text: PEM, at most 32 KiB. Raises Refused(UNAUTHENTICATED).
+    """
+    try:
+        kind = AuthType(auth_type)
+    except ValueError as e:
+        raise _no("auth_type is not one we verify") from e
+    if len(text) > MAX_PEM:
+        raise _no("auth_credential too long")
+    if kind is AuthType.CERT:
+        return _certificate_credential(text)
+    try:
+        key = usable_key(load_pem_public_key(text.encode()))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise _no("auth_credential is not a PEM public key") from e
+    if isinstance(key, rsa.RSAPublicKey) is not (kind is AuthType.SHA256_RSA):
+        raise _no("auth_credential does not fit auth_type")
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Credential(kind, key, hashlib.sha256(der).hexdigest(), "", ())
+
+
+def pin_ca(pem: str, *, now_ms: int) -> tuple[str, str]:
+    """A CA given by hand: (its PEM in normal form, its fingerprint). Raises Refused(UNAUTHENTICATED)."""
+    found = certificates(pem)
+    if len(found) != 1:
+        raise _no("give exactly one CA certificate")
+    check_ca(found[0], now_ms=now_ms)
+    return found[0].public_bytes(Encoding.PEM).decode(), fingerprint(found[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Our own key with what partners verify it by. auth_type and credential travel in apply and confirm."""
+
+    auth_type: AuthType
+    credential: str
+    fingerprint: str
+    key: PrivateKey = field(repr=False)
+
+    def sign(self, message: bytes) -> str:
+        """base64 of the signature over `message`."""
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            raw = self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+        else:
+            raw = self.key.sign(message, ec.ECDSA(hashes.SHA256()))
+        return base64.b64encode(raw).decode()
+
+
+def make_signer(auth_type: AuthType, credential: str, key: PrivateKey) -> Signer:
+    """A signer whose key is the one the credential shows; CallerError where they do not fit."""
+    parsed = parse_credential(auth_type, credential)
+    if parsed.key != key.public_key():
+        raise CallerError("the signing key is not the one of the credential")
+    return Signer(auth_type, credential, parsed.fingerprint, key)

@@ -1,0 +1,83 @@
+"""The command `interconn`.
+
+Everything about a running node goes through its admin API (gateway/admin_client.py); only `serve`, `init`, `lab` and
+`demo` touch files and processes of this machine. Exit codes: 0 done, 1 refused or failed, 2 wrong command line,
+3 no gateway answers, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.cli import audit, dataset, job, local, partner, project, show
+from gateway.cli.call import Call, Exit, UsageError
+from gateway.cli.parser import add_group
+from gateway.errors import CallerError, GatewayError, Kind, Unavailable
+
+_OVERVIEW: Final = """\
+interconn: a gateway through which institutions compute on data that none of them shows.
+
+See it work     interconn demo                       two institutions, one model, a report
+Try it          interconn lab up --dir build/lab     two nodes on this machine
+                interconn partner list --lab build/lab --as bank
+Run a node      interconn init --dir node --node-id ID --name NAME
+                interconn serve --config node/node.toml
+Work with it    interconn partner | dataset | audit | project | job
+About           interconn version | backends
+
+`interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
+--lab DIR --as NAME. --json prints one JSON value instead of tables.
+Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    top = argparse.ArgumentParser(
+        prog="interconn",
+        description="Interconnection gateway for privacy computing.",
+        epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.",
+    )
+    actions = top.add_subparsers(title="commands", metavar="COMMAND")
+    local.add(actions)
+    partner.add(add_group(actions, "partner", "contracts with other nodes"))
+    dataset.add(add_group(actions, "dataset", "data that is offered and granted"))
+    audit.add(add_group(actions, "audit", "approvals, given and asked for"))
+    project.add(add_group(actions, "project", "rooms for cooperation"))
+    job.add(add_group(actions, "job", "jobs and their results"))
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    given = parser().parse_args(arguments)
+    if "run" not in given:
+        if "help" in given:
+            given.help.print_help()
+            return Exit.USAGE
+        sys.stdout.write(_OVERVIEW)
+        return Exit.OK
+    call = Call(given, show.Output(as_json=getattr(given, "json", False)))
+    try:
+        code: Exit = given.run(call)
+    except UsageError as error:
+        show.error(str(error))
+        return Exit.USAGE
+    except Unavailable as error:
+        show.error(str(error))
+        return Exit.UNREACHABLE if error.kind is Kind.PEER_UNREACHABLE else Exit.FAILED
+    except CallerError as error:
+        show.error(str(error))
+        return Exit.USAGE
+    except GatewayError as error:
+        show.error(f"{error} (code {error.wire.code})")
+        return Exit.FAILED
+    except BrokenPipeError:
+        return Exit.FAILED
+    except OSError as error:
+        show.error(str(error))
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    return code

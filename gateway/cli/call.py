@@ -1,0 +1,123 @@
+"""One call of the command line: the arguments, which node is meant, how to ask a person, and the exit codes."""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.admin_client import AdminClient
+from gateway.cli.show import Output
+from gateway.errors import CallerError, Kind, Refused
+
+CONFIG_VARIABLE: Final = "INTERCONN_CONFIG"
+FINGERPRINT_DIGITS: Final = 64
+DAY_MS: Final = 86_400_000
+
+
+class Exit(IntEnum):
+    """What a script can tell from the exit code; 130 is Ctrl-C."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+class UsageError(CallerError):
+    """The command line does not say enough, or too much."""
+
+    default_kind = Kind.MALFORMED
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Arguments of one command and where its output goes."""
+
+    arguments: argparse.Namespace
+    out: Output
+
+    def __getattr__(self, name: str) -> Any:
+        """An argument by its name; None where the command was not given it."""
+        return getattr(self.arguments, name, None)
+
+    def client(self) -> AdminClient:
+        """The admin API of the chosen node; raises UsageError where none is chosen."""
+        return client_of(self.config, self.lab, self.node)
+
+    def agree(self, question: str, *, otherwise: str) -> bool:
+        """Ask a person, unless --yes. Without a terminal that is a UsageError that names the option `otherwise`."""
+        if self.yes:
+            return True
+        if self.out.as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError(f"nobody to ask here: give {otherwise}")
+        sys.stdout.write(f"{question} [y/N] ")
+        sys.stdout.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def client_of(config: Path | None, lab_directory: Path | None, node: str | None) -> AdminClient:
+    """--lab DIR --as NODE, else --config FILE, else the file that INTERCONN_CONFIG names."""
+    if lab_directory is not None:
+        if config is not None:
+            raise UsageError("give either --config or --lab, not both")
+        if node is None:
+            raise UsageError("--lab needs --as, for example: --lab build/lab --as bank")
+        from gateway import lab  # noqa: PLC0415  # only where a lab is meant
+
+        return lab.read(lab_directory).node(node).client()
+    if node is not None:
+        raise UsageError("--as needs --lab")
+    if config is None and os.environ.get(CONFIG_VARIABLE):
+        config = Path(os.environ[CONFIG_VARIABLE])
+    if config is None:
+        raise UsageError(f"which node? --config node.toml, {CONFIG_VARIABLE}, or --lab DIR --as NAME")
+    from gateway import config as node_config  # noqa: PLC0415  # only where a file is read
+
+    read = node_config.load(config)
+    token_file = read.path(read.admin.token_file)
+    try:
+        token = token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refused(f"cannot read {token_file}: {error.strerror}", kind=Kind.NOT_FOUND) from error
+    return AdminClient(f"http://{read.admin.host}:{read.admin.port}", token)
+
+
+def fingerprint(text: str) -> str:
+    """Option type: 64 hex digits, in any letter case, with or without blanks, colons and dashes."""
+    digits = re.sub(r"[\s:\-]", "", text).lower()
+    if len(digits) != FINGERPRINT_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError("a fingerprint has 64 hexadecimal digits")
+    return digits
+
+
+def until(days: int | None) -> int | None:
+    """So many days from now, in milliseconds since the epoch; raises UsageError unless positive."""
+    if days is None:
+        return None
+    if days <= 0:
+        raise UsageError("--days must be positive")
+    return int(time.time() * 1000) + days * DAY_MS
+
+
+def pick(records: Sequence[Mapping[str, Any]], wanted: str, members: Sequence[str], *, what: str) -> Mapping[str, Any]:
+    """The one record of which a member equals `wanted`, else the one of which a member starts with it.
+
+    Raises Refused(NOT_FOUND), or Refused(CONFLICT) where several match equally well.
+    """
+    exact = [record for record in records if wanted in {str(record.get(member)) for member in members}]
+    found = exact or [
+        record for record in records if any(str(record.get(member) or "").startswith(wanted) for member in members)
+    ]
+    if not found:
+        raise Refused(f"no {what} {wanted!r}", kind=Kind.NOT_FOUND)
+    if len(found) > 1:
+        ids = ", ".join(str(record.get(members[0])) for record in found)
+        raise Refused(f"{wanted!r} means several: {ids}", kind=Kind.CONFLICT)
+    return found[0]

@@ -1,0 +1,277 @@
+"""`interconn job`: write, check, submit, approve, watch and harvest jobs."""
+
+import argparse
+import json
+import re
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.cli.call import Call, Exit, UsageError
+from gateway.cli.parser import Group
+from gateway.cli.show import size, when
+from gateway.errors import Kind, Refused
+from specs.states import JobState
+
+FILE_BYTES: Final = 1 << 20
+WATCH_S: Final = 1.0
+ENDED: Final = frozenset({JobState.FINISHED.value, JobState.REJECTED.value})
+SUCCEEDED: Final = "succeeded"
+
+
+def add(group: Group) -> None:
+    new = group.command("new", creating, "write a job file to start from", node=False)
+    new.add_argument(
+        "--out", dest="out_file", type=Path, metavar="FILE", help="file to write; by default standard output"
+    )
+    validate = group.command("validate", validating, "check a job file and show what it expands to")
+    validate.add_argument("file", type=Path, help="job file (TOML or JSON)")
+    submit = group.command("submit", submitting, "start a job; it runs once every partner has approved it")
+    submit.add_argument("file", type=Path, help="job file (TOML or JSON)")
+    submit.add_argument("--dry-run", action="store_true", help="check and show only; nothing is sent")
+    group.command("list", listing, "jobs known here")
+    approve = group.command("approve", approving, "take part in a partner's job")
+    _which(approve)
+    approve.add_argument("--yes", action="store_true", help="do not ask")
+    _which(group.command("reject", rejecting, "decline a partner's job"))
+    status = group.command("status", showing, "state of a job and its tasks")
+    _which(status)
+    status.add_argument("--watch", action="store_true", help="follow it to its end; exit code 1 unless it succeeds")
+    logs = group.command("logs", logging, "log lines of our side of a job")
+    _which(logs)
+    logs.add_argument("--task", metavar="NAME", help="only of this task")
+    logs.add_argument("--start", type=int, metavar="N", help="first line")
+    logs.add_argument("--length", type=int, metavar="N", help="number of lines")
+    outputs = group.command("outputs", harvesting, "results that this side may see")
+    _which(outputs)
+    outputs.add_argument("--download", type=Path, metavar="DIR", help="also fetch them into this folder")
+    stop = group.command("stop", stopping, "stop a job, or one task and those behind it")
+    _which(stop)
+    stop.add_argument("--task", metavar="NAME", help="only from this task on")
+
+
+def _which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", help="job id")
+
+
+def read_job_file(file: Path) -> Mapping[str, Any]:
+    """The tree of a job file, TOML or (by its ending) JSON; raises UsageError where it cannot be read."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    if len(raw) > FILE_BYTES:
+        raise UsageError(f"{file} is larger than {FILE_BYTES} bytes")
+    try:
+        tree = json.loads(raw) if file.suffix == ".json" else tomllib.loads(raw.decode())
+    except (ValueError, RecursionError) as error:  # both decoders' errors are ValueErrors
+        raise UsageError(f"{file}: {error}") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{file}: a job file is a table")
+    return tree
+
+
+def creating(call: Call) -> Exit:
+    from gateway.mgmt_plane.core.jobfile import template  # noqa: PLC0415  # only where it is wanted
+
+    if call.out_file is None:
+        call.out.value(template(), lambda: call.out.line(template().rstrip("\n")))
+        return Exit.OK
+    try:
+        with call.out_file.open("x", encoding="utf-8") as file:
+            file.write(template())
+    except FileExistsError:
+        raise Refused(f"{call.out_file} exists", kind=Kind.CONFLICT) from None
+    call.out.value({"file": str(call.out_file)}, lambda: call.out.line(f"wrote {call.out_file}"))
+    return Exit.OK
+
+
+def validating(call: Call) -> Exit:
+    checked = call.client().post_json("jobs", "validate", body=read_job_file(call.file))
+    call.out.value(checked, lambda: _print_check(call, checked))
+    return Exit.OK if checked["ok"] else Exit.FAILED
+
+
+def _print_check(call: Call, checked: Mapping[str, Any]) -> None:
+    for problem in checked["problems"]:
+        call.out.line(f"{problem['where']}: {problem['message']}")
+    if not checked["ok"]:
+        call.out.line("The job file cannot be used.")
+        return
+    _print_dag(call, checked["dag"], checked["conf"])
+    call.out.line("The job file is good.")
+
+
+def _print_dag(call: Call, dag: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
+    call.out.members(list(conf["role"].items()))
+    rows = [
+        [
+            component["name"],
+            f"{component['provider']}/{component['componentName']} {component['version']}",
+            [link["key"] for link in component["input"]] or _sources(conf, component["name"]),
+            [link["key"] for link in component["output"]],
+        ]
+        for component in dag["components"]
+    ]
+    call.out.table(("task", "component", "takes", "makes"), rows, empty="No tasks.")
+
+
+def _sources(conf: Mapping[str, Any], task: str) -> list[str]:
+    parties = conf["task_params"]
+    return [
+        f"{role}: {own[task]['dataset_id']}"
+        for role, members in parties.items()
+        if role != "common"
+        for own in members.values()
+        if "dataset_id" in own.get(task, {})
+    ]
+
+
+def submitting(call: Call) -> Exit:
+    if call.dry_run:
+        return validating(call)
+    job = call.client().post_json("jobs", body=read_job_file(call.file))
+    call.out.value(job, lambda: call.out.line(str(job["job_id"])))
+    return Exit.OK
+
+
+def listing(call: Call) -> Exit:
+    jobs = call.client().get("jobs")
+    rows = [
+        [job["job_id"], job["name"], job["status"], job["outcome"], job["initiator"], when(job["created"])]
+        for job in jobs
+    ]
+    columns = ("job", "name", "state", "outcome", "initiator", "since")
+    call.out.value(jobs, lambda: call.out.table(columns, rows, empty="No jobs yet."))
+    return Exit.OK
+
+
+def approving(call: Call) -> Exit:
+    client = call.client()
+    seen = client.get("jobs", call.job)
+    if not call.out.as_json:
+        _print_dag(call, seen["job"]["dag"], seen["job"]["config"])
+    if not call.agree("Take part in this job?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return _done(call, client.post("jobs", call.job, "approve"), "approved")
+
+
+def rejecting(call: Call) -> Exit:
+    return _done(call, call.client().post("jobs", call.job, "reject"), "rejected")
+
+
+def stopping(call: Call) -> Exit:
+    return _done(call, call.client().post("jobs", call.job, "stop", task_name=call.task), "stopping")
+
+
+def _done(call: Call, answer: Any, word: str) -> Exit:
+    call.out.value(answer, lambda: call.out.line(f"{call.job}: {word}"))
+    return Exit.OK
+
+
+def showing(call: Call) -> Exit:
+    client = call.client()
+    seen = client.get("jobs", call.job)
+    if call.watch:
+        shown: Sequence[object] = ()
+        while seen["job"]["status"] not in ENDED:
+            if not call.out.as_json and (states := _states(seen)) != shown:
+                shown = states
+                call.out.line(f"{seen['job']['status']}: {', '.join(states)}")
+            time.sleep(WATCH_S)
+            seen = client.get("jobs", call.job)
+    call.out.value(seen, lambda: _print_job(call, seen))
+    return Exit.FAILED if call.watch and seen["job"]["outcome"] != SUCCEEDED else Exit.OK
+
+
+def _states(seen: Mapping[str, Any]) -> list[str]:
+    return [f"{task['task_name']} {task['status']}" for task in seen["tasks"]]
+
+
+def _print_job(call: Call, seen: Mapping[str, Any]) -> None:
+    job = seen["job"]
+    call.out.members(
+        [
+            ("job", job["job_id"]),
+            ("name", job["name"]),
+            ("state", job["status"]),
+            ("outcome", job["outcome"]),
+            ("initiator", job["initiator"]),
+            ("project", job.get("project_id")),
+            ("trace id", job.get("trace_id")),
+            ("started", when(job.get("started"))),
+            ("finished", when(job.get("finished"))),
+            ("", seen.get("explanation")),
+        ]
+    )
+    rows = [
+        [
+            task["task_name"],
+            task["component"],
+            task["status"],
+            [f"{party['role']} {party['status']}" for party in task["parties"]],
+            [
+                " ".join(str(share[part]) for part in ("result_code", "message") if share.get(part))
+                for share in task["shares"]
+            ],
+        ]
+        for task in seen["tasks"]
+    ]
+    call.out.table(("task", "component", "state", "parties", "our side"), rows, empty="No tasks yet.")
+
+
+def logging(call: Call) -> Exit:
+    logs = call.client().get("jobs", call.job, "logs", task_name=call.task, start=call.start, length=call.length)
+    call.out.value(logs, lambda: _print_logs(call, logs))
+    return Exit.OK
+
+
+def _print_logs(call: Call, logs: Sequence[Mapping[str, Any]]) -> None:
+    """One table of the answer per share: its number of lines and the text asked for."""
+    if not logs:
+        call.out.line("No task has run here.")
+    for share in logs:
+        call.out.line(
+            f"== {share['task_name']} {share['role']}.{share['index']} {share['status']}, {share['lines']} lines"
+        )
+        if share["text"]:
+            call.out.line(share["text"].rstrip("\n"))
+
+
+def harvesting(call: Call) -> Exit:
+    client = call.client()
+    outputs = [dict(output) for output in client.get("jobs", call.job, "outputs")]
+    if call.download:
+        call.download.mkdir(parents=True, exist_ok=True)
+        for output in outputs:
+            file = call.download / file_name(output)
+            client.download("jobs", call.job, "outputs", output["namespace"], output["name"], to=file)
+            output["file"] = str(file)
+    rows = [
+        [
+            output["task_name"],
+            output["key"],
+            output["type"],
+            f"{output['role']}.{output['index']}",
+            output.get("rows"),
+            size(output.get("bytes")),
+            output.get("file", ""),
+        ]
+        for output in outputs
+    ]
+    columns = ("task", "output", "type", "party", "rows", "size", "file")
+    call.out.value(outputs, lambda: call.out.table(columns, rows, empty="Nothing for this side yet."))
+    return Exit.OK
+
+
+_TABLES: Final = frozenset({"dataset", "training_set", "test_set"})
+
+
+def file_name(output: Mapping[str, Any]) -> str:
+    """Name of a downloaded output: `<task>.<output>.<role>.<index>.csv|json`, without anything a path could use."""
+    words = (output["task_name"], output["key"], output["role"], output["index"])
+    stem = ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", str(word)) for word in words)
+    return f"{stem}.{'csv' if output['type'] in _TABLES else 'json'}"

@@ -1,0 +1,191 @@
+"""`interconn partner`: cooperation contracts with other nodes."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
+from gateway.cli.parser import Group
+from gateway.cli.show import grouped, when
+from specs.states import ApprovalState
+
+_NAMES: Final = ("contract_id", "peer_node_id", "peer_name")
+
+
+def add(group: Group) -> None:
+    group.command("list", listing, "contracts with other nodes and their state")
+    show = group.command("show", show_one, "one contract with its fingerprint")
+    _which(show)
+    probe = group.command("probe", probing, "ask an address who it is and show its fingerprint; changes nothing")
+    probe.add_argument("address", help="edge URL, for example https://partner.example:7304")
+    probe.add_argument("--node-id", help="node expected there")
+    probe.add_argument("--save-ca", type=Path, metavar="FILE", help="write the CA certificate that it presents")
+    apply = group.command("apply", applying, "propose a contract to the node at an address")
+    apply.add_argument("address", help="edge URL of the partner")
+    apply.add_argument("--node-id", help="node expected there; by default the one that it says it is")
+    apply.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="the CA it must present")
+    apply.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it must be given by hand")
+    apply.add_argument("--days", type=int, help="validity that we propose")
+    apply.add_argument("--description", help="words for the partner's administrator")
+    _yes(apply)
+    approve = group.command("approve", approving, "accept a partner's proposal, after comparing its fingerprint")
+    _which(approve)
+    approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    approve.add_argument("--days", type=int, help="validity that we grant")
+    _yes(approve)
+    _which(group.command("reject", rejecting, "decline a partner's proposal"))
+    terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
+    _which(terminate)
+    _yes(terminate)
+
+
+def _which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("partner", help="contract id (or its beginning), node id, or name")
+
+
+def _yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _find(call: Call, *, only: ApprovalState | None = None) -> Mapping[str, Any]:
+    contracts = call.client().get("partners")
+    fitting = [contract for contract in contracts if only in {None, contract["status"]}]
+    return pick(fitting, call.partner, _NAMES, what=f"{only} contract" if only else "contract")
+
+
+def listing(call: Call) -> Exit:
+    contracts = call.client().get("partners")
+    rows = [
+        [
+            contract["contract_id"],
+            contract["peer_name"],
+            contract["peer_node_id"],
+            "we applied" if contract["direction"] == "OUT" else "they applied",
+            contract["status"],
+            when(contract.get("expired_time")),
+            contract["fingerprint"][:16],
+        ]
+        for contract in contracts
+    ]
+    columns = ("contract", "partner", "node", "direction", "state", "valid until", "fingerprint")
+    call.out.value(contracts, lambda: call.out.table(columns, rows, empty="No contracts yet."))
+    return Exit.OK
+
+
+def show_one(call: Call) -> Exit:
+    contract = _find(call)
+    call.out.value(contract, lambda: _print(call, contract))
+    return Exit.OK
+
+
+def _print(call: Call, contract: Mapping[str, Any]) -> None:
+    call.out.members(
+        [
+            ("contract", contract["contract_id"]),
+            ("partner", contract["peer_name"]),
+            ("institution", contract.get("peer_institution")),
+            ("node", contract["peer_node_id"]),
+            ("institution id", contract.get("peer_inst_id")),
+            ("address", contract.get("peer_address")),
+            ("system", f"{contract.get('peer_system') or ''} {contract.get('peer_system_version') or ''}".strip()),
+            ("direction", "we applied" if contract["direction"] == "OUT" else "they applied"),
+            ("state", contract["status"]),
+            ("valid until", when(contract.get("expired_time"))),
+            ("signature type", contract.get("auth_type")),
+            ("proved its key", contract.get("proven")),
+            ("profile", contract.get("profile")),
+            ("description", contract.get("description")),
+            ("fingerprint", grouped(contract["fingerprint"])),
+        ]
+    )
+
+
+def probing(call: Call) -> Exit:
+    seen = call.client().post("partners", "probe", address=call.address, node_id=call.node_id)
+    if call.save_ca:
+        call.save_ca.write_text(seen["ca_pem"], encoding="ascii")
+    call.out.value(seen, lambda: _print_probe(call, seen))
+    return Exit.OK
+
+
+def _print_probe(call: Call, seen: Mapping[str, Any]) -> None:
+    node = seen.get("node") or {}
+    call.out.members(
+        [
+            ("address", call.address),
+            ("name", node.get("name")),
+            ("institution", node.get("institution")),
+            ("node", node.get("node_id")),
+            ("institution id", node.get("inst_id")),
+            ("fingerprint", grouped(seen["fingerprint"])),
+        ]
+    )
+    call.out.line("Compare the fingerprint with what the partner tells you over another channel.")
+
+
+def applying(call: Call) -> Exit:
+    client = call.client()
+    wanted, node_id = call.fingerprint, call.node_id
+    if wanted is None or node_id is None:
+        seen = client.post("partners", "probe", address=call.address, node_id=node_id)
+        node_id = node_id or (seen.get("node") or {}).get("node_id")
+        if node_id is None:
+            raise UsageError("the node does not say who it is: give --node-id")
+        if wanted is None:
+            if not call.out.as_json:
+                _print_probe(call, seen)
+            if not call.agree("Is this the partner's fingerprint?", otherwise="--fingerprint HEX or --yes"):
+                call.out.line("Nothing was sent.")
+                return Exit.FAILED
+            wanted = seen["fingerprint"]
+    contract = client.post(
+        "partners",
+        "apply",
+        address=call.address,
+        node_id=node_id,
+        fingerprint=wanted,
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
+        expired_time=until(call.days),
+        description=call.description,
+    )
+    call.out.value(contract, lambda: _print(call, contract))
+    return Exit.OK
+
+
+def approving(call: Call) -> Exit:
+    contract = _find(call, only=ApprovalState.APPLIED)
+    if call.fingerprint is None:
+        if not call.out.as_json:
+            _print(call, contract)
+        if not call.agree("Approve a partner with this fingerprint?", otherwise="--fingerprint HEX or --yes"):
+            call.out.line("Nothing was changed.")
+            return Exit.FAILED
+    # The API compares as well: with --yes the fingerprint that was shown is what it must still be.
+    return _decide(
+        call,
+        contract,
+        "approve",
+        fingerprint=call.fingerprint or contract["fingerprint"],
+        expired_time=until(call.days),
+    )
+
+
+def rejecting(call: Call) -> Exit:
+    return _decide(call, _find(call, only=ApprovalState.APPLIED), "reject")
+
+
+def terminating(call: Call) -> Exit:
+    contract = _find(call)
+    if not call.out.as_json:
+        _print(call, contract)
+    if not call.agree("End this contract and everything granted under it?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return _decide(call, contract, "terminate")
+
+
+def _decide(call: Call, contract: Mapping[str, Any], verb: str, **body: Any) -> Exit:
+    done = call.client().post("partners", contract["contract_id"], verb, **body)
+    call.out.value(done, lambda: call.out.line(f"{contract['peer_name']}: {(done or {}).get('status', verb)}"))
+    return Exit.OK

@@ -1,0 +1,36 @@
+"""Component `psi`: the rows whose ids both parties hold, in one common order at both."""
+
+import os
+import sys
+
+from gateway.errors import Kind, Refused
+from gateway.operators.psi import EcdhPsi, PsiResult, x25519_mask
+from gateway.sdk.component import Task, run
+from gateway.sdk.drive import drive
+from gateway.sdk.result import Code, ComponentError
+from specs.description import builtin_description
+
+
+def body(task: Task) -> None:
+    """Intersect; refuse duplicated ids before anything is sent and an empty intersection after."""
+    table = task.table("train_data")
+    column = table.column(task.parameters["id"])
+    ids = [row[column].encode() for row in table.rows]
+    with task.link() as link:
+        try:
+            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=x25519_mask, random=os.urandom)
+        except Refused as e:
+            code = Code.DUPLICATE_IDS if e.kind is Kind.CONFLICT else Code.BAD_INPUT
+            raise ComponentError(code, f"input train_data, column {task.parameters['id']!r}: {e}") from e
+        result: PsiResult = drive(party, link, patience=task.patience(), progress=task.output.progress)
+        if not len(result.rows):
+            raise ComponentError(Code.EMPTY_INTERSECTION, "the parties have no id in common")
+    rows = (table.rows[row] for row in result.rows.tolist())
+    count = task.write_table("data0", table.columns, rows, alignment=result.alignment.hex())
+    report = {"own_rows": len(ids), "partner_rows": result.partner_count, "intersection_size": count}
+    task.write_json("report0", {"component": "psi", "party": task.party, **report})
+    task.output.log(f"{count} of {len(ids)} rows are common with {task.partner()}'s {result.partner_count}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(builtin_description("psi"), body))

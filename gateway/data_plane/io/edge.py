@@ -1,0 +1,94 @@
+"""Who is at the other end of an edge connection: TLS identity -> proven NodeId, asked anew for every request.
+
+No route, no certificate, another CA, an expired leaf: refused. Missing configuration means refuse.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.data_plane.io import tls
+from gateway.errors import Kind, Refused
+from gateway.model import NodeId
+from gateway.ports import Clock, PeerRoute
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    chain: list[bytes]
+    leaf: tls.Leaf
+
+
+class Edge:
+    """Knows the pinned CA of each partner with an approved contract."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._roots: Mapping[NodeId, bytes] = {}
+        self._shown: weakref.WeakKeyDictionary[Any, _Shown] = weakref.WeakKeyDictionary()
+
+    def set_roots(self, roots: Mapping[NodeId, bytes]) -> None:
+        """Replace the pinned CAs (DER). Connections that stand lose what they could prove before."""
+        self._roots = roots
+
+    @property
+    def roots(self) -> Mapping[NodeId, bytes]:
+        return self._roots
+
+    def prove(self, ssl_object: Any | None) -> NodeId:
+        """The partner at the other end. Raises Refused(UNAUTHENTICATED)."""
+        shown = self._look(ssl_object)
+        if shown is None:
+            raise Refused("a client certificate is required", kind=Kind.UNAUTHENTICATED)
+        node = shown.leaf.node_id
+        root = self._roots.get(node)
+        if root is None or not tls.vouches(shown.chain, root=root, node_id=node):
+            raise Refused("the client certificate is no partner's", kind=Kind.UNAUTHENTICATED)
+        if shown.leaf.not_after_ms <= self._clock.now_ms():
+            raise Refused("the client certificate has expired", kind=Kind.UNAUTHENTICATED)
+        return node
+
+    def leaf(self, ssl_object: Any | None) -> bytes | None:
+        """DER of a client certificate that a pinned CA vouches for now; whom it may speak for is control's to say."""
+        shown = self._look(ssl_object)
+        if shown is None or shown.chain[-1] not in self._roots.values():
+            return None
+        return shown.chain[0]
+
+    def _look(self, ssl_object: Any | None) -> _Shown | None:
+        if ssl_object is None:
+            return None
+        shown = self._shown.get(ssl_object)
+        if shown is None:
+            chain = tls.verified_chain(ssl_object)
+            if not chain:
+                return None
+            shown = self._shown[ssl_object] = _Shown(chain, tls.read_leaf(chain[0]))
+        return shown
+
+
+def roots_of(
+    routes: Sequence[PeerRoute], *, pinned: Mapping[NodeId, bytes]
+) -> tuple[Mapping[NodeId, bytes], Sequence[str]]:
+    """(node id -> DER of its CA, what is wrong with the others in words); a route without a usable CA proves nobody.
+
+    pinned: what was pinned before. A verifier looks for a root by its subject name and takes the first it finds, so a
+    CA that bears the name of another partner's CA would shut that partner out: the one pinned earlier stays.
+    """
+    problems: list[str] = []
+    found: list[tuple[NodeId, bytes]] = []
+    for route in routes:
+        try:
+            found.append((route.node_id, tls.ca_der(route.tls_ca)))
+        except Refused as e:
+            problems.append(f"{route.node_id}: {e}")
+    found.sort(key=lambda item: pinned.get(item[0]) != item[1])
+    roots: dict[NodeId, bytes] = {}
+    owners: dict[str, bytes] = {}
+    for node, der in found:
+        if owners.setdefault(tls.subject(der), der) == der:
+            roots[node] = der
+        else:
+            problems.append(f"{node}: its CA bears the name of another partner's CA")
+    return roots, problems

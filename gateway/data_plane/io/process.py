@@ -1,0 +1,248 @@
+"""The data process: puts queues, sessions, listeners and the link together, serves until told to stop.
+
+Owns the ports that partners and components see, so that a bulk transfer never delays the control process. It keeps
+nothing on disk but `data.json` (its ports, written when it serves); after a restart control tells it everything again.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.data_plane.channel import Channel, Policy
+from gateway.data_plane.core.budget import Budget
+from gateway.data_plane.core.ledger import SentBytes
+from gateway.data_plane.core.session import Queues
+from gateway.data_plane.io import http_server, link
+from gateway.data_plane.io.edge import Edge, roots_of
+from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.http_client import HttpPartners
+from gateway.data_plane.io.tls import SwappableContext
+from gateway.errors import CallerError
+from gateway.model import Limits, NodeId
+from gateway.ports import Clock, Entropy, Journal, PeerRoute
+
+READY_FILE: Final = "data.json"
+DRAIN_S: Final = 5.0
+CONTROL_WAIT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """What the data process is told at its start. Port 0 means any free one; 7304 is the standard's (T-001).
+
+    tls_chain: PEM, leaf first, then CA. run_dir: holds control.sock, data.sock and data.json; only this user may enter.
+    """
+
+    node_id: NodeId
+    inst_id: str
+    edge_host: str
+    tls_chain: Path
+    tls_key: Path
+    run_dir: Path
+    edge_port: int = 7304
+    platform_host: str = "127.0.0.1"
+    platform_port: int = 0
+    insecure_platform_nonloopback: bool = False
+    """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    limits: Limits = field(default_factory=Limits)
+    strict: bool = False
+    """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
+    peek_keeps: bool = False
+    push_retry_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a data process really listens."""
+
+    edge: int
+    platform: int
+
+
+class DataProcess:
+    """The parts of one data process in one event loop. `start`, then `stop`; not reusable."""
+
+    def __init__(self, settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> None:
+        """Raises CallerError for settings that are not safe."""
+        _check(settings)
+        limits = settings.limits
+        self._settings = settings
+        self._journal = journal
+        self._edge = Edge(clock)
+        self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
+        self._partners = HttpPartners(chain_file=settings.tls_chain, key_file=settings.tls_key)
+        budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
+        keeps = settings.peek_keeps or settings.strict
+        self.channel = Channel(
+            node_id=settings.node_id,
+            inst_id=settings.inst_id,
+            queues=Queues(budget, session_topics=limits.session_topics, peek_keeps=keeps),
+            budget=budget,
+            sent=SentBytes(),
+            partners=self._partners,
+            limits=limits,
+            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s),
+            clock=clock,
+            entropy=entropy,
+            journal=journal,
+        )
+        self._control = ControlForward(settings.run_dir / link.CONTROL_SOCKET, limit=limits.body_bytes)
+        shared: Mapping[str, Any] = {
+            "channel": self.channel,
+            "control": self._control,
+            "budget": budget,
+            "limits": limits,
+            "journal": journal,
+        }
+        self._edge_door = http_server.EdgeDoor(edge=self._edge, **shared)
+        self._platform_door = http_server.PlatformDoor(**shared)
+        self._link_door = link.LinkDoor(
+            set_routes=self.set_routes,
+            keep_sessions=self.channel.keep_sessions,
+            open_session=self.channel.open_session,
+            close_session=self.channel.close_session,
+            sent_bytes=self.channel.sent_bytes,
+            stats=self.stats,
+        )
+        self._runners: list[web.ServerRunner] = []
+        self._tidying: asyncio.Task[None] | None = None
+
+    async def start(self) -> Ports:
+        """Learn everything from control, then listen; data.json is there when this returns.
+
+        Raises Unavailable when control doesn't answer, OSError when a port is taken.
+        """
+        settings = self._settings
+        routes, rules = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        await self.set_routes(routes)
+        self.channel.keep_sessions(rules)
+        limits = settings.limits
+        edge = http_server.server(self._edge_door, limits, cancel_with_client=False)
+        platform = http_server.server(self._platform_door, limits, cancel_with_client=True)
+        data_socket = settings.run_dir / link.DATA_SOCKET
+        data_socket.unlink(missing_ok=True)
+        await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
+        edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
+        platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        self._tidying = asyncio.create_task(self._tidy())
+        ports = Ports(edge_port, platform_port)
+        ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
+        _write(settings.run_dir / READY_FILE, json.dumps(ready))
+        self._journal.note("data.ready", edge_port=ports.edge, platform_port=ports.platform)
+        return ports
+
+    async def stop(self) -> None:
+        """Stop accepting, answer who waits, let calls under way end within DRAIN_S seconds, close."""
+        (self._settings.run_dir / READY_FILE).unlink(missing_ok=True)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self.channel.stop()
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        self._runners.clear()
+        await self._partners.close()
+        await self._control.close()
+        self._journal.note("data.stopped")
+
+    async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
+        """Know exactly these partners from now on: their CAs at the edge, their addresses on the way out."""
+        roots, problems = roots_of(routes, pinned=self._edge.roots)
+        self._tls.trust(roots.values())
+        self._edge.set_roots(roots)
+        usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
+        problems = [*problems, *await self._partners.set_routes(usable)]
+        for problem in problems:
+            self._journal.note("route.unusable", reason=problem)
+        return problems
+
+    def stats(self) -> Mapping[str, Any]:
+        """Counters and levels."""
+        return {**self.channel.stats(), "partners": len(self._partners), "refused": self.channel.traffic.refused}
+
+    async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
+        await runner.setup()
+        self._runners.append(runner)
+        await site(runner).start()
+
+    async def _listen_tcp(self, server: Any, host: str, port: int, context: ssl.SSLContext | None) -> int:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=512)
+        try:
+            listening.setblocking(False)
+            await self._listen(server, lambda runner: web.SockSite(runner, listening, ssl_context=context))
+        except BaseException:
+            listening.close()
+            raise
+        bound: int = listening.getsockname()[1]
+        return bound
+
+    async def _tidy(self) -> None:
+        every = min(60.0, max(0.5, self._settings.limits.session_idle_s / 10))
+        while True:
+            await asyncio.sleep(every)
+            self.channel.expire()
+
+
+def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
+
+
+async def _serve(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    process = DataProcess(settings, journal=journal, clock=clock, entropy=entropy)
+    starting = asyncio.create_task(process.start())
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if stopped.is_set() and not starting.done():
+            starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        await stopping
+    finally:
+        stopping.cancel()
+        await process.stop()
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  # not on every platform; the choice is made here and nowhere else
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _check(settings: DataSettings) -> None:
+    run_dir = settings.run_dir
+    if not run_dir.is_dir() or run_dir.stat().st_mode & 0o077:
+        raise CallerError(f"{run_dir}: must be a folder of mode 0700")
+    host = settings.platform_host
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not settings.insecure_platform_nonloopback:
+        raise CallerError(f"platform listener on {host}: plain HTTP is for loopback only")
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,134 @@
+"""TLS of the data plane: contexts from pinned certificates, and what a finished handshake proves.
+
+A partner is known by its node id in the leaf (SAN URI `urn:interconn:node:<node_id>`) under exactly the one CA that
+its contract pins; names of hosts and of issuers prove nothing (two CAs may bear one name). TLS is 1.2 or later (T-002).
+"""
+
+import _ssl
+import base64
+import functools
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+
+from gateway.auth import chain
+from gateway.errors import Kind, Refused
+from gateway.model import NodeId
+
+_PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = "-----END CERTIFICATE-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a TLS certificate says: the one node it names ("" when none or several) and its end (ms, UTC)."""
+
+    node_id: NodeId
+    not_after_ms: int
+
+
+def ca_der(pem: str) -> bytes:
+    """DER of the one certificate in a pinned CA's PEM. Raises Refused(CONTRACT_INVALID) when it isn't exactly one."""
+    if pem.count(_PEM_BEGIN) != 1 or pem.count(_PEM_END) != 1:
+        raise Refused("a partner's CA must be exactly one certificate", kind=Kind.CONTRACT_INVALID)
+    inner = pem.partition(_PEM_BEGIN)[2].partition(_PEM_END)[0]
+    try:
+        der = base64.b64decode("".join(inner.split()), validate=True)
+        x509.load_der_x509_certificate(der)
+    except ValueError as e:
+        raise Refused("a partner's CA cannot be read", kind=Kind.CONTRACT_INVALID) from e
+    return der
+
+
+def subject(der: bytes) -> str:
+    """A certificate's subject name as verifiers compare it: letters' case and runs of spaces don't count."""
+    return " ".join(x509.load_der_x509_certificate(der).subject.rfc4514_string().casefold().split())
+
+
+@functools.lru_cache(maxsize=1024)
+def read_leaf(der: bytes) -> Leaf:
+    """Names and end of a certificate; a leaf that cannot be read names nobody."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        end = certificate.not_valid_after_utc.timestamp()
+        return Leaf(NodeId(chain.named_node(certificate)), int(end * 1000))
+    except (ValueError, Refused):
+        return Leaf(NodeId(""), 0)
+
+
+def verified_chain(ssl_object: Any) -> list[bytes]:
+    """DER certificates from the peer's leaf to the trusted root that vouched for it; [] without a peer certificate."""
+    if ssl_object.getpeercert(binary_form=True) is None:
+        return []
+    public = getattr(ssl_object, "get_verified_chain", None)
+    if public is not None:  # from Python 3.13
+        return list(public() or ())
+    # Before 3.13 only the inner object tells; without it a root could only be guessed from names.
+    found = ssl_object._sslobj.get_verified_chain()  # noqa: SLF001
+    return [item.public_bytes(_ssl.ENCODING_DER) for item in found or ()]
+
+
+def server_context(chain_file: Path, key_file: Path, roots: Iterable[bytes]) -> ssl.SSLContext:
+    """For the edge: client certificates are optional, and verified against the pinned roots (DER) when shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(chain_file, key_file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A resumed session would carry the verification of an earlier set of roots.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    for root in roots:
+        context.load_verify_locations(cadata=root)
+    return context
+
+
+class SwappableContext:
+    """The edge's listening context, whose pinned roots can be replaced while it listens.
+
+    A context can be taught a CA but never forget one, so each handshake is given the newest (also without SNI).
+    Connections that stand are not touched: whoever serves them asks `edge` per request.
+    """
+
+    def __init__(self, chain_file: Path, key_file: Path) -> None:
+        self._files = (chain_file, key_file)
+        self._current = server_context(*self._files, ())
+        self.listening = server_context(*self._files, ())
+        self.listening.sni_callback = self._swap
+
+    def _swap(self, ssl_object: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+        ssl_object.context = self._current
+
+    def trust(self, roots: Iterable[bytes]) -> None:
+        """Verify client certificates of later handshakes against exactly these roots (DER)."""
+        self._current = server_context(*self._files, roots)
+
+
+def client_context(chain_file: Path, key_file: Path, *, root: bytes, node_id: NodeId) -> ssl.SSLContext:
+    """For calls to one partner: our certificate is shown, and nothing is sent before the other end has proven itself.
+
+    Host names are not compared: the node id in the leaf is the identity, an address may change or be a proxy's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=root)
+    context.load_cert_chain(chain_file, key_file)
+
+    class PinnedObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            if not vouches(verified_chain(self), root=root, node_id=node_id):
+                raise ssl.SSLCertVerificationError("the certificate is not that of the partner")
+
+    context.sslobject_class = PinnedObject
+    return context
+
+
+def vouches(verified: list[bytes], *, root: bytes, node_id: NodeId) -> bool:
+    """Whether a verified chain is a leaf for `node_id`, issued by `root` (DER) itself."""
+    return len(verified) == 2 and verified[1] == root and bool(node_id) and read_leaf(verified[0]).node_id == node_id

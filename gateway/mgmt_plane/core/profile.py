@@ -1,0 +1,33 @@
+"""How a partner's product departs from the default profile (A-01, A-02); a contract names its profile.
+
+There is no profile without signatures here: that is for a dialect with its own adapter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import CallerError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """success: reply codes that mean success. seconds: 10-digit timestamps are read as seconds (M-013)."""
+
+    name: str
+    success: frozenset[int] = frozenset({0})
+    seconds: bool = False
+
+
+STRICT: Final = Profile("strict-1.2")
+PROFILES: Final[Mapping[str, Profile]] = {
+    each.name: each for each in (STRICT, Profile("lenient", success=frozenset({0, 200}), seconds=True))
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile of this name; raises CallerError where there is none."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise CallerError(f"no profile {name}; there are: {', '.join(sorted(PROFILES))}") from None

@@ -1,0 +1,158 @@
+"""Admin API of jobs: what the CLI, and later the console, asks. Bound and guarded by `rest.admin_server`.
+
+Only this node's own artifacts can be downloaded, and of those only what a task's DAG node names as an output.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway.errors import Kind, ProtocolViolation, Refused
+from gateway.mgmt_plane.core.dag import session_of
+from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer
+from gateway.mgmt_plane.service.jobs import Jobs
+from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.model import Job, JobId, Json, NodeId, Party, SessionId, Share
+from specs.states import LogLevel
+
+Params = Mapping[str, str]
+SentBytes = Callable[[SessionId], Awaitable[Mapping[NodeId, int]]]
+
+
+class TaskFiles(Protocol):
+    """What the admin side needs of runtime.tasks.TaskRunner. The methods but the first read files and block."""
+
+    def progress_of(self, share: Share) -> Json: ...
+
+    def count_log(self, share: Share, level: str) -> int: ...
+
+    def read_log(self, share: Share, level: str, *, start: int, length: int | None) -> str: ...
+
+    def artifact(
+        self, job_id: JobId, party: Party, namespace: str, name: str
+    ) -> tuple[Path, int, int | None] | None: ...
+
+
+class JobAdmin:
+    """Handlers of /admin/v1/jobs."""
+
+    def __init__(self, *, jobs: Jobs, schedule: Schedule, files: TaskFiles, sent_bytes: SentBytes) -> None:
+        self._jobs = jobs
+        self._schedule = schedule
+        self._files = files
+        self._sent_bytes = sent_bytes
+
+    def routes(self) -> Sequence[AdminRoute]:
+        """Routes for the admin server."""
+        base = "/admin/v1/jobs"
+        return (
+            AdminRoute("POST", f"{base}/validate", self._validate),
+            AdminRoute("POST", base, self._submit),
+            AdminRoute("GET", base, self._list),
+            AdminRoute("GET", f"{base}/{{job_id}}", self._show),
+            AdminRoute("POST", f"{base}/{{job_id}}/approve", self._approve),
+            AdminRoute("POST", f"{base}/{{job_id}}/reject", self._reject),
+            AdminRoute("POST", f"{base}/{{job_id}}/stop", self._stop),
+            AdminRoute("GET", f"{base}/{{job_id}}/logs", self._logs),
+            AdminRoute("GET", f"{base}/{{job_id}}/outputs", self._outputs),
+            AdminRoute("GET", f"{base}/{{job_id}}/outputs/{{namespace}}/{{name}}", self._download),
+            AdminRoute("GET", f"{base}/{{job_id}}/bytes", self._bytes),
+        )
+
+    async def _validate(self, _params: Params, _query: Params, body: Json) -> Any:
+        return await self._jobs.validate(body)
+
+    async def _submit(self, _params: Params, _query: Params, body: Json) -> Any:
+        return _job(await self._jobs.submit_file(body))
+
+    async def _list(self, _params: Params, query: Params, _body: Json) -> Any:
+        return [_brief(job) for job in await self._jobs.all(flow_id=query.get("flow_id", ""))]
+
+    async def _show(self, params: Params, _query: Params, _body: Json) -> Any:
+        shown = await self._jobs.show(params["job_id"])
+        for task in shown["tasks"]:
+            if task["shares"]:
+                live = await self._jobs.task(params["job_id"], task["task_name"])
+                newest = {(share.role, share.index): self._files.progress_of(share) for share in live}
+                for share in task["shares"]:
+                    share["progress"] = newest.get((share["role"], share["index"]), share["progress"])
+        return shown
+
+    async def _approve(self, params: Params, _query: Params, _body: Json) -> Any:
+        return _job(await self._jobs.decide(params["job_id"], approve=True))
+
+    async def _reject(self, params: Params, _query: Params, _body: Json) -> Any:
+        return _job(await self._jobs.decide(params["job_id"], approve=False))
+
+    async def _stop(self, params: Params, _query: Params, body: Json) -> Any:
+        name = body.get("task_name")
+        if name is not None and not isinstance(name, str):
+            raise ProtocolViolation("task_name must be a text")
+        await self._schedule.stop(params["job_id"], name or None)
+        return _job((await self._jobs.parties(params["job_id"]))[0])
+
+    async def _logs(self, params: Params, query: Params, _body: Json) -> Any:
+        """Per share of the task, or of every task: number of lines and the lines asked for."""
+        level = query.get("level") or LogLevel.DEBUG.value
+        if level not in set(LogLevel):
+            raise ProtocolViolation("level must be info, debug or error")
+        start, length = _count(query, "start") or 0, _count(query, "length")
+        job_id = params["job_id"]
+        names = [query["task_name"]] if query.get("task_name") else await self._names(job_id)
+        found = []
+        for name in names:
+            for share in await self._jobs.task(job_id, name):
+                lines = await asyncio.to_thread(self._files.count_log, share, level)
+                text = await asyncio.to_thread(self._files.read_log, share, level, start=start, length=length)
+                place = {"task_name": share.task_name, "role": share.role, "index": share.index}
+                found.append({**place, "status": share.status, "lines": lines, "start": start, "text": text})
+        return found
+
+    async def _names(self, job_id: str) -> list[str]:
+        return [task["task_name"] for task in (await self._jobs.show(job_id))["tasks"]]
+
+    async def _outputs(self, params: Params, _query: Params, _body: Json) -> Any:
+        job, artifacts = await self._jobs.artifacts(params["job_id"])
+        found = []
+        for item in artifacts:
+            known = await asyncio.to_thread(self._find, job.job_id, item)
+            if known is not None:
+                found.append({**item, "bytes": known[1], "rows": known[2]})
+        return found
+
+    async def _download(self, params: Params, _query: Params, _body: Json) -> Any:
+        job, artifacts = await self._jobs.artifacts(params["job_id"])
+        for item in artifacts:
+            if (item["namespace"], item["name"]) == (params["namespace"], params["name"]):
+                known = await asyncio.to_thread(self._find, job.job_id, item)
+                if known is not None:
+                    return FileAnswer(known[0], f"{item['task_name']}-{item['key']}")
+        raise Refused("this node has no such output of the job", kind=Kind.NOT_FOUND)
+
+    def _find(self, job_id: JobId, item: Mapping[str, Any]) -> tuple[Path, int, int | None] | None:
+        party = Party(item["role"], item["index"], self._jobs.own)
+        return self._files.artifact(job_id, party, item["namespace"], item["name"])
+
+    async def _bytes(self, params: Params, _query: Params, _body: Json) -> Any:
+        job, _ = await self._jobs.parties(params["job_id"])
+        return dict(await self._sent_bytes(session_of(job.job_id)))
+
+
+def _job(job: Job) -> dict[str, Any]:
+    """The job as JSON; the permits it was given stay here."""
+    return asdict(replace(job, permits={}))
+
+
+def _brief(job: Job) -> dict[str, Any]:
+    return {key: value for key, value in _job(job).items() if key not in {"dag", "config", "permits"}}
+
+
+def _count(query: Params, key: str) -> int | None:
+    text = query.get(key, "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ProtocolViolation(f"{key} must be a number, 0 or more")
+    return int(text)

@@ -1,0 +1,833 @@
+"""Jobs of this node: submission, approvals, the state book shared with `service.schedule`, and what admins ask.
+
+The state machines are `core.job`, the DAG is `core.dag`; here they meet the store. Every change is one transaction;
+what must happen afterwards in the world (processes, sessions, calls) is asked of the `JobRuntime`, which makes the
+world match the store and may be asked as often as one likes.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.mgmt_plane.core import jobfile
+from gateway.mgmt_plane.core.acl import DatasetUse
+from gateway.mgmt_plane.core.dag import (
+    ComponentRef,
+    DagError,
+    Lookup,
+    Plan,
+    Problem,
+    artifact,
+    digest,
+    parse_plan,
+    problems,
+)
+from gateway.mgmt_plane.core.job import (
+    JOB_FINAL,
+    TASK_FINAL,
+    JobEvent,
+    TaskEvent,
+    aggregate,
+    step_job,
+    step_task,
+)
+from gateway.model import (
+    Audit,
+    Component,
+    Contract,
+    Dataset,
+    DatasetId,
+    Direction,
+    Identity,
+    Job,
+    JobId,
+    Json,
+    Limits,
+    NodeId,
+    Outcome,
+    Party,
+    Permit,
+    Share,
+    TaskId,
+    TaskName,
+    TaskView,
+    TraceId,
+)
+from gateway.ports import Clock, Entropy, Journal, Store, Tx
+from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
+from specs.states import ApprovalState, AuditKind, JobState, TaskState
+
+NO_PROJECT: Final = "-"
+"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
+BUILTIN: Final = "builtin:"
+"""Prefix of an image that is a Python module of ours."""
+_REQUIRED: Final = (
+    "componentName",
+    "title",
+    "provider",
+    "version",
+    "roleList",
+    "storageEngine",
+    "inputParam",
+    "inputData",
+    "outputData",
+    "result",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRules:
+    """Bounds of this node on every job; a job may ask for less in job_params.common, not for more. Seconds."""
+
+    poll_s: float = 2.0
+    misses: int = 5
+    silence_s: float = 60.0
+    task_timeout_s: float = 3600.0
+    job_timeout_s: float = 86400.0
+    require_job_audit: bool = True
+    max_running: int = 4
+
+    def of(self, plan: Plan, key: str) -> float:
+        """The rule `key` for one job."""
+        most = float(getattr(self, key))
+        return min(most, plan.number(key) or most)
+
+
+class JobRuntime(Protocol):
+    """What makes the world match the store. Every method but the two coroutines may be called from any thread."""
+
+    async def open(self, job_id: JobId) -> None:
+        """Open the job's session in the data plane; raises Unavailable."""
+        ...
+
+    def settle(self, job_id: JobId) -> None:
+        """Soon: launch shares that are READY, kill those that are final, close the session of a final job."""
+        ...
+
+    def poke(self) -> None:
+        """Soon: look for jobs that this node drives and whose state has changed."""
+        ...
+
+    def verify(self, job_id: JobId) -> None:
+        """Soon: ask the scheduler how a job ended that we believe succeeded."""
+        ...
+
+    async def distribute(self, job_id: JobId) -> Mapping[NodeId, str]:
+        """Create the job at every participant: node -> "" or why it refused."""
+        ...
+
+    async def stop_from(self, job_id: JobId, name: TaskName) -> None:
+        """As the scheduler: tell every participant to stop `name` and what comes after it."""
+        ...
+
+
+class Audits(Protocol):
+    """What jobs need of service.audits."""
+
+    def apply(
+        self, tx: Tx, *, kind: AuditKind, contract: Contract, subject: str, body: Json, trace_id: TraceId
+    ) -> Audit: ...
+
+    def decide(self, tx: Tx, audit_key: str, *, approve: bool) -> Audit: ...
+
+    def find(self, tx: Tx, *, kind: AuditKind, subject: str, direction: Direction | None = None) -> Sequence[Audit]: ...
+
+
+class Grants(Protocol):
+    """What jobs need of service.grants."""
+
+    def authorise(
+        self,
+        tx: Tx,
+        *,
+        user: NodeId,
+        job_id: JobId,
+        project_id: str,
+        uses: Sequence[DatasetUse],
+        permits: Sequence[Permit],
+        now: int,
+    ) -> None: ...
+
+    def recheck(
+        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
+    ) -> Mapping[DatasetId, tuple[str, ...]]: ...
+
+    def permits_held(self, tx: Tx, *, holder: NodeId, dataset_ids: Sequence[DatasetId], now: int) -> Sequence[Json]: ...
+
+    def token_set(self, permits: Sequence[Json]) -> str: ...
+
+
+class Partners(Protocol):
+    """What jobs need of service.partners."""
+
+    def contract_with(self, tx: Tx, node_id: NodeId) -> Contract: ...
+
+
+# --- components -------------------------------------------------------------------------------------------------------
+
+
+def register_component(tx: Tx, *, info: Json, image: str, now: int) -> Component:
+    """Store a component under (componentName, provider, version); the same content again changes nothing (C-102).
+
+    Raises ProtocolViolation for a description that lacks what C-103 lists or cannot be read, Refused(CONFLICT) for
+    other content under a known key (A-011).
+    """
+    missing = [key for key in _REQUIRED if info.get(key) is None]
+    if missing:
+        raise ProtocolViolation(f"component_info.{missing[0]} is missing")
+    try:
+        description = parse_description(json.dumps(info))
+    except DescriptionError as error:
+        raise ProtocolViolation(f"component_info: {error}") from error
+    if not image or len(image) > 1024 or not image.isprintable():
+        raise ProtocolViolation("imageUrl must be a text of at most 1024 characters")
+    component = Component(
+        name=description.component_name,
+        provider=description.provider,
+        version=description.version,
+        description=info,
+        image=image,
+        enabled=True,
+        created=now,
+    )
+    known = tx.get(Component, component.key())
+    if known is None:
+        tx.insert(component)
+        return component
+    if (known.description, known.image) != (info, image):
+        raise Refused(f"component {component.key()} is registered with other content", kind=Kind.CONFLICT)
+    return known
+
+
+def install_builtins(tx: Tx, *, now: int) -> None:
+    """Register our own components, replacing the descriptions of an older installation."""
+    for description in builtin_descriptions():
+        name, provider, version = description.key
+        image = f"{BUILTIN}gateway.components.{name}"
+        component = Component(name, provider, version, dict(description.raw), image, enabled=True, created=now)
+        known = tx.get(Component, component.key())
+        if known is None:
+            tx.insert(component)
+        elif (known.description, known.image) != (component.description, image):
+            tx.replace(known, replace(known, description=component.description, image=image))
+
+
+# --- the book ---------------------------------------------------------------------------------------------------------
+
+
+class JobBook:
+    """Changes of jobs and shares inside a transaction, by the tables of `core.job` and nowhere else."""
+
+    def __init__(self, *, identity: Identity, limits: Limits, rules: JobRules, clock: Clock, journal: Journal) -> None:
+        self.identity = identity
+        self.limits = limits
+        self.rules = rules
+        self.clock = clock
+        self.journal = journal
+        self._plans: dict[str, Plan] = {}
+        self._descriptions: dict[str, tuple[Json, Description]] = {}
+
+    @property
+    def own(self) -> NodeId:
+        return self.identity.node_id
+
+    def plan(self, job: Job) -> Plan:
+        """The job's plan, parsed once per job while it is among the newest 256."""
+        known = self._plans.get(job.job_id)
+        if known is None or known.dag != job.dag or known.config != job.config:
+            known = parse_plan(job.dag, job.config, self.limits)
+            if len(self._plans) >= 256:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[job.job_id] = known
+        return known
+
+    def own_parties(self, plan: Plan) -> tuple[Party, ...]:
+        return tuple(party for party in plan.parties if party.node_id == self.own)
+
+    def lookup(self, tx: Tx) -> Lookup:
+        """Reader of the enabled components registered here."""
+
+        def find(ref: ComponentRef) -> Description | None:
+            component = tx.get(Component, ref.key())
+            return self.describe(component) if component is not None and component.enabled else None
+
+        return find
+
+    def describe(self, component: Component) -> Description:
+        """The parsed self-description of a registered component."""
+        known = self._descriptions.get(component.key())
+        if known is None or known[0] != component.description:
+            known = (component.description, parse_description(json.dumps(component.description)))
+            self._descriptions[component.key()] = known
+        return known[1]
+
+    def get(self, tx: Tx, job_id: str) -> Job:
+        """The job; raises Refused(NOT_FOUND)."""
+        job = tx.get(Job, job_id)
+        if job is None:
+            raise Refused("unknown job_id", kind=Kind.NOT_FOUND)
+        return job
+
+    def advance(self, tx: Tx, job: Job, event: JobEvent, *, outcome: Outcome = Outcome.OPEN, reason: str = "") -> Job:
+        """Move a job by the table; its end also ends its shares and, at the scheduler, the views of its tasks.
+
+        outcome and reason are kept only where the state really changes. Raises IllegalTransition.
+        """
+        state, _ = step_job(job.status, event)
+        if state is job.status:
+            return job
+        now = self.clock.now_ms()
+        final = state in JOB_FINAL
+        changed = replace(
+            job,
+            status=state,
+            outcome=outcome if final else job.outcome,
+            reason=reason,
+            started=now if state is JobState.RUNNING else job.started,
+            finished=now if final else None,
+            heard=now,
+        )
+        tx.replace(job, changed)
+        if final:
+            for share in tx.select(Share, job_id=job.job_id):
+                self.move_share(tx, share, TaskEvent.STOP, message=reason)
+            for view in tx.select(TaskView, job_id=job.job_id):
+                status, _ = step_task(view.status, TaskEvent.STOP)
+                if status is not view.status:
+                    tx.replace(view, replace(view, status=status, updated=now))
+        self.journal.note(
+            "job.state", job_id=job.job_id, trace_id=job.trace_id, state=state, outcome=changed.outcome, reason=reason
+        )
+        return changed
+
+    def move_share(
+        self,
+        tx: Tx,
+        share: Share,
+        event: TaskEvent,
+        *,
+        message: str = "",
+        result_code: str = "",
+        exit_code: int | None = None,
+        pid: int | None = None,
+        token_digest: str = "",
+    ) -> Share:
+        """Move a share by the table; raises IllegalTransition. What is given is kept where the state changes."""
+        state, _ = step_task(share.status, event)
+        if state is share.status:
+            return share
+        now = self.clock.now_ms()
+        final = state in TASK_FINAL
+        changed = replace(
+            share,
+            status=state,
+            message=message or share.message,
+            result_code=result_code or share.result_code,
+            exit_code=exit_code if final else share.exit_code,
+            pid=None if final else (pid or share.pid),
+            token_digest="" if final else (token_digest or share.token_digest),
+            started=now if state is TaskState.RUNNING else share.started,
+            finished=now if final else None,
+        )
+        tx.replace(share, changed)
+        self.journal.note(
+            "task.state",
+            job_id=share.job_id,
+            task_id=share.task_id,
+            task=share.task_name,
+            party=f"{share.role}.{share.index}",
+            state=state,
+        )
+        return changed
+
+    def note_heard(self, tx: Tx, job: Job) -> Job:
+        """Remember that the scheduler was heard of; at most once a second, since polls are many."""
+        now = self.clock.now_ms()
+        if now - job.heard < 1000:
+            return job
+        changed = replace(job, heard=now)
+        tx.replace(job, changed)
+        return changed
+
+
+# --- submission, approvals, admin -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """What a north-south create_all asks for, unchecked."""
+
+    name: str
+    project_id: str
+    flow_id: str
+    dag: object
+    config: object
+
+
+class Jobs:
+    """What this node's own people and its management plane do with jobs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        book: JobBook,
+        audits: Audits,
+        grants: Grants,
+        partners: Partners,
+        entropy: Entropy,
+        runtime: JobRuntime,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._audits = audits
+        self._grants = grants
+        self._partners = partners
+        self._entropy = entropy
+        self._runtime = runtime
+
+    @property
+    def own(self) -> NodeId:
+        """This node."""
+        return self._book.own
+
+    # -- submission
+
+    async def validate(self, body: Json) -> dict[str, Any]:
+        """What a job file expands to and everything that is wrong with it; changes nothing."""
+        return await self._store.run(lambda tx: self._validate(tx, body))
+
+    def _validate(self, tx: Tx, body: Json) -> dict[str, Any]:
+        answer: dict[str, Any] = {"ok": False, "problems": [], "dag": None, "conf": None}
+        try:
+            expanded = self._expand(tx, body)
+            answer |= {"dag": expanded.dag, "conf": expanded.config}
+            plan = parse_plan(expanded.dag, expanded.config, self._book.limits)
+        except (jobfile.JobFileError, DagError) as error:
+            answer["problems"] = [{"where": error.where, "message": error.problem}]
+            return answer
+        found = self._problems(tx, plan)
+        return answer | {"ok": not found, "problems": [{"where": p.where, "message": p.message} for p in found]}
+
+    def _expand(self, tx: Tx, body: Json) -> jobfile.Expanded:
+        def catalogue(name: str) -> list[Description]:
+            return [self._book.describe(c) for c in tx.select(Component, name=name, enabled=True)]
+
+        return jobfile.expand(body, own_node=self._book.own, catalogue=catalogue)
+
+    def _problems(self, tx: Tx, plan: Plan) -> list[Problem]:
+        """What can be known before anybody is asked: components, parameters, own data, partners."""
+        found = problems(plan, self._book.lookup(tx))
+        for dataset in plan.uses(self._book.own_parties(plan)):
+            if tx.get(Dataset, dataset) is None:
+                found.append(Problem("data", f"this node has no dataset {dataset}", Kind.NOT_FOUND))
+        for node in {*plan.participants, plan.scheduler} - {self._book.own}:
+            try:
+                self._partners.contract_with(tx, node)
+            except GatewayError as error:
+                found.append(Problem("parties", f"no partnership with {node}: {error}", error.kind))
+        return found
+
+    async def submit_file(self, body: Json) -> Job:
+        """Submit a job file."""
+
+        def work(tx: Tx) -> Job:
+            expanded = self._expand(tx, body)
+            return self._submit(tx, expanded)
+
+        return await self._submitted(work)
+
+    async def submit(self, *, dag: object, config: object, flow_id: str, project_id: str, name: str) -> Job:
+        """Submit a DAG and its Config (N-S create_all); the job_id is new (C-010, C-011).
+
+        The job is PENDING until every other participant has approved it, then runs by itself. Raises DagError,
+        Refused; nothing is stored then.
+        """
+        asked = _Submission(name, project_id, flow_id, dag, config)
+        return await self._submitted(lambda tx: self._submit(tx, asked))
+
+    async def _submitted(self, work: Callable[[Tx], Job]) -> Job:
+        job = await self._store.run(work)
+        self._runtime.poke()
+        return job
+
+    def _submit(self, tx: Tx, asked: "jobfile.Expanded | _Submission") -> Job:
+        plan = parse_plan(asked.dag, asked.config, self._book.limits)
+        own = self._book.own
+        if plan.initiator != own:
+            raise DagError("config.initiator.node_id", "must be this node")
+        for problem in self._problems(tx, plan):
+            raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
+        job_id = JobId(f"job-{self._entropy.token(16).hex()}")
+        now = self._book.clock.now_ms()
+        job = Job(
+            job_id=job_id,
+            flow_id=asked.flow_id or f"flow-{self._entropy.token(16).hex()}",
+            project_id=asked.project_id or NO_PROJECT,
+            name=asked.name or job_id,
+            dag=plan.dag,
+            config=plan.config,
+            status=JobState.PENDING,
+            outcome=Outcome.OPEN,
+            reason="",
+            initiator=own,
+            scheduler=plan.scheduler,
+            scheduling=plan.scheduler == own,
+            trace_id=TraceId(self._entropy.token(16).hex()),
+            permits={},
+            created=now,
+            started=None,
+            finished=None,
+            heard=now,
+        )
+        tx.insert(job)
+        self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
+        others = [node for node in plan.participants if node != own]
+        if not self._book.rules.require_job_audit or not others:
+            return self._book.advance(tx, job, JobEvent.APPROVE)
+        body = {
+            "job_id": job_id,
+            "flow_id": job.flow_id,
+            "name": job.name,
+            "project_id": job.project_id,
+            "dag": plan.dag,
+            "conf": plan.config,
+        }
+        for node in others:
+            contract = self._partners.contract_with(tx, node)
+            self._audits.apply(
+                tx, kind=AuditKind.JOB, contract=contract, subject=job_id, body=body, trace_id=job.trace_id
+            )
+        # An audit may already have been answered where a listener decides by itself.
+        return tx.get(Job, job_id) or job
+
+    # -- approvals
+
+    def on_audit(self, tx: Tx, audit: Audit) -> None:
+        """Listener of every change of a JOB audit, inside its transaction."""
+        if audit.direction is Direction.OUT:
+            self._answered(tx, audit)
+        else:
+            self._asked(tx, audit)
+        self._runtime.settle(JobId(audit.subject))
+        self._runtime.poke()
+
+    def _answered(self, tx: Tx, audit: Audit) -> None:
+        """A participant answered our job."""
+        job = tx.get(Job, audit.subject)
+        if job is None or job.status in JOB_FINAL:
+            return
+        peer = audit.peer_node_id
+        if audit.status is ApprovalState.REJECTED:
+            self._end(tx, job, JobEvent.REFUSE, f"{peer} refused the job")
+        elif audit.status is ApprovalState.TERMINATED:
+            self._end(tx, job, JobEvent.FAIL, f"the approval of {peer} was withdrawn")
+        elif audit.status is ApprovalState.APPROVED:
+            approved = {audit.peer_node_id} | {
+                other.peer_node_id
+                for other in self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.OUT)
+                if other.status is ApprovalState.APPROVED
+            }
+            if approved >= set(self._book.plan(job).participants) - {self._book.own}:
+                self._book.advance(tx, job, JobEvent.APPROVE)
+
+    def _asked(self, tx: Tx, audit: Audit) -> None:
+        """A partner asks us to take part, or we have decided."""
+        job = tx.get(Job, audit.subject)
+        if job is None:
+            job = self._from_audit(tx, audit)
+        elif job.initiator != audit.peer_node_id:
+            raise Refused("job_id is known as another node's job", kind=Kind.CONFLICT)
+        elif audit.status is ApprovalState.APPLIED and self._digest(audit) != digest(job.dag, job.config):
+            raise Refused("job_id is known with another dag or conf", kind=Kind.CONFLICT)
+        if job.status in JOB_FINAL:
+            return
+        if audit.status is ApprovalState.APPROVED:
+            self._book.advance(tx, job, JobEvent.APPROVE)
+        elif audit.status is ApprovalState.REJECTED and job.status is JobState.PENDING:
+            self._end(tx, job, JobEvent.REFUSE, "refused by this node")
+        elif audit.status in {ApprovalState.TERMINATED, ApprovalState.REJECTED}:
+            self._end(tx, job, JobEvent.FAIL, "the approval was withdrawn")
+
+    def _end(self, tx: Tx, job: Job, event: JobEvent, reason: str) -> None:
+        if event is JobEvent.REFUSE and job.status is not JobState.PENDING:
+            event = JobEvent.FAIL
+        self._book.advance(tx, job, event, outcome=Outcome.REFUSED, reason=reason)
+
+    def _from_audit(self, tx: Tx, audit: Audit) -> Job:
+        """The participant's record of a job, made when it is first asked; scheduler is empty until job/create."""
+        plan = parse_plan(audit.body.get("dag"), audit_config(audit), self._book.limits)
+        if plan.initiator != audit.peer_node_id:
+            raise Refused("conf.initiator is not the applicant")
+        if self._book.own not in plan.participants:
+            raise Refused("conf.role does not name this node")
+        now = self._book.clock.now_ms()
+        job = Job(
+            job_id=JobId(audit.subject),
+            flow_id=str(audit.body.get("flow_id", "")),
+            project_id=str(audit.body.get("project_id", "")),
+            name=str(audit.body.get("name", ""))[:128],
+            dag=plan.dag,
+            config=plan.config,
+            status=JobState.PENDING,
+            outcome=Outcome.OPEN,
+            reason="",
+            initiator=plan.initiator,
+            scheduler=NodeId(""),
+            scheduling=False,
+            trace_id=TraceId(""),
+            permits={},
+            created=now,
+            started=None,
+            finished=None,
+            heard=now,
+        )
+        tx.insert(job)
+        return job
+
+    @staticmethod
+    def _digest(audit: Audit) -> str:
+        return digest(audit.body.get("dag", {}), audit_config(audit) or {})
+
+    async def decide(self, job_id: str, *, approve: bool) -> Job:
+        """Approve or refuse a partner's job; raises Refused(NOT_FOUND) where nobody asks."""
+
+        def work(tx: Tx) -> Job:
+            for audit in self._audits.find(tx, kind=AuditKind.JOB, subject=job_id, direction=Direction.IN):
+                self._audits.decide(tx, audit.key(), approve=approve)
+                return self._book.get(tx, job_id)
+            raise Refused("no partner asks for an approval of this job", kind=Kind.NOT_FOUND)
+
+        job = await self._store.run(work)
+        self._runtime.settle(job.job_id)
+        return job
+
+    # -- reading
+
+    async def all(self, *, flow_id: str = "") -> list[Job]:
+        """Every job of this node, or of one flow (C-022), newest first."""
+
+        def work(tx: Tx) -> Sequence[Job]:
+            if flow_id:
+                return tx.select(Job, order="-created", flow_id=flow_id)
+            return tx.select(Job, order="-created")
+
+        return list(await self._store.run(work))
+
+    async def show(self, job_id: str) -> dict[str, Any]:
+        """Everything this node knows of a job (admin API of a job)."""
+        return await self._store.run(lambda tx: self._show(tx, job_id))
+
+    def _show(self, tx: Tx, job_id: str) -> dict[str, Any]:
+        job = self._book.get(tx, job_id)
+        plan = self._book.plan(job)
+        views = tx.select(TaskView, job_id=job.job_id)
+        shares = tx.select(Share, job_id=job.job_id)
+        audits = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id)
+        tasks = [self._task(plan, name, views, shares, tx) for name in plan.order]
+        return {
+            "job": asdict(replace(job, permits={})),
+            "tasks": tasks,
+            "audits": [
+                {
+                    "peer_node_id": audit.peer_node_id,
+                    "direction": audit.direction,
+                    "status": audit.status,
+                    "created": audit.created,
+                    "updated": audit.updated,
+                    "audit_id": audit.audit_id,
+                    "applicant": audit.applicant,
+                }
+                for audit in audits
+            ],
+            "datasets": {
+                dataset: sorted(components) for dataset, components in plan.uses(self._book.own_parties(plan)).items()
+            },
+            "explanation": explain(job, plan, views, shares, audits, own=self._book.own),
+        }
+
+    def _task(
+        self, plan: Plan, name: TaskName, views: Sequence[TaskView], shares: Sequence[Share], tx: Tx
+    ) -> dict[str, Any]:
+        mine = [share for share in shares if share.task_name == name]
+        seen = [view for view in views if view.task_name == name]
+        ids = [view.task_id for view in seen] + [share.task_id for share in mine]
+        states = [view.status for view in seen] or [share.status for share in mine]
+        parties: list[dict[str, Any]] = [
+            {"node_id": view.node_id, "role": view.role, "status": view.status} for view in seen
+        ]
+        if not parties:
+            running = plan.parties_of(name, self._book.lookup(tx))
+            known = {(share.role, share.index): share.status for share in mine}
+            parties = [{"node_id": p.node_id, "role": p.role, "status": known.get((p.role, p.index))} for p in running]
+        keep = ("role", "index", "status", "progress", "result_code", "message", "exit_code", "started", "finished")
+        return {
+            "task_id": ids[0] if ids else None,
+            "task_name": name,
+            "component": plan.nodes[name].component.key(),
+            "status": aggregate(states),
+            "parties": parties,
+            "shares": [{key: getattr(share, key) for key in keep} for share in mine],
+        }
+
+    async def task(self, job_id: str, task_name: str) -> list[Share]:
+        """This node's shares of one task; raises Refused(NOT_FOUND)."""
+
+        def work(tx: Tx) -> list[Share]:
+            job = self._book.get(tx, job_id)
+            if TaskName(task_name) not in self._book.plan(job).nodes:
+                raise Refused(f"the job has no task {task_name[:64]!r}", kind=Kind.NOT_FOUND)
+            return list(tx.select(Share, job_id=job_id, task_name=task_name))
+
+        return await self._store.run(work)
+
+    async def shares_of(self, task_id: str) -> list[Share]:
+        """This node's shares of a task id; raises Refused(NOT_FOUND)."""
+        shares = await self._store.run(lambda tx: list(tx.select(Share, task_id=task_id)))
+        if not shares:
+            raise Refused("unknown task_id", kind=Kind.NOT_FOUND)
+        return shares
+
+    async def parties(self, job_id: str) -> tuple[Job, tuple[Party, ...]]:
+        """The job and this node's own parties in it; raises Refused(NOT_FOUND)."""
+        job = await self._store.run(lambda tx: self._book.get(tx, job_id))
+        return job, self._book.own_parties(self._book.plan(job))
+
+    async def artifacts(self, job_id: str) -> tuple[Job, list[dict[str, Any]]]:
+        """What this node's successful tasks have written: task, output, role, index, namespace and name of each."""
+
+        def work(tx: Tx) -> tuple[Job, list[dict[str, Any]]]:
+            job = self._book.get(tx, job_id)
+            plan = self._book.plan(job)
+            found = []
+            for share in tx.select(Share, job_id=job_id, status=TaskState.SUCCESS):
+                party = Party(share.role, share.index, self._book.own)
+                for output in plan.nodes[share.task_name].outputs:
+                    item = {"task_name": share.task_name, "key": output.key, "type": output.type}
+                    place = artifact(job.job_id, party, share.task_id, output.key)
+                    found.append({**item, "role": share.role, "index": share.index, **place})
+            return job, found
+
+        return await self._store.run(work)
+
+    async def register(self, *, info: Json, image: str) -> Component:
+        """Register a component (N-S component/register)."""
+        now = self._book.clock.now_ms()
+        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, now=now))
+
+
+def audit_config(audit: Audit) -> Any:
+    """`conf` of a job audit, or `config`: both names are accepted (A-12)."""
+    return audit.body.get("conf", audit.body.get("config"))
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def explain(
+    job: Job,
+    plan: Plan,
+    views: Sequence[TaskView],
+    shares: Sequence[Share],
+    audits: Sequence[Audit],
+    *,
+    own: NodeId,
+) -> str:
+    """Why the job is where it is, in words: whom it waits for and since when, or what failed where and what to do."""
+    match job.status:
+        case JobState.PENDING:
+            return _why_pending(job, audits, own)
+        case JobState.READY:
+            if not job.scheduler:
+                return f"Approved here. Waits since {_at(job.heard)} for {job.initiator} to create and start it."
+            return f"Approved by all. Waits since {_at(job.heard)} for {job.scheduler} to start it."
+        case JobState.RUNNING:
+            return _why_running(job, plan, views, shares)
+        case JobState.REJECTED:
+            return (
+                f"Rejected at {_at(job.finished)}: {job.reason}. Nothing ran. Agree with the partner and submit anew."
+            )
+        case JobState.FINISHED:
+            return _how_ended(job, plan, shares)
+    raise AssertionError(job.status)
+
+
+def _why_pending(job: Job, audits: Sequence[Audit], own: NodeId) -> str:
+    incoming = [a for a in audits if a.direction is Direction.IN and a.status is ApprovalState.APPLIED]
+    if incoming:
+        return (
+            f"Waits since {_at(incoming[0].created)} for this node's own decision. Look at dag and conf, then: "
+            f"interconn job approve {job.job_id} (or reject)."
+        )
+    waiting = [a for a in audits if a.direction is Direction.OUT and a.status is ApprovalState.APPLIED]
+    whom = ", ".join(f"{a.peer_node_id} since {_at(a.created)}" for a in waiting) or own
+    return f"Waits for the approval of {whom}."
+
+
+def _why_running(job: Job, plan: Plan, views: Sequence[TaskView], shares: Sequence[Share]) -> str:
+    busy = [
+        f"{view.task_name} at {view.node_id} ({view.role}) since {_at(view.updated)}"
+        + (f", no answer to the last {view.misses} polls" if view.misses else "")
+        for view in views
+        if view.status in {TaskState.RUNNING, TaskState.READY}
+    ]
+    if not busy:
+        busy = [
+            f"{s.task_name} here ({s.role}.{s.index}) since {_at(s.started or s.created)}"
+            for s in shares
+            if s.status not in TASK_FINAL
+        ]
+    done = {share.task_name for share in shares if share.status is TaskState.SUCCESS}
+    if not busy:
+        return f"Running since {_at(job.started)}; waits for {job.scheduler} to start the next task."
+    so_far = f"{len(done)} of {len(plan.nodes)} tasks done here"
+    return f"Running since {_at(job.started)}, {so_far}; waits for {'; '.join(busy)}."
+
+
+def _how_ended(job: Job, plan: Plan, shares: Sequence[Share]) -> str:
+    if job.outcome is Outcome.SUCCEEDED:
+        return f"Succeeded at {_at(job.finished)}. Results of this node: interconn job outputs {job.job_id}."
+    failed = [share for share in shares if share.status is TaskState.FAILED and share.exit_code is not None]
+    text = f"{job.outcome.value.capitalize()} at {_at(job.finished)}: {job.reason}."
+    for share in failed:
+        component = plan.nodes[share.task_name].component.name if share.task_name in plan.nodes else share.component
+        text += (
+            f" Task {share.task_name} (component {component}, party {share.role}.{share.index}, here) ended with "
+            f"code {share.result_code or share.exit_code}: {share.message}. {_advice(share)} "
+            f"Its log: interconn job logs {job.job_id} --task {share.task_name}."
+        )
+    if job.outcome is Outcome.FAILED and not failed:
+        text += " The cause lies with another party; its operator finds it with interconn job show there."
+    return text
+
+
+_ADVICE: Final = {
+    "4001": "Correct the parameter, column or dataset that it names and submit the job again.",
+    "4002": "Remove the repeated ids from the dataset and submit the job again.",
+    "4003": "Check that both sides use the same kind of id, in the same spelling.",
+    "4004": "Ask the partner whether its side runs; look at the connection between the nodes.",
+    "4005": "Ask the partner which version of the component it runs.",
+    "4006": "The partner's own log has the cause.",
+    "4007": "Look whether this gateway's data process runs and reaches the partner.",
+    "4008": "Look at the free space and the rights of the gateway's work folder.",
+    "4009": "Compare the parameters of both parties.",
+}
+
+
+def _advice(share: Share) -> str:
+    return _ADVICE.get(share.result_code, "Look at its log.")
+
+
+def _at(ms: int | None) -> str:
+    return "?" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def sides(shares: Iterable[Share]) -> Mapping[TaskId, TaskState]:
+    """task_id -> state over this node's own roles."""
+    grouped: dict[TaskId, list[TaskState]] = {}
+    for share in shares:
+        grouped.setdefault(share.task_id, []).append(share.status)
+    return {task_id: aggregate(states) for task_id, states in grouped.items()}

@@ -1,0 +1,398 @@
+"""Contracts with partners: apply, confirm, terminate (1-management c.2, d.1), and which of them holds now.
+
+Works inside transactions that the callers open. The machine is core.approval; who may cause an event is decided here:
+only the stored counterpart (A-20, M-033). A partner's credential is checked, its CA pinned for it alone (ADR 0003).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
+from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
+from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
+from gateway.mgmt_plane.core.messages import apply_body, check_address, confirm_body
+from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.outgoing import Outgoing
+from gateway.model import (
+    CallState,
+    Contract,
+    ContractId,
+    Direction,
+    Identity,
+    InstId,
+    Limits,
+    NodeId,
+    OutCall,
+)
+from gateway.ports import Caller, Clock, Entropy, PeerRoute, Tx
+from specs.states import ApprovalState, AuthType
+
+DEFAULT_LIFE_MS: Final = 365 * 86_400_000
+"""Of a contract for which nobody named an end; confirm must carry one (M-026)."""
+_CANDIDATES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What the admin decided about a partner before applying: the CA whose fingerprint was compared out of band."""
+
+    tls_ca: str
+    fingerprint: str
+
+
+def is_valid(contract: Contract, now: int) -> bool:
+    """APPROVED and not past its end (M-034)."""
+    return contract.status is ApprovalState.APPROVED and (contract.expired_time is None or now < contract.expired_time)
+
+
+class Partners:
+    """All contracts of this node.
+
+    on_routes_changed: called inside the transaction, on the store's thread, when `routes` may give another answer; it
+    may only schedule, and sees the change when it reads through the store afterwards (M-075).
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        signer: Signer,
+        limits: Limits,
+        clock: Clock,
+        entropy: Entropy,
+        outgoing: Outgoing,
+        default_profile: str = "strict-1.2",
+        on_routes_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        profile(default_profile)  # an unknown one stops the start
+        self.identity = identity
+        self._signer = signer
+        self._limits = limits
+        self._clock = clock
+        self._entropy = entropy
+        self._outgoing = outgoing
+        self._profile = default_profile
+        self._on_routes_changed = on_routes_changed
+        self._closed: list[Callable[[Tx, Contract], None]] = []
+
+    def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
+        """`listener` is called inside the transaction that terminates an approved or applied contract."""
+        self._closed.append(listener)
+
+    def on_routes_changed(self, listener: Callable[[], None]) -> None:
+        """Set who learns of new and removed routes."""
+        self._on_routes_changed = listener
+
+    # --- which contract holds ---------------------------------------------------------------------------------------
+
+    def contract_with(self, tx: Tx, node_id: NodeId) -> Contract:
+        """The contract under which `node_id` may be called now. Raises Refused(NODE_UNKNOWN or CONTRACT_INVALID)."""
+        now = self._clock.now_ms()
+        approved = tx.select(Contract, peer_node_id=node_id, status=ApprovalState.APPROVED, order="-updated")
+        for contract in approved:
+            if is_valid(contract, now):
+                return contract
+        if approved or tx.count(Contract, peer_node_id=node_id):
+            raise Refused(f"no valid contract with {node_id}", kind=Kind.CONTRACT_INVALID)
+        raise Refused(f"{node_id} is not a partner", kind=Kind.NODE_UNKNOWN)
+
+    def verifiers(self, tx: Tx, node_id: NodeId) -> Sequence[Contract]:
+        """Contracts whose credential may prove a call of `node_id`: those that hold, else the newest of the others.
+
+        Anybody can apply in anybody's name, so what merely waits never hides what holds.
+        """
+        now = self._clock.now_ms()
+        approved = tx.select(Contract, peer_node_id=node_id, status=ApprovalState.APPROVED, order="-updated")
+        valid = [each for each in approved if is_valid(each, now)]
+        if valid:
+            return valid[:_CANDIDATES]
+        others = tx.select(Contract, peer_node_id=node_id, order="-updated", limit=_CANDIDATES)
+        return [each for each in (*approved[:_CANDIDATES], *others) if each.auth_credential]
+
+    def get(self, tx: Tx, contract_id: str) -> Contract:
+        """Raises Refused(CONTRACT_UNKNOWN)."""
+        contract = tx.get(Contract, contract_id)
+        if contract is None:
+            raise Refused(f"contract {contract_id} is not known", kind=Kind.CONTRACT_UNKNOWN, detail="")
+        return contract
+
+    def of_caller(self, tx: Tx, caller: Caller, contract_id: str) -> Contract:
+        """The contract a caller names, if it is one with the caller; another's is as good as unknown (M-033)."""
+        contract = self.get(tx, contract_id)
+        if contract.peer_node_id != caller.node_id:
+            raise Refused(f"contract {contract_id} is not {caller.node_id}'s", kind=Kind.CONTRACT_UNKNOWN, detail="")
+        return contract
+
+    def valid_of_caller(self, tx: Tx, caller: Caller, contract_id: str) -> Contract:
+        """As `of_caller`, and it must hold now (M-034)."""
+        contract = self.of_caller(tx, caller, contract_id)
+        if not is_valid(contract, self._clock.now_ms()):
+            raise Refused(f"contract {contract_id} does not hold", kind=Kind.CONTRACT_INVALID, detail="")
+        return contract
+
+    def routes(self, tx: Tx) -> list[PeerRoute]:
+        """Where the data plane may go and whom it may hear: one route per partner with a valid contract (M-075)."""
+        now = self._clock.now_ms()
+        found: dict[NodeId, PeerRoute] = {}
+        for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
+            if is_valid(each, now) and each.peer_node_id not in found:
+                found[each.peer_node_id] = PeerRoute(
+                    node_id=each.peer_node_id,
+                    inst_id=each.peer_inst_id,
+                    address=each.peer_address,
+                    tls_ca=each.tls_ca,
+                    profile=each.profile,
+                )
+        return list(found.values())
+
+    # --- we apply ---------------------------------------------------------------------------------------------------
+
+    def apply_body(self, *, expired_time: int | None, description: str) -> dict[str, Any]:
+        """The body of our contract/apply."""
+        if expired_time is not None:
+            self._check_end(expired_time)
+        return apply_body(
+            self.identity,
+            auth_type=self._signer.auth_type.value,
+            credential=self._signer.credential,
+            expired_time=expired_time,
+            description=description,
+        )
+
+    def applicant(self, *, node: Mapping[str, Any], address: str, pinned: Pinned, description: str) -> Contract:
+        """An OUT contract that has no id yet: what a client needs for first contact. node: their node/query."""
+        if node["node_id"] == self.identity.node_id:
+            raise ProtocolViolation("that is this node itself")
+        now = self._clock.now_ms()
+        return Contract(
+            contract_id=ContractId(""),
+            direction=Direction.OUT,
+            status=ApprovalState.APPLIED,
+            peer_node_id=NodeId(node["node_id"]),
+            peer_inst_id=InstId(node.get("inst_id", "")),
+            peer_name=node.get("name", ""),
+            peer_institution=node.get("institution", ""),
+            peer_system=node.get("system", ""),
+            peer_system_version=node.get("system_version", ""),
+            peer_address=check_address(address),
+            auth_type="",
+            auth_credential="",
+            tls_ca=pinned.tls_ca,
+            fingerprint=pinned.fingerprint,
+            proven=False,
+            expired_time=None,
+            profile=self._profile,
+            description=description,
+            created=now,
+            updated=now,
+        )
+
+    def applied(self, tx: Tx, contract: Contract) -> Contract:
+        """Keep an OUT contract under the id that the partner gave it (M-023)."""
+        if not contract.contract_id:
+            raise CallerError("an applied contract has an id")
+        state, _ = step(None, Event.APPLY)
+        made = replace(contract, status=state)
+        tx.insert(made)
+        return made
+
+    def confirmed(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
+        """The partner decided (c.2, 3.2). The credential must carry the CA that was pinned before we applied."""
+        old = self.of_caller(tx, caller, body["contract_id"])
+        if old.direction is not Direction.OUT:
+            raise Refused("we did not apply for this contract", kind=Kind.ILLEGAL_TRANSITION)
+        event = decision(body["status"])
+        state, effects = step(old.status, event)
+        if event is Event.REJECT:
+            return self._save(tx, old, replace(old, status=state))
+        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
+        if credential.auth_type is AuthType.CERT and credential.fingerprint != self._pinned_fingerprint(old):
+            raise Refused("the credential's CA is not the one that was pinned", kind=Kind.UNAUTHENTICATED)
+        new = replace(
+            old,
+            status=state,
+            auth_type=body["auth_type"],
+            auth_credential=body["auth_credential"],
+            fingerprint=credential.fingerprint,
+            expired_time=body["expired_time"],
+        )
+        if state is old.status:
+            # A repeat. It may prove nothing new and must not change the terms (M-031).
+            if new != old:
+                raise Refused("confirmed before with other content", kind=Kind.CONFLICT)
+            return old
+        self._check_end(body["expired_time"])
+        new = self._save(tx, old, replace(new, proven=caller.proven))
+        self._act(tx, new, effects)
+        return new
+
+    def _pinned_fingerprint(self, contract: Contract) -> str:
+        return pin_ca(contract.tls_ca, now_ms=self._clock.now_ms())[1]
+
+    # --- a partner applies ------------------------------------------------------------------------------------------
+
+    def receive_apply(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
+        """A new IN contract with an id of 128 random bits; every apply makes its own (M-021, M-023)."""
+        if body["node_id"] != caller.node_id:
+            raise ProtocolViolation("node_id is not that of x-source-node-id")
+        if caller.node_id == self.identity.node_id:
+            raise ProtocolViolation("node_id is this node's own")
+        if tx.count(Contract, direction=Direction.IN, status=ApprovalState.APPLIED) >= self._limits.open_contracts:
+            raise Refused("too many contracts wait for a decision", kind=Kind.TOO_MANY, detail="")
+        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
+        if "expired_time" in body:
+            self._check_end(body["expired_time"])
+        now = self._clock.now_ms()
+        state, _ = step(None, Event.APPLY)
+        contract = Contract(
+            contract_id=ContractId(f"ct-{self._entropy.token(16).hex()}"),
+            direction=Direction.IN,
+            status=state,
+            peer_node_id=caller.node_id,
+            peer_inst_id=InstId(body["inst_id"]),
+            peer_name=body["name"],
+            peer_institution=body["institution"],
+            peer_system=body["system"],
+            peer_system_version=body["system_version"],
+            peer_address=check_address(body["address"]),
+            auth_type=body["auth_type"],
+            auth_credential=body["auth_credential"],
+            tls_ca=credential.ca,
+            fingerprint=credential.fingerprint,
+            proven=caller.proven,
+            expired_time=body.get("expired_time"),
+            profile=self._profile,
+            description=body.get("description", ""),
+            created=now,
+            updated=now,
+        )
+        tx.insert(contract)
+        return contract
+
+    def decide(
+        self,
+        tx: Tx,
+        contract_id: str,
+        *,
+        approve: bool,
+        expired_time: int | None = None,
+        fingerprint: str | None = None,
+        ca_pem: str | None = None,
+    ) -> Contract:
+        """Our admin's answer to an IN contract; goes to the partner as confirm through the outbox.
+
+        fingerprint: must be the contract's when given. ca_pem: the partner's TLS CA, needed where its credential is a
+        bare key. Deciding the same again changes nothing.
+        """
+        old = self.get(tx, contract_id)
+        if old.direction is not Direction.IN:
+            raise Refused("the partner decides on this contract", kind=Kind.ILLEGAL_TRANSITION)
+        state, effects = step(old.status, Event.APPROVE if approve else Event.REJECT)
+        if state is old.status:
+            return old
+        new = replace(old, status=state)
+        if approve:
+            new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
+        new = self._save(tx, old, new)
+        self._outgoing.put(
+            tx,
+            contract=new,
+            route="node.contract.confirm",
+            body=confirm_body(new, auth_type=self._signer.auth_type.value, credential=self._signer.credential),
+            subject=f"contract:{new.contract_id}",
+        )
+        self._act(tx, new, effects)
+        return new
+
+    def _approved(
+        self, tx: Tx, contract: Contract, expired_time: int | None, fingerprint: str | None, ca_pem: str | None
+    ) -> Contract:
+        now = self._clock.now_ms()
+        if fingerprint is not None and fingerprint.lower().replace(":", "") != contract.fingerprint:
+            raise Refused("the fingerprint is not that of the contract", kind=Kind.UNAUTHENTICATED)
+        for other in tx.select(Contract, peer_node_id=contract.peer_node_id, status=ApprovalState.APPROVED):
+            if is_valid(other, now):
+                raise Refused(
+                    f"contract {other.contract_id} with this node holds; terminate it first", kind=Kind.CONFLICT
+                )
+        self._credential(contract.auth_type, contract.auth_credential, node_id=contract.peer_node_id)
+        tls_ca = contract.tls_ca
+        if not tls_ca:
+            if not ca_pem:
+                raise Refused("this credential carries no CA: give ca_pem", kind=Kind.MALFORMED)
+            tls_ca, _ = pin_ca(ca_pem, now_ms=now)
+        end = expired_time or contract.expired_time or now + DEFAULT_LIFE_MS
+        self._check_end(end)
+        return replace(contract, expired_time=end, tls_ca=tls_ca)
+
+    # --- either side ends it ----------------------------------------------------------------------------------------
+
+    def terminate(self, tx: Tx, contract_id: str) -> Contract:
+        """Our admin ends a contract, or withdraws our application; the partner is told through the outbox."""
+        old = self.get(tx, contract_id)
+        if old.direction is Direction.IN and old.status is ApprovalState.APPLIED:
+            raise Refused("an application is rejected, not terminated", kind=Kind.ILLEGAL_TRANSITION)
+        new = self._end(tx, old)
+        if new != old:
+            self._outgoing.put(
+                tx,
+                contract=new,
+                route="node.contract.terminate",
+                body={"contract_id": new.contract_id},
+                subject=f"contract:{new.contract_id}",
+            )
+        return new
+
+    def terminated(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
+        """The partner ends it (M-032)."""
+        return self._end(tx, self.of_caller(tx, caller, body["contract_id"]))
+
+    def _end(self, tx: Tx, old: Contract) -> Contract:
+        state, effects = step(old.status, Event.TERMINATE)
+        if state is old.status:
+            return old
+        new = self._save(tx, old, replace(old, status=state))
+        for call in tx.select(OutCall, contract_id=new.contract_id, state=CallState.DUE):
+            tx.replace(call, replace(call, state=CallState.DEAD, error="the contract was terminated"))
+        self._act(tx, new, effects)
+        return new
+
+    def reported(self, tx: Tx, contract_id: str, status: str) -> Contract:
+        """What contract/query says of an OUT contract whose confirm never came (M-039).
+
+        REJECTED and TERMINATED are taken over, APPROVED is not: the key is in confirm alone, which the partner repeats.
+        """
+        old = self.get(tx, contract_id)
+        if old.direction is not Direction.OUT or old.status is not ApprovalState.APPLIED:
+            return old
+        if status == ApprovalState.TERMINATED.value:
+            return self._end(tx, old)
+        if status == ApprovalState.REJECTED.value:
+            return self._save(tx, old, replace(old, status=step(old.status, Event.REJECT)[0]))
+        return old
+
+    # --- shared -----------------------------------------------------------------------------------------------------
+
+    def _act(self, tx: Tx, contract: Contract, effects: Sequence[Effect]) -> None:
+        if Effect.OPEN in effects or Effect.CLOSE in effects:
+            self._on_routes_changed()
+        if contract.status is ApprovalState.TERMINATED:
+            for listener in self._closed:
+                listener(tx, contract)
+
+    def _save(self, tx: Tx, old: Contract, new: Contract) -> Contract:
+        if new == old:
+            return old
+        new = replace(new, updated=self._clock.now_ms())
+        tx.replace(old, new)
+        return new
+
+    def _credential(self, auth_type: str, text: str, *, node_id: NodeId) -> Credential:
+        credential = parse_credential(auth_type, text)
+        credential.check(node_id=node_id, now_ms=self._clock.now_ms())
+        return credential
+
+    def _check_end(self, expired_time: int) -> None:
+        if expired_time <= self._clock.now_ms():
+            raise ProtocolViolation("expired_time must lie in the future (milliseconds)")

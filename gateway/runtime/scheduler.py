@@ -1,0 +1,545 @@
+"""Drives the jobs whose scheduler is this node, and watches over those where it only takes part.
+
+One driver per job: create everywhere, start everywhere, then start what is ready and poll what runs until nothing is
+left; the end is stored first and told to all afterwards. This node's own part is called through the same service as a
+partner would call it. As a participant: a scheduler that says nothing is asked (status_all), and a silent one ends our
+part (`JobRules.silence_s`). Waiting is here; states and DAG are `core`, effects on processes `runtime.tasks`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
+from gateway.mgmt_plane.core.dag import Plan
+from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
+from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners
+from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.model import (
+    Job,
+    JobId,
+    Json,
+    NodeId,
+    Outcome,
+    Share,
+    TaskId,
+    TaskName,
+    TaskView,
+    TraceId,
+)
+from gateway.ports import Caller, Clock, Entropy, Journal, PeerClient, Store, Tx
+from gateway.runtime.tasks import TaskRunner
+from specs.states import JobState, SyncType, TaskState
+
+TICK_S: Final = 1.0
+"""At most so long a change that nobody announced stays unseen."""
+MIN_POLL_S: Final = 0.05
+_OPEN: Final = frozenset({TaskState.READY, TaskState.RUNNING})
+
+
+@dataclass(slots=True)
+class _Drive:
+    """What the driver of a job keeps in memory; all of it can be found again from the store."""
+
+    job_id: JobId
+    created: "asyncio.Future[Mapping[NodeId, str]]"
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: frozenset[TaskName] = frozenset()
+    """Tasks ended by a stop with task_name: their failure does not end the job (B-43)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    job: Job
+    plan: Plan
+    views: tuple[TaskView, ...]
+
+    def states(self) -> dict[TaskName, TaskState]:
+        """task_name -> state over all nodes and roles (C-062, C-063)."""
+        grouped: dict[TaskName, list[TaskState]] = {}
+        for view in self.views:
+            grouped.setdefault(view.task_name, []).append(view.status)
+        return {name: aggregate(found) for name, found in grouped.items()}
+
+
+class Scheduler:
+    """All jobs of this node that run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        book: JobBook,
+        partners: Partners,
+        grants: Grants,
+        peers: PeerClient,
+        clock: Clock,
+        entropy: Entropy,
+        journal: Journal,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._partners = partners
+        self._grants = grants
+        self._peers = peers
+        self._clock = clock
+        self._entropy = entropy
+        self._journal = journal
+        self._drives: dict[JobId, _Drive] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._schedule: Schedule | None = None
+        self._settle: Callable[[JobId], None] = lambda _: None
+        self._asked: dict[JobId, float] = {}
+        self._handed: set[JobId] = set()
+
+    # -- life
+
+    async def start(self, *, schedule: Schedule, settle: Callable[[JobId], None]) -> None:
+        """Begin; jobs that ran before a restart are taken up again. settle: JobRuntime.settle."""
+        self._loop = asyncio.get_running_loop()
+        self._schedule = schedule
+        self._settle = settle
+        self._spawn(self._watch())
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def poke(self) -> None:
+        """Soon look at every job again; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._poked)
+
+    def _poked(self) -> None:
+        self._wake.set()
+        for drive in self._drives.values():
+            drive.wake.set()
+
+    async def _watch(self) -> None:
+        """Find jobs to drive, and participants' jobs whose scheduler is silent."""
+        while True:
+            self._wake.clear()
+            try:
+                for job in await self._store.run(self._mine):
+                    self._drive(job.job_id)
+                for job in await self._store.run(self._others):
+                    self._hand_over(job)
+                    self._look_after(job)
+            except GatewayError as error:
+                self._journal.note("scheduler.error", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+
+    @staticmethod
+    def _mine(tx: Tx) -> list[Job]:
+        ready = tx.select(Job, scheduling=True, status=JobState.READY)
+        return [*ready, *tx.select(Job, scheduling=True, status=JobState.RUNNING)]
+
+    def _others(self, tx: Tx) -> list[Job]:
+        ready = [job for job in tx.select(Job, scheduling=False, status=JobState.READY) if job.scheduler]
+        return [*ready, *tx.select(Job, scheduling=False, status=JobState.RUNNING)]
+
+    def _drive(self, job_id: JobId) -> _Drive:
+        drive = self._drives.get(job_id)
+        if drive is None:
+            drive = _Drive(job_id, asyncio.get_running_loop().create_future())
+            self._drives[job_id] = drive
+            self._spawn(self._run(drive))
+        return drive
+
+    async def distribute(self, job_id: JobId) -> Mapping[NodeId, str]:
+        """Begin to drive a job and wait until create has been answered by all: node -> "" or why it refused."""
+        return await asyncio.shield(self._drive(job_id).created)
+
+    async def stop_from(self, job_id: JobId, name: TaskName) -> None:
+        """Tell every participant to stop `name` and what comes after it; the own part was stopped by the caller."""
+        drive = self._drives.get(job_id)
+        snapshot = await self._snapshot(job_id)
+        if drive is not None:
+            drive.stopped |= snapshot.plan.downstream(name)
+            drive.wake.set()
+        await self._tell(snapshot, {"job_id": job_id, "task_name": name})
+
+    # -- one job
+
+    async def _run(self, drive: _Drive) -> None:
+        try:
+            await self._begin(drive)
+            await self._advance(drive)
+        except GatewayError as error:
+            await self._end(drive.job_id, JobEvent.FAIL, Outcome.FAILED, str(error))
+        finally:
+            if not drive.created.done():
+                drive.created.set_result({})
+            self._drives.pop(drive.job_id, None)
+        snapshot = await self._snapshot(drive.job_id)
+        if snapshot.job.status is JobState.FINISHED:
+            # Also after success: it is the clean-up that participants wait for (B-20, C-084).
+            await self._tell(snapshot, {"job_id": drive.job_id})
+
+    async def _begin(self, drive: _Drive) -> None:
+        """Create and start the job everywhere; raises Refused naming who did not."""
+        snapshot = await self._snapshot(drive.job_id)
+        job, plan = snapshot.job, snapshot.plan
+        if job.status is JobState.RUNNING and snapshot.views:
+            drive.created.set_result({})
+            return
+        if job.status is JobState.READY:
+            body = {"job_id": job.job_id, "flow_id": job.flow_id, "dag": job.dag, "config": job.config}
+            tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
+            results = await self._to_all(snapshot, "job.create", body, tokens=tokens)
+            drive.created.set_result(results)
+            await self._undo_unless_all(snapshot, results, "did not create the job")
+            if self._book.own not in plan.participants:
+                await self._store.run(lambda tx: self._book.advance(tx, self._book.get(tx, job.job_id), JobEvent.START))
+        else:
+            drive.created.set_result({})
+        results = await self._to_all(snapshot, "job.start", {"job_id": job.job_id})
+        await self._undo_unless_all(snapshot, results, "did not start the job")
+        await self._store.run(lambda tx: self._make_views(tx, job.job_id, plan))
+
+    def _permits(self, tx: Tx, job: Job, plan: Plan) -> dict[NodeId, str]:
+        """x-mprac-token-set for each participant: what the initiator holds from it (c.0)."""
+        carried = job.permits.get("")
+        if isinstance(carried, str):
+            return dict.fromkeys(plan.participants, carried)
+        tokens: dict[NodeId, str] = {}
+        held: dict[str, Json] = {}
+        for node in plan.participants:
+            if node == self._book.own:
+                continue
+            datasets = list(plan.uses(party for party in plan.parties if party.node_id == node))
+            permits = self._grants.permits_held(tx, holder=node, dataset_ids=datasets, now=self._clock.now_ms())
+            tokens[node] = self._grants.token_set(permits)
+            for permit in permits:
+                held.setdefault(str(permit.get("resource_id")), permit)
+        current = self._book.get(tx, job.job_id)
+        if held and dict(current.permits) != held:
+            tx.replace(current, replace(current, permits=held))
+        return tokens
+
+    async def _undo_unless_all(self, snapshot: _Snapshot, results: Mapping[NodeId, str], what: str) -> None:
+        """Where one refused, stop those that accepted (C-014) and raise."""
+        refused = {node: why for node, why in results.items() if why}
+        if not refused:
+            return
+        accepted = [node for node, why in results.items() if not why and node != self._book.own]
+        await self._tell(snapshot, {"job_id": snapshot.job.job_id}, to=accepted)
+        raise Refused("; ".join(f"{node} {what}: {why}" for node, why in refused.items()), kind=Kind.PEER_REFUSED)
+
+    def _make_views(self, tx: Tx, job_id: JobId, plan: Plan) -> None:
+        """One view per task, node and role; the task's id is the same for all (C-034, C-035)."""
+        if tx.count(TaskView, job_id=job_id):
+            return
+        now = self._clock.now_ms()
+        lookup = self._book.lookup(tx)
+        for name in plan.order:
+            task_id = TaskId(f"task_{self._entropy.token(16).hex()}")
+            for node, role in dict.fromkeys((p.node_id, p.role) for p in plan.parties_of(name, lookup)):
+                tx.insert(TaskView(task_id, job_id, name, node, role, TaskState.PENDING, misses=0, updated=now))
+
+    async def _advance(self, drive: _Drive) -> None:
+        """Until the job is FINISHED: start what is ready, see what became of what runs."""
+        last_poll = 0.0
+        while True:
+            drive.wake.clear()
+            snapshot = await self._store.run(lambda tx: self._see_own(tx, drive.job_id))
+            if snapshot.job.status in JOB_FINAL or await self._concluded(drive, snapshot):
+                return
+            states = snapshot.states()
+            ready = snapshot.plan.ready(states, stopped=drive.stopped)
+            if ready:
+                await asyncio.gather(*(self._start_task(snapshot, name) for name in ready))
+                continue
+            pause = min(self._book.rules.poll_s, snapshot.plan.number("poll_s") or self._book.rules.poll_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(drive.wake.wait(), max(MIN_POLL_S, pause))
+            # A wake-up, too, is a good moment to poll: where our share has ended the partner's often has.
+            if snapshot.plan.sync is SyncType.POLL and self._clock.monotonic() - last_poll >= MIN_POLL_S:
+                last_poll = self._clock.monotonic()
+                await self._poll(snapshot)
+
+    def _see_own(self, tx: Tx, job_id: JobId) -> _Snapshot:
+        """The job as it is now, this node's own shares seen as a poll would see them."""
+        job = self._book.get(tx, job_id)
+        now = self._clock.now_ms()
+        views = []
+        for view in tx.select(TaskView, job_id=job_id):
+            seen = view
+            if view.node_id == self._book.own and view.status not in TASK_FINAL:
+                shares = tx.select(Share, task_id=view.task_id, role=view.role)
+                status = observe(view.status, aggregate(s.status for s in shares)) if shares else view.status
+                if status is not view.status:
+                    seen = replace(view, status=status, updated=now)
+                    tx.replace(view, seen)
+            views.append(seen)
+        return _Snapshot(job, self._book.plan(job), tuple(views))
+
+    async def _concluded(self, drive: _Drive, snapshot: _Snapshot) -> bool:
+        """End the job where it has an end: a failure, a deadline, or nothing left to do."""
+        job, states = snapshot.job, snapshot.states()
+        failed = [v for v in snapshot.views if v.status is TaskState.FAILED and v.task_name not in drive.stopped]
+        if failed:
+            view = failed[0]
+            where = "here" if view.node_id == self._book.own else f"at {view.node_id}"
+            lost = f" (no answer to {view.misses} polls)" if view.misses else ""
+            reason = f"task {view.task_name} failed {where}, role {view.role}{lost}"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+            return True
+        limit = self._book.rules.of(snapshot.plan, "job_timeout_s")
+        if job.started is not None and self._clock.now_ms() - job.started > limit * 1000:
+            waiting = ", ".join(name for name, state in states.items() if state in _OPEN) or "the next task"
+            reason = f"the job did not end within {limit:g} s; it waited for {waiting}"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+            return True
+        if all(state is TaskState.SUCCESS for state in states.values()):
+            await self._end(job.job_id, JobEvent.SUCCEED, Outcome.SUCCEEDED, "")
+            return True
+        busy = any(state in _OPEN for name, state in states.items() if name not in drive.stopped)
+        if drive.stopped and not busy and not snapshot.plan.ready(states, stopped=drive.stopped):
+            names = ", ".join(sorted(drive.stopped))
+            await self._end(job.job_id, JobEvent.STOP, Outcome.STOPPED, f"stopped from {names} on")
+            return True
+        return False
+
+    async def _start_task(self, snapshot: _Snapshot, name: TaskName) -> None:
+        """task/start at every node that takes part in the task (C-033, C-034)."""
+        views = [view for view in snapshot.views if view.task_name == name]
+        body = {"task_id": views[0].task_id, "job_id": snapshot.job.job_id, "task_name": name}
+        nodes = list(dict.fromkeys(view.node_id for view in views))
+        results = await self._to_all(snapshot, "task.start", body, to=nodes)
+
+        def work(tx: Tx) -> None:
+            for view in tx.select(TaskView, task_id=views[0].task_id):
+                why = results.get(view.node_id, "")
+                status, _ = step_task(view.status, TaskEvent.FAIL if why else TaskEvent.START)
+                if status is not view.status:
+                    tx.replace(view, replace(view, status=status, updated=self._clock.now_ms()))
+                if why:
+                    self._journal.note("task.refused", task_id=view.task_id, peer=view.node_id, reason=why)
+
+        await self._store.run(work)
+
+    async def _poll(self, snapshot: _Snapshot) -> None:
+        """Poll every node that has not ended its part, once per role (C-054)."""
+        open_views = [v for v in snapshot.views if v.node_id != self._book.own and v.status in _OPEN]
+        answers = await asyncio.gather(*(self._poll_one(snapshot, view) for view in open_views))
+
+        def work(tx: Tx) -> None:
+            now = self._clock.now_ms()
+            for view, answer in zip(open_views, answers, strict=True):
+                current = tx.get(TaskView, view.key())
+                if current is None or current.status in TASK_FINAL:
+                    continue
+                if answer is None:
+                    misses = current.misses + 1
+                    lost = misses >= self._book.rules.misses
+                    status = step_task(current.status, TaskEvent.FAIL)[0] if lost else current.status
+                    tx.replace(current, replace(current, misses=misses, status=status))
+                elif current.misses or observe(current.status, answer) is not current.status:
+                    tx.replace(current, replace(current, misses=0, status=observe(current.status, answer), updated=now))
+
+        if open_views:
+            await self._store.run(work)
+
+    async def _poll_one(self, snapshot: _Snapshot, view: TaskView) -> TaskState | None:
+        body = {"task_id": view.task_id, "role": view.role}
+        try:
+            data = await self._call(snapshot.job, view.node_id, "task.poll", body)
+            return TaskState(str(data.get("status")))
+        except (GatewayError, ValueError) as error:
+            self._journal.note("task.poll_missed", task_id=view.task_id, peer=view.node_id, reason=str(error))
+            return None
+
+    async def _end(self, job_id: JobId, event: JobEvent, outcome: Outcome, reason: str) -> None:
+        def work(tx: Tx) -> None:
+            job = self._book.get(tx, job_id)
+            if job.status not in JOB_FINAL:
+                self._book.advance(tx, job, event, outcome=outcome, reason=reason)
+
+        await self._store.run(work)
+        self._settle(job_id)
+
+    # -- calls
+
+    async def _snapshot(self, job_id: JobId) -> _Snapshot:
+        return await self._store.run(lambda tx: self._see_own(tx, job_id))
+
+    async def _to_all(
+        self,
+        snapshot: _Snapshot,
+        route: str,
+        body: Json,
+        *,
+        to: Iterable[NodeId] | None = None,
+        tokens: Mapping[NodeId, str] | None = None,
+    ) -> dict[NodeId, str]:
+        """Call nodes (all participants by default) at the same time: node -> "" or why it failed."""
+        nodes = list(snapshot.plan.participants if to is None else to)
+
+        async def one(node: NodeId) -> str:
+            try:
+                await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
+            except GatewayError as error:
+                return str(error) or error.public_text()
+            return ""
+
+        return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
+
+    async def _tell(self, snapshot: _Snapshot, body: Json, *, to: Iterable[NodeId] | None = None) -> None:
+        """job/stop to the others; one that cannot be reached is left to its own watchdog (C-089)."""
+        nodes = [node for node in (snapshot.plan.participants if to is None else to) if node != self._book.own]
+        for node, why in (await self._to_all(snapshot, "job.stop", body, to=nodes)).items():
+            if why:
+                self._journal.note("job.stop_failed", job_id=snapshot.job.job_id, peer=node, reason=why)
+
+    async def _call(self, job: Job, node: NodeId, route: str, body: Json, *, token_set: str = "") -> Mapping[str, Any]:
+        if node == self._book.own:
+            return await self._locally(route, Caller(node, None, job.trace_id, token_set), body)
+        contract = await self._store.run(lambda tx: self._partners.contract_with(tx, node))
+        trace = job.trace_id or TraceId(job.job_id)
+        return (await self._peers.call(contract, route, body, trace_id=trace, token_set=token_set)).data
+
+    async def _locally(self, route: str, caller: Caller, body: Json) -> Mapping[str, Any]:
+        if self._schedule is None:
+            raise CallerError("the scheduler was not started")
+        match route:
+            case "job.create":
+                return await self._schedule.create(caller, body)
+            case "job.start":
+                return await self._schedule.job_start(caller, body)
+            case "task.start":
+                return await self._schedule.task_start(caller, body)
+        raise CallerError(f"{route} is not called locally")
+
+    # -- as a participant, and as an initiator with another scheduler
+
+    def _hand_over(self, job: Job) -> None:
+        """Give an approved job of ours to the scheduler that its Config names."""
+        if job.status is not JobState.READY or job.initiator != self._book.own or job.job_id in self._handed:
+            return
+        self._handed.add(job.job_id)
+        self._spawn(self._create_all(job))
+
+    async def _create_all(self, job: Job) -> None:
+        plan = self._book.plan(job)
+        body = {"job_id": job.job_id, "flow_id": job.flow_id, "dag": job.dag, "config": job.config}
+        try:
+            tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
+            everything = ",".join(dict.fromkeys(text for text in tokens.values() if text))
+            await self._call(job, job.scheduler, "job.create_all", body, token_set=everything)
+        except GatewayError as error:
+            reason = f"the scheduler {job.scheduler} did not take the job: {error}"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+
+    def _look_after(self, job: Job) -> None:
+        """Ask a scheduler that has been quiet; end our part where it has been silent for too long."""
+        plan = self._book.plan(job)
+        silence = self._book.rules.of(plan, "silence_s")
+        quiet = (self._clock.now_ms() - job.heard) / 1000
+        now = self._clock.monotonic()
+        if quiet < silence / 4 or now - self._asked.get(job.job_id, float("-inf")) < silence / 4:
+            return
+        self._asked = {known: at for known, at in self._asked.items() if now - at < silence}
+        self._asked[job.job_id] = now
+        self._spawn(self._ask(job, plan, silence))
+
+    async def _ask(self, job: Job, plan: Plan, silence: float) -> None:
+        try:
+            data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job.job_id})
+            status = str(data.get("job_status", ""))
+        except PeerError as error:
+            # It answered, and it does not know the job or us.
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, f"{job.scheduler} disowns the job: {error}")
+            return
+        except GatewayError as error:
+            quiet = (self._clock.now_ms() - job.heard) / 1000
+            if quiet >= silence:
+                reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({error})"
+                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+            return
+        if status in {JobState.FINISHED, JobState.REJECTED}:
+            await self._end(job.job_id, JobEvent.STOP, *_verdict(plan, data, job.scheduler))
+        elif job.started is not None and self._clock.now_ms() - job.started > 1000 * self._book.rules.of(
+            plan, "job_timeout_s"
+        ):
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, "the job did not end within its time limit")
+        else:
+            await self._store.run(lambda tx: self._book.note_heard(tx, self._book.get(tx, job.job_id)))
+
+    def verify(self, job_id: JobId) -> None:
+        """Soon ask the scheduler how a job ended: another party's last task may have failed; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._verify(job_id)))
+
+    async def _verify(self, job_id: JobId) -> None:
+        try:
+            job = await self._store.run(lambda tx: self._book.get(tx, job_id))
+            data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
+        except GatewayError as error:
+            self._journal.note("job.unverified", job_id=job_id, reason=str(error))
+            return
+        outcome, reason = _verdict(self._book.plan(job), data, job.scheduler)
+
+        def work(tx: Tx) -> None:
+            current = self._book.get(tx, job_id)
+            if current.status is JobState.FINISHED and current.outcome is Outcome.SUCCEEDED is not outcome:
+                tx.replace(current, replace(current, outcome=outcome, reason=reason))
+
+        await self._store.run(work)
+
+
+def _verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId) -> tuple[Outcome, str]:
+    """How a FINISHED job ended, from status_all of its scheduler."""
+    status = data.get("status")
+    words = list(status.values()) if isinstance(status, Mapping) else []
+    if words and all(word == TaskState.SUCCESS for word in words) and len(words) >= len(plan.nodes):
+        return Outcome.SUCCEEDED, ""
+    if TaskState.FAILED in words:
+        return Outcome.FAILED, f"a task failed or was stopped at another party; {scheduler} ended the job"
+    return Outcome.STOPPED, f"ended by {scheduler}"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """JobRuntime of a gateway: tasks and scheduler together."""
+
+    runner: TaskRunner
+    scheduler: Scheduler
+
+    async def open(self, job_id: JobId) -> None:
+        await self.runner.open(job_id)
+
+    def settle(self, job_id: JobId) -> None:
+        self.runner.settle(job_id)
+
+    def poke(self) -> None:
+        self.scheduler.poke()
+
+    def verify(self, job_id: JobId) -> None:
+        self.scheduler.verify(job_id)
+
+    async def distribute(self, job_id: JobId) -> Mapping[NodeId, str]:
+        return await self.scheduler.distribute(job_id)
+
+    async def stop_from(self, job_id: JobId, name: TaskName) -> None:
+        await self.scheduler.stop_from(job_id, name)
+
+    async def start(self, schedule: Schedule) -> None:
+        """Take up the work: shares first, so that the scheduler sees what a restart has cost."""
+        await self.runner.start(schedule=schedule, changed=self.scheduler.poke)
+        await self.scheduler.start(schedule=schedule, settle=self.runner.settle)
+
+    async def close(self) -> None:
+        await self.scheduler.close()
+        await self.runner.close()

@@ -1,0 +1,143 @@
+"""What a task may read is copied for it: the granted columns of a dataset, into the job's own store.
+
+Layout as in part 3 section 7: `<store>/<namespace>/<name>/data_0` (CSV) and `metadata` (JSON). The component sees this
+store only, never the catalogue or its credentials. Streaming, so a table may be larger than memory; atomic, so nobody
+reads half of it.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.dag import SAFE_ID
+from gateway.model import Dataset, JobId, Party
+
+SOURCE: Final = "source"
+"""Namespace of staged datasets; job namespaces end in `-<role>-<index>` and so never equal it."""
+FIELD_CHARS: Final = 1 << 20
+_ARTIFACT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a job's files lie below the gateway's work folder."""
+
+    work: Path
+
+    def job(self, job_id: JobId) -> Path:
+        """Folder of a job. job_id is one plain folder name: `core.dag.safe_id` or our own made it."""
+        if not SAFE_ID.fullmatch(job_id):
+            raise Refused("job_id cannot name a folder", kind=Kind.MALFORMED)
+        return self.work / "jobs" / job_id
+
+    def party(self, job_id: JobId, party: Party) -> Path:
+        return self.job(job_id) / f"{party.role}-{party.index}"
+
+    def store(self, job_id: JobId, party: Party) -> Path:
+        """Root of the storage that the party's components see."""
+        return self.party(job_id, party) / "store"
+
+    def task(self, job_id: JobId, party: Party, task_name: str) -> Path:
+        """Working folder of a task; task names hold no separator (core.dag)."""
+        return self.party(job_id, party) / "tasks" / f"t-{task_name}"
+
+    def log(self, job_id: JobId, party: Party, task_name: str) -> Path:
+        return self.party(job_id, party) / "logs" / f"t-{task_name}" / "task.log"
+
+    def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> Path | None:
+        """data_0 of an artifact of a party, None where there is none; names that are no plain ones are refused."""
+        if not (_ARTIFACT.fullmatch(namespace) and _ARTIFACT.fullmatch(name)):
+            raise Refused("namespace and name must be plain names", kind=Kind.MALFORMED)
+        folder = self.store(job_id, party) / namespace / name
+        file = folder / "data_0"
+        # A component could have left a link that points out of its store.
+        if not file.is_file() or not file.resolve().is_relative_to(self.store(job_id, party).resolve()):
+            return None
+        return file
+
+
+def source_name(dataset: str) -> Mapping[str, str]:
+    """Namespace and name under which a dataset is staged."""
+    plain = len(dataset) <= 128 and SAFE_ID.fullmatch(dataset)
+    name = dataset if plain else f"dataset-{hashlib.sha256(dataset.encode()).hexdigest()[:32]}"
+    return {"namespace": SOURCE, "name": name}
+
+
+def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int) -> int:
+    """Copy the granted columns (() = all) of a dataset's CSV into `store`; the number of rows. Blocking.
+
+    A dataset that is staged already stays as it is. Raises Refused (GRANT_MISSING) where none of the granted columns
+    exists, Unavailable (STORAGE) where the file cannot be read or the store not be written.
+    """
+    place = source_name(dataset.dataset_id)
+    folder = store / place["namespace"] / place["name"]
+    try:
+        known = json.loads((folder / "metadata").read_text(encoding="utf-8"))
+        if known.get("columns_granted") == list(columns):
+            return int(known["count"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        header, count = _copy(Path(dataset.location), columns, part / "data_0")
+        metadata = _metadata(dataset, header, count, columns, now_ms)
+        (part / "metadata").write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        words = error.strerror if isinstance(error, OSError) else "it is not a readable CSV file"
+        raise Unavailable(f"dataset {dataset.dataset_id} cannot be staged: {words}", kind=Kind.STORAGE) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return count
+
+
+def _copy(source: Path, columns: Sequence[str], target: Path) -> tuple[list[str], int]:
+    csv.field_size_limit(FIELD_CHARS)
+    with source.open(encoding="utf-8-sig", newline="") as read, target.open("w", encoding="utf-8", newline="") as write:
+        rows = csv.reader(read, strict=True)
+        header = next(rows, [])
+        kept = [i for i, name in enumerate(header) if not columns or name in columns]
+        if not kept:
+            raise Refused("the dataset has none of the granted columns", kind=Kind.GRANT_MISSING)
+        writer = csv.writer(write, lineterminator="\n")
+        writer.writerow(header[i] for i in kept)
+        count = 0
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise csv.Error(f"record {count + 2} has {len(row)} fields instead of {len(header)}")
+            writer.writerow(row[i] for i in kept)
+            count += 1
+        write.flush()
+        os.fsync(write.fileno())
+    return [header[i] for i in kept], count
+
+
+def _metadata(
+    dataset: Dataset, header: Sequence[str], count: int, columns: Sequence[str], now_ms: int
+) -> dict[str, Any]:
+    types = {str(meta.get("name")): str(meta.get("data_type", "varchar")) for meta in dataset.column_metas}
+    return {
+        **source_name(dataset.dataset_id),
+        "column_info": [{"name": name, "type": types.get(name, "varchar")} for name in header],
+        "columns_granted": list(columns),
+        "partitions": 1,
+        "count": count,
+        "file_type": "csv",
+        "data_type": "dense",
+        "description": dataset.name,
+        "create_time": now_ms / 1000,
+        "expire_time": None,
+    }

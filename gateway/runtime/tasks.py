@@ -1,0 +1,535 @@
+"""Runs this node's shares of tasks: makes the processes and sessions match what the store says.
+
+`TaskRunner.settle(job)` may be asked at any time and as often as one likes: it launches shares that are READY, kills
+what is final in the store and closes the session of a job that has ended. The exit code of a component is the truth;
+a call-back with the task's secret counts only against it, one without is a hint (C-060, C-119, A-022 to A-025).
+Which task runs when is the scheduler's; adopting components after a restart is not done yet: they fail.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused, Unavailable
+from gateway.mgmt_plane.core.dag import Plan, session_of
+from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
+from gateway.mgmt_plane.service.jobs import JobBook, Partners
+from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.model import (
+    Component,
+    Dataset,
+    DatasetId,
+    InstId,
+    Job,
+    JobId,
+    Json,
+    NodeId,
+    Party,
+    Share,
+    TaskId,
+    TaskName,
+)
+from gateway.ports import Clock, DataPlane, Entropy, Journal, PeerClient, SessionRule, Store, Tx
+from gateway.runtime.launch import (
+    Addresses,
+    Exit,
+    Launch,
+    Launcher,
+    Running,
+    component_environment,
+    count_lines,
+    read_lines,
+)
+from gateway.runtime.staging import Folders, source_name, stage
+from specs.description import ParameterError
+from specs.states import JobState, SyncType, TaskState
+
+SECRET_BYTES: Final = 32
+PROGRESS_S: Final = 1.0
+_REPORTS: Final = frozenset({"RUNNING", "SUCCESS", "FAILED"})
+
+
+@dataclass(slots=True)
+class _Live:
+    """A share that is being launched or runs."""
+
+    share: Share
+    digest: str = ""
+    running: Running | None = None
+    claim: str = ""
+    """Final state that the component itself reported, with its secret."""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    dirty: bool = False
+    ended: bool = False
+    """To be killed: stopped, or past its deadline."""
+    late: bool = False
+    started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Everything a launch needs from the store."""
+
+    job: Job
+    plan: Plan
+    component: Component
+    columns: Mapping[DatasetId, tuple[str, ...]]
+    dataset: Dataset | None
+    producers: Mapping[TaskName, TaskId]
+    inst_ids: Mapping[NodeId, InstId]
+
+
+def digest_of(secret: str) -> str:
+    """What is kept of a task's secret: SHA-256, hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class TaskRunner:
+    """Shares of tasks as components, one process each."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        book: JobBook,
+        partners: Partners,
+        peers: PeerClient,
+        data_plane: DataPlane,
+        launcher: Launcher,
+        folders: Folders,
+        addresses: Addresses,
+        clock: Clock,
+        entropy: Entropy,
+        journal: Journal,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._partners = partners
+        self._peers = peers
+        self._data_plane = data_plane
+        self._launcher = launcher
+        self._folders = folders
+        self._addresses = addresses
+        self._clock = clock
+        self._entropy = entropy
+        self._journal = journal
+        self._live: dict[str, _Live] = {}
+        self._open: set[JobId] = set()
+        self._slots = asyncio.Semaphore(book.rules.max_running)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: dict[JobId, bool] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._schedule: Schedule | None = None
+        self._changed: Callable[[], None] = lambda: None
+        self._closed = False
+
+    # -- life
+
+    async def start(self, *, schedule: Schedule, changed: Callable[[], None]) -> None:
+        """Begin: end what a former process of this gateway left behind. changed: called when a share has ended."""
+        self._loop = asyncio.get_running_loop()
+        self._schedule = schedule
+        self._changed = changed
+        orphans = await self._store.run(self._disown)
+        for share in orphans:
+            _kill_orphan(share)
+        for job_id in {share.job_id for share in orphans}:
+            self.settle(job_id)
+        for job in await self._store.run(lambda tx: list(tx.select(Job, status=JobState.RUNNING))):
+            self._spawn(self._reopen(job.job_id))
+
+    def _disown(self, tx: Tx) -> list[Share]:
+        found = []
+        for state in (TaskState.PENDING, TaskState.READY, TaskState.RUNNING):
+            for share in tx.select(Share, status=state):
+                self._book.move_share(
+                    tx, share, TaskEvent.FAIL, message="the gateway was restarted while the task ran", exit_code=-1
+                )
+                found.append(share)
+        return found
+
+    async def _reopen(self, job_id: JobId) -> None:
+        with contextlib.suppress(Unavailable):
+            await self.open(job_id)
+
+    async def close(self) -> None:
+        """Kill every component and wait until they are gone; their shares stay as they are in the store."""
+        self._closed = True
+        runs = [live.running for live in self._live.values() if live.running is not None]
+        await asyncio.gather(*(run.kill() for run in runs), return_exceptions=True)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- sessions
+
+    async def open(self, job_id: JobId) -> None:
+        """Open the job's session for its nodes; raises Unavailable."""
+        await self._rule(job_id)
+        self._open.add(job_id)
+
+    async def _rule(self, job_id: JobId) -> None:
+        """Tell the data plane who may use the session now."""
+        await self._data_plane.open_session(await self.rule(job_id))
+
+    async def rule(self, job_id: JobId) -> SessionRule:
+        """Who may use the session of a job now: its nodes, and the tasks that run here."""
+
+        def work(tx: Tx) -> Job:
+            return self._book.get(tx, job_id)
+
+        job = await self._store.run(work)
+        plan = self._book.plan(job)
+        tokens = {
+            live.digest: f"{live.share.role}.{live.share.index}"
+            for live in self._live.values()
+            if live.share.job_id == job_id and live.digest
+        }
+        session = session_of(job_id)
+        outgoing = dict.fromkeys(plan.participants, str(session))
+        for permit in job.permits.values():
+            if isinstance(permit, Mapping):
+                node, token = permit.get("resource_node_id"), permit.get("token")
+                if node in outgoing and isinstance(token, str) and token:
+                    outgoing[NodeId(str(node))] = token
+        return SessionRule(session_id=session, nodes=plan.participants, tokens=tokens, outgoing=outgoing)
+
+    async def rules(self) -> list[SessionRule]:
+        """The rules of all open sessions: for a data process that has started and knows nothing."""
+        return [await self.rule(job_id) for job_id in sorted(self._open)]
+
+    # -- settling
+
+    def settle(self, job_id: JobId) -> None:
+        """Soon make processes and session of a job match the store; from any thread."""
+        if self._loop is not None and not self._closed:
+            self._loop.call_soon_threadsafe(self._settle_soon, job_id)
+
+    def _settle_soon(self, job_id: JobId) -> None:
+        if job_id in self._settling:
+            self._settling[job_id] = True
+            return
+        self._settling[job_id] = False
+        self._spawn(self._settle(job_id))
+
+    async def _settle(self, job_id: JobId) -> None:
+        try:
+            while True:
+                self._settling[job_id] = False
+                await self._settle_once(job_id)
+                if not self._settling[job_id]:
+                    return
+        except Unavailable as error:
+            self._journal.note("task.unsettled", job_id=job_id, reason=str(error))
+        finally:
+            self._settling.pop(job_id, None)
+
+    async def _settle_once(self, job_id: JobId) -> None:
+        def work(tx: Tx) -> tuple[Job | None, list[Share]]:
+            return tx.get(Job, job_id), list(tx.select(Share, job_id=job_id))
+
+        job, shares = await self._store.run(work)
+        for share in shares:
+            live = self._live.get(share.key())
+            if share.status in TASK_FINAL and live is not None and not live.ended:
+                live.ended = True
+                if live.running is not None:
+                    self._spawn(live.running.kill())
+            elif share.status is TaskState.READY and live is None:
+                self._live[share.key()] = _Live(share)
+                self._spawn(self._run(self._live[share.key()]))
+        if job is not None and job.status in JOB_FINAL and job_id in self._open:
+            self._open.discard(job_id)
+            await self._data_plane.close_session(session_of(job_id))
+
+    # -- one share
+
+    async def _run(self, live: _Live) -> None:
+        share = live.share
+        try:
+            async with self._slots:
+                if not live.ended:
+                    end = await self._execute(live)
+                    await self._record(live, end)
+        except (GatewayError, ParameterError) as error:
+            await self._fail(share, str(error))
+        except Exception as error:
+            self._journal.note("task.error", task_id=share.task_id, job_id=share.job_id, error=type(error).__name__)
+            await self._fail(share, "internal error while the component was launched")
+            raise
+        finally:
+            self._live.pop(share.key(), None)
+            self._changed()
+            await self._after(share)
+
+    async def _execute(self, live: _Live) -> Exit:
+        """Stage, launch, wait; raises GatewayError where it cannot be launched."""
+        share = live.share
+        party = Party(share.role, share.index, self._book.own)
+        prepared = await self._store.run(lambda tx: self._prepare(tx, share, party))
+        store = self._folders.store(share.job_id, party)
+        source = None
+        if prepared.dataset is not None:
+            columns = prepared.columns.get(prepared.dataset.dataset_id, ())
+            now = self._clock.now_ms()
+            await asyncio.to_thread(stage, prepared.dataset, columns, store, now_ms=now)
+            source = source_name(prepared.dataset.dataset_id)
+        store.mkdir(parents=True, exist_ok=True)
+        secret = base64.urlsafe_b64encode(self._entropy.token(SECRET_BYTES)).rstrip(b"=").decode()
+        log = self._folders.log(share.job_id, party, share.task_name)
+        description = self._book.describe(prepared.component)
+        environment = component_environment(
+            job=prepared.job,
+            plan=prepared.plan,
+            party=party,
+            name=share.task_name,
+            task_id=share.task_id,
+            producers=prepared.producers,
+            description=description,
+            bindings=prepared.plan.bind(share.task_name, description),
+            source=source,
+            inst_ids=prepared.inst_ids,
+            token=secret,
+            storage=store.resolve().as_uri(),
+            log_path=str(log.parent.resolve()),
+            addresses=self._addresses,
+        )
+        live.digest = digest_of(secret)
+        await self._rule(share.job_id)
+        if live.ended:
+            return Exit(0)
+        launch = Launch(
+            image=prepared.component.image,
+            environment=environment,
+            directory=self._folders.task(share.job_id, party, share.task_name).resolve(),
+            log=log,
+            resources=prepared.plan.resources(party),
+        )
+        live.running = await self._launcher.launch(launch, lambda kind, record: self._report(live, kind, record))
+        live.started = self._clock.monotonic()
+        await self._store.run(lambda tx: self._started(tx, live))
+        return await self._await_end(live, self._book.rules.of(prepared.plan, "task_timeout_s"))
+
+    def _prepare(self, tx: Tx, share: Share, party: Party) -> _Prepared:
+        job = self._book.get(tx, share.job_id)
+        if job.status is not JobState.RUNNING:
+            raise Refused("the job has ended", kind=Kind.STOPPED)
+        component = tx.get(Component, share.component)
+        if component is None or not component.enabled:
+            raise Refused(f"component {share.component} is not registered here", kind=Kind.COMPONENT_UNKNOWN)
+        if self._schedule is None:
+            raise CallerError("the runner was not started")
+        plan = self._book.plan(job)
+        wanted = plan.dataset_of(party, share.task_name)
+        dataset = tx.get(Dataset, wanted) if wanted else None
+        if wanted and dataset is None:
+            raise Refused(f"this node has no dataset {wanted[:64]}", kind=Kind.NOT_FOUND)
+        done = tx.select(Share, job_id=share.job_id, role=share.role, index=share.index, status=TaskState.SUCCESS)
+        producers = {other.task_name: other.task_id for other in done}
+        for edge in plan.nodes[share.task_name].inputs:
+            if edge.producer not in producers:
+                raise Refused(f"{edge.producer} has not succeeded here", kind=Kind.ILLEGAL_TRANSITION)
+        # The data are opened now, so the grant must hold now.
+        columns = self._schedule.recheck(tx, job, plan, share.task_name)
+        return _Prepared(job, plan, component, columns, dataset, producers, self._inst_ids(tx, plan))
+
+    def _inst_ids(self, tx: Tx, plan: Plan) -> dict[NodeId, InstId]:
+        found = {self._book.own: self._book.identity.inst_id}
+        for node in plan.participants:
+            if node != self._book.own:
+                with contextlib.suppress(Refused):
+                    found[node] = self._partners.contract_with(tx, node).peer_inst_id
+        return found
+
+    def _started(self, tx: Tx, live: _Live) -> None:
+        share = tx.get(Share, live.share.key())
+        if share is None or share.status in TASK_FINAL:
+            live.ended = True
+            return
+        pid = live.running.pid if live.running is not None else None
+        self._book.move_share(tx, share, TaskEvent.START, pid=pid, token_digest=live.digest)
+
+    async def _await_end(self, live: _Live, timeout_s: float) -> Exit:
+        """Wait for the component, store its progress now and then, and end it at its deadline (A-026)."""
+        if live.running is None:
+            raise CallerError("not launched")
+        deadline = live.started + timeout_s
+        await self._push(live.share)
+        if live.ended:
+            await live.running.kill()
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                return await asyncio.wait_for(live.running.wait(), max(0.0, min(PROGRESS_S, left)))
+            except TimeoutError:
+                if left <= 0:
+                    live.late = True
+                    await live.running.kill()
+                    return await live.running.wait()
+            if live.dirty:
+                live.dirty = False
+                await self._store.run(lambda tx: self._save_progress(tx, live))
+
+    def _save_progress(self, tx: Tx, live: _Live) -> None:
+        share = tx.get(Share, live.share.key())
+        if share is not None and share.status not in TASK_FINAL:
+            tx.replace(share, replace(share, progress=live.progress))
+
+    def _report(self, live: _Live, kind: str, record: Mapping[str, Any]) -> None:
+        if kind == "progress":
+            live.progress = {key: value for key, value in record.items() if isinstance(value, str | int | float)}
+            live.dirty = True
+        else:
+            live.result = record
+
+    async def _record(self, live: _Live, end: Exit) -> None:
+        """The end of a component: exit 0 is SUCCESS unless it said FAILED itself, all else is FAILED (A-022, A-023)."""
+        success = end.success and live.claim != TaskState.FAILED and not live.late
+        said = live.claim or ("SUCCESS" if str(live.result.get("code", "")) == "0" else "")
+        contradiction = (said == TaskState.SUCCESS) != success and bool(said)
+        if contradiction:
+            self._journal.note(
+                "task.contradiction", task_id=live.share.task_id, claim=said, code=end.code, signal=end.signal
+            )
+        code, message = str(live.result.get("code", ""))[:64], str(live.result.get("message", ""))[:2000]
+        if live.late:
+            message = "the task did not end within its time limit"
+        elif not success and (not message or contradiction):
+            message = f"ended by signal {end.signal}" if end.signal else f"ended with exit code {end.code}"
+
+        def work(tx: Tx) -> None:
+            share = tx.get(Share, live.share.key())
+            if share is None:
+                return
+            if live.progress and share.status not in TASK_FINAL:
+                known, share = share, replace(share, progress=live.progress)
+                tx.replace(known, share)
+            event = TaskEvent.SUCCEED if success else TaskEvent.FAIL
+            self._book.move_share(
+                tx, share, event, message=message, result_code=code, exit_code=-end.signal if end.signal else end.code
+            )
+
+        await self._store.run(work)
+
+    async def _fail(self, share: Share, message: str) -> None:
+        def work(tx: Tx) -> None:
+            current = tx.get(Share, share.key())
+            if current is not None:
+                self._book.move_share(tx, current, TaskEvent.FAIL, message=message[:2000], exit_code=-1)
+
+        await self._store.run(work)
+
+    async def _after(self, share: Share) -> None:
+        """The secret of a share that has ended opens nothing any more; a scheduler that wants call-backs gets one."""
+        if self._closed:
+            return
+        if share.job_id in self._open:
+            with contextlib.suppress(GatewayError):
+                await self._rule(share.job_id)
+        await self._push(share)
+
+    # -- reports of components, and to a scheduler that asked for call-backs
+
+    def called_back(self, *, task_id: object, role: object, status: object, token: str) -> None:
+        """A component's call-back (2-control 4.1): with the task's secret it counts, without it is a hint (C-119).
+
+        Raises ProtocolViolation for a status outside the three words (C-059), Refused(NOT_FOUND) for a task that does
+        not run here.
+        """
+        if not isinstance(task_id, str) or not task_id or not isinstance(role, str):
+            raise ProtocolViolation("task_id and role must be texts")
+        if status not in _REPORTS:
+            raise ProtocolViolation("status must be RUNNING, SUCCESS or FAILED")
+        of_task = [live for live in self._live.values() if live.share.task_id == task_id]
+        if not of_task:
+            raise Refused("no such task runs here", kind=Kind.NOT_FOUND)
+        named = [live for live in of_task if role in {live.share.role, f"{live.share.role}.{live.share.index}"}]
+        if not named:
+            raise Refused("this node has no such role in the task", kind=Kind.NOT_FOUND)
+        given = digest_of(token)
+        proven = [live for live in named if token and live.digest and hmac.compare_digest(given, live.digest)]
+        for live in proven:
+            # The first final word stands (A-025).
+            if status != TaskState.RUNNING and not live.claim:
+                live.claim = str(status)
+        if token and not proven:
+            raise Refused("the secret is not that of the task", kind=Kind.UNAUTHENTICATED)
+        self._journal.note("task.callback", task_id=task_id, role=role, status=str(status), proven=bool(proven))
+
+    async def _push(self, share: Share) -> None:
+        """Callback mode: tell the scheduler this node's state of the task in this role, as well as may be (C-055)."""
+
+        def work(tx: Tx) -> tuple[Job, str] | None:
+            job = tx.get(Job, share.job_id)
+            if job is None or job.scheduling or self._book.plan(job).sync is not SyncType.CALLBACK:
+                return None
+            shares = tx.select(Share, task_id=share.task_id, role=share.role)
+            return job, aggregate(other.status for other in shares).value
+
+        found = await self._store.run(work)
+        if found is None:
+            return
+        job, status = found
+        body = {"task_id": share.task_id, "status": status, "role": share.role}
+        try:
+            contract = await self._store.run(lambda tx: self._partners.contract_with(tx, job.scheduler))
+            await self._peers.call(contract, "task.callback", body, trace_id=job.trace_id)
+        except GatewayError as error:
+            self._journal.note("task.callback_failed", task_id=share.task_id, peer=job.scheduler, reason=str(error))
+
+    # -- what admins see
+
+    def progress_of(self, share: Share) -> Json:
+        """The newest progress of a share, not older than what the store has."""
+        live = self._live.get(share.key())
+        return live.progress if live is not None and live.progress else share.progress
+
+    def count_log(self, share: Share, level: str) -> int:
+        """Lines of the share's log at a level and above. Blocking."""
+        return count_lines(self._log_of(share), level)
+
+    def read_log(self, share: Share, level: str, *, start: int, length: int | None) -> str:
+        """Lines of the share's log (`launch.read_lines`). Blocking."""
+        return read_lines(self._log_of(share), level, start=start, length=length)
+
+    def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> tuple[Path, int, int | None] | None:
+        """File, bytes and rows (where its metadata counts them) of an artifact; None where there is none. Blocking."""
+        file = self._folders.artifact(job_id, party, namespace, name)
+        if file is None:
+            return None
+        try:
+            rows = json.loads((file.parent / "metadata").read_text(encoding="utf-8")).get("count")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            rows = None
+        return file, file.stat().st_size, rows if isinstance(rows, int) else None
+
+    def _log_of(self, share: Share) -> Path:
+        return self._folders.log(share.job_id, Party(share.role, share.index, self._book.own), share.task_name)
+
+
+def _kill_orphan(share: Share) -> None:
+    """Kill a component that outlived the gateway that started it, once it is sure that it is this one."""
+    if share.pid is None:
+        return
+    try:
+        environment = Path(f"/proc/{share.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return
+    if f"config.task_id={share.task_id}".encode() in environment:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(share.pid, signal.SIGKILL)

@@ -1,0 +1,208 @@
+"""A component's line to its own transport module: push, pop, peek and release over HTTP/1.1 (part 4 sections 3, 4).
+
+Std-proto bodies. One kept-alive connection per thread. What to retry, how long to wait and in which order messages
+count is decided by `gateway.sdk.drive`; here only what is certain not to have happened is tried again.
+"""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.sdk import codec
+from gateway.sdk.environment import Address
+from gateway.sdk.result import Code, ComponentError
+from specs import headers
+
+PROVIDER: Final = "interconn"
+SUCCESS: Final = "E0000000000"
+TIMED_OUT: Final = "E0000000601"
+BUFFER_FULL: Final = "E0000000700"
+TRANSIENT: Final = frozenset({"E0000000503", "E0000000601", "E0000000602", "E0000000607", "E0000000619"})
+"""The partner's module could not be reached just now; whether the message arrived is not known."""
+MAX_ANSWER_BYTES: Final = 160 << 20
+JOIN_BELOW: Final = 64 << 10
+"""Bodies up to this size are joined into one piece, so that they leave in one segment."""
+
+Payload = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where the transport module is and what every call says (A-041). address: host:port, with or without scheme."""
+
+    address: str
+    session_id: str
+    trace_id: str
+    token: str = field(repr=False)
+    provider: str = PROVIDER
+    connect_seconds: float = 10.0
+    answer_seconds: float = 60.0
+
+
+def split_address(address: str) -> tuple[bool, str, int]:
+    """(TLS?, host, port) of `system.transport` (A-040). Raises ComponentError(BAD_INPUT) for other schemes."""
+    scheme, separator, _ = address.partition("://")
+    parts = urlsplit(address if separator else f"http://{address}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if separator and scheme.lower() not in {"http", "https"}:
+        raise ComponentError(Code.BAD_INPUT, f"system.transport: scheme {scheme[:16]!r} is not spoken here")
+    if not parts.hostname or port == -1:
+        raise ComponentError(Code.BAD_INPUT, "system.transport: must be host:port")
+    return parts.scheme.lower() == "https", parts.hostname, port or 7304
+
+
+class Channel:
+    """Calls of one task on its transport module. Safe to share between threads."""
+
+    def __init__(
+        self, line: Line, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._line = line
+        self._tls, self._host, self._port = split_address(line.address)
+        self._clock = clock
+        self._sleep = sleep
+        self._local = threading.local()
+        for text in (line.session_id, line.trace_id, line.token):
+            if not text.isascii() or (text and not text.isprintable()):
+                raise ComponentError(Code.BAD_INPUT, "session id, trace id and token must be printable ASCII")
+
+    def push(self, topic: str, *parts: Payload, to: Address, deadline: float, repeatable: bool = False) -> None:
+        """Queue the concatenation of `parts` at the module of `to`; returns when it is there.
+
+        deadline: by `clock`. Retried until then: a refused connection and a full buffer, since the message is certainly
+        not there; with `repeatable` (the receiver drops repeats) also what may have got lost on the way.
+        Raises ComponentError(TRANSPORT).
+        """
+        views = [memoryview(part).cast("B") for part in parts]
+        head = codec.push_head(topic, sum(len(view) for view in views))
+        body: list[Payload] = [head, *views]
+        if sum(len(piece) for piece in body) <= JOIN_BELOW:
+            body = [b"".join(body)]
+        pause = 0.05
+        while True:
+            try:
+                answer = self._call("push", body, to, wait=self._line.answer_seconds)
+                code, problem = answer.code, f"code {answer.code or 'missing'}"
+                again = code == BUFFER_FULL or (repeatable and code in TRANSIENT)
+            except ConnectionRefusedError:
+                code, again, problem = "", True, "connection refused"
+            except (OSError, http.client.HTTPException) as e:
+                code, again, problem = "", repeatable, type(e).__name__
+            if code == SUCCESS:
+                return
+            if not again or self._clock() + pause >= deadline:
+                raise ComponentError(Code.TRANSPORT, f"push to node {to.node_id} failed: {problem}")
+            self._sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def pop(self, topic: str, *, source: Address, wait_ms: int, deadline: float) -> memoryview | None:
+        """Take the next message of a topic; None when there is none within `wait_ms` milliseconds.
+
+        The target header names the data's source, so that no other partner can speak for it (part 4, 9.2).
+        A connection that breaks is tried again until `deadline`; a message lost with it is noticed by its number.
+        """
+        body: list[Payload] = [codec.pop_request(topic, wait_ms)]
+        pause = 0.05
+        while True:
+            try:
+                return self._message("pop", self._call("pop", body, source, wait=wait_ms / 1000 + 15))
+            except (OSError, http.client.HTTPException) as e:
+                if self._clock() + pause >= deadline:
+                    raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
+            self._sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def peek(self, topic: str, *, source: Address) -> memoryview | None:
+        """The next message of a topic without waiting; most modules also remove it (T-022). Tried once."""
+        try:
+            return self._message("peek", self._call("peek", [codec.peek_request(topic)], source, wait=10))
+        except (OSError, http.client.HTTPException) as e:
+            raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
+
+    def release(self, topic: str, *, target: Address) -> None:
+        """Drop what is left of a topic, or of the whole session when `topic` is empty."""
+        try:
+            answer = self._call("release", [codec.release_request(topic, 10_000)], target, wait=20)
+        except (OSError, http.client.HTTPException) as e:
+            raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
+        if answer.code != SUCCESS:
+            raise ComponentError(Code.TRANSPORT, f"release refused with code {answer.code or 'missing'}")
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    @staticmethod
+    def _message(operation: str, answer: codec.Outbound) -> memoryview | None:
+        if answer.code == TIMED_OUT:
+            return None
+        if answer.code != SUCCESS:
+            raise ComponentError(Code.TRANSPORT, f"{operation} refused with code {answer.code or 'missing'}")
+        return answer.payload or None
+
+    def _headers(self, address: Address) -> Mapping[str, str]:
+        known = {
+            "Content-Type": "application/x-protobuf",
+            headers.PTP_PROVIDER: self._line.provider,
+            headers.PTP_TRACE: self._line.trace_id,
+            headers.PTP_TOKEN: self._line.token,
+            headers.PTP_SESSION: self._line.session_id,
+            headers.PTP_TARGET_NODE: address.node_id,
+        }
+        return {**known, headers.PTP_TARGET_INST: address.inst_id} if address.inst_id else known
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+            connection = kind(self._host, self._port, timeout=self._line.connect_seconds)
+            connection.connect()
+            self._local.connection = connection
+        return connection
+
+    def _call(self, operation: str, body: list[Payload], address: Address, *, wait: float) -> codec.Outbound:
+        """One request. Raises OSError or HTTPException when no whole answer came; the connection is then closed."""
+        sent = {**self._headers(address), "Content-Length": str(sum(len(piece) for piece in body))}
+        try:
+            connection = self._connection()
+            connection.sock.settimeout(wait)
+            connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=sent)
+            response = connection.getresponse()
+            data = response.read(MAX_ANSWER_BYTES + 1)
+            whole = response.isclosed()
+        except BaseException:
+            self.close()
+            raise
+        if not whole:
+            self.close()
+            if len(data) <= MAX_ANSWER_BYTES:
+                raise http.client.IncompleteRead(b"")
+            raise ComponentError(Code.TRANSPORT, f"answer to {operation} longer than {MAX_ANSWER_BYTES} bytes")
+        return _read_answer(operation, response.status, response.headers.get_content_type(), data)
+
+
+def _read_answer(operation: str, status: int, content_type: str, data: bytes) -> codec.Outbound:
+    """Answers come in the request's codec (T-007); an edge that refuses early may answer JSON or nothing readable."""
+    try:
+        if content_type == "application/json":
+            value = json.loads(data)
+            code = value.get("code") if isinstance(value, dict) else None
+            answer = codec.Outbound(code if isinstance(code, str) else "", "", memoryview(b""))
+        else:
+            answer = codec.read_outbound(data)
+    except (ValueError, RecursionError):
+        answer = codec.Outbound("", "", memoryview(b""))
+    if not answer.code and status != http.HTTPStatus.OK:
+        raise ComponentError(Code.TRANSPORT, f"{operation} answered with HTTP status {status}")
+    return answer

@@ -1,0 +1,155 @@
+"""What is not chan/* goes to control, cleaned; what control never sees is refused before."""
+
+import asyncio
+import base64
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from yarl import URL
+
+from gateway.data_plane.io.forward import safe_path
+from gateway.errors import Kind, ProtocolViolation
+from gateway.model import Limits
+from tests.edges import rig
+from tests.edges.rig import node, pair
+
+
+@pytest.mark.req("C-008")
+async def test_requests_reach_control_as_they_came(client: aiohttp.ClientSession) -> None:
+    async with pair() as (a, b):
+        tls = rig.partner_tls(a.files)
+        url = URL(f"{b.edge}/v1/interconn/node/query?b=%C3%A9%2F&a=1", encoded=True)
+        async with client.post(url, data=b"body", headers={"x-auth-sign": "s", "x-nonce": "n"}, ssl=tls) as response:
+            assert (await response.json())["data"] == {"bytes": 4}
+        seen = b.control.seen[-1]
+        assert (seen.method, seen.path, seen.body) == ("POST", "/edge/v1/interconn/node/query?b=%C3%A9%2F&a=1", b"body")
+        assert (seen.headers["x-auth-sign"], seen.headers["x-nonce"]) == ("s", "n")
+        assert seen.headers["x-interconn-peer-address"] == "127.0.0.1"
+        leaf = x509.load_pem_x509_certificates(a.files.chain.read_bytes())[0].public_bytes(serialization.Encoding.DER)
+        assert base64.b64decode(seen.headers["x-interconn-peer-cert"]) == leaf
+        for path in ("/healthz", "//v1/platform/schedule/task/callback"):
+            async with client.get(URL(b.platform + path, encoded=True)) as response:
+                assert response.status == 200
+        callback = "/platform/v1/platform/schedule/task/callback"
+        assert [s.path for s in b.control.seen[-2:]] == ["/platform/healthz", callback]
+        assert "x-interconn-peer-cert" not in b.control.seen[-1].headers
+        async with client.get(f"{b.edge}/healthz", ssl=rig.partner_tls(None)) as response:
+            assert response.headers["server"] == "interconn"
+        assert b.control.seen[-1].path == "/edge/healthz"
+
+
+async def test_nobody_outside_writes_our_headers(client: aiohttp.ClientSession) -> None:
+    async with pair() as (_, b):
+        forged = {
+            "X-Interconn-Peer-Cert": "AAAA",
+            "x_interconn_peer_cert": "AAAA",
+            "x-interconn-anything": "1",
+            "x-interconn-peer-address": "10.0.0.1",
+            "connection": "keep-alive, x-auth-sign",
+            "x-auth-sign": "dropped, since it was named for one hop",
+            "te": "trailers",
+            "x_node_id": "kept",
+        }
+        url = f"{b.edge}/v1/interconn/node/query"
+        async with client.get(url, headers=forged, ssl=rig.partner_tls(None)) as response:
+            assert response.status == 200
+        headers = b.control.seen[-1].headers
+        assert {n: v for n, v in headers.items() if "interconn" in n} == {"x-interconn-peer-address": "127.0.0.1"}
+        assert "te" not in headers
+        assert "x-auth-sign" not in headers
+        assert headers["x_node_id"] == "kept"
+
+
+async def test_a_certificate_that_no_longer_counts_is_not_shown(client: aiohttp.ClientSession) -> None:
+    async with pair() as (a, b):
+        tls = rig.partner_tls(a.files)
+        for routes, shown in [([a.route()], True), ([], False)]:
+            await b.process.set_routes(routes)
+            async with client.get(f"{b.edge}/v1/interconn/node/query", ssl=tls) as response:
+                assert response.status == 200
+            assert ("x-interconn-peer-cert" in b.control.seen[-1].headers) is shown
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../platform/v1/platform/schedule/job/stop_all",
+        "/v1/../../platform/x",
+        "/%2e%2e/platform/x",
+        "/.%2E/platform/x",
+        "/v1/%252e%252e/x",
+        "/v1%2f..%2fplatform",
+        "/v1/..%5cplatform",
+        "/v1/\\..\\x",
+        "/./link/routes",
+        "/v1/%00",
+        "/v1/%0d%0ax",
+        "*",
+        "v1",
+        "",
+    ],
+)
+async def test_no_path_climbs(path: str) -> None:
+    """From the partners' side of the control socket to our own side's, or to the link."""
+    with pytest.raises(ProtocolViolation) as caught:
+        safe_path(path)
+    assert caught.value.kind is Kind.NOT_FOUND
+
+
+async def test_no_path_climbs_on_the_wire() -> None:
+    async with pair() as (_, b):
+        for path in ("/../platform/x", "/%2e%2e/link/routes", "/a/../../platform/x"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", b.ports.edge, ssl=rig.partner_tls(None))
+            writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+            assert b'"code": 404' in answer
+        assert b.control.seen == []
+
+
+async def test_bodies_to_control_are_bounded(client: aiohttp.ClientSession) -> None:
+    limits = replace(Limits(), body_bytes=200_000)
+
+    async def endless():
+        for _ in range(50):
+            yield bytes(10_000)
+
+    async with node("LX-A", limits=limits) as a:
+        url = f"{a.platform}/v1/platform/schedule/job/create_all"
+        async with client.post(url, data=bytes(200_000)) as response:
+            assert (await response.json())["data"] == {"bytes": 200_000}
+        for data in (bytes(200_001), endless()):
+            async with client.post(url, data=data) as response:
+                assert response.status == 413
+                assert (await response.json())["code"] == 413
+        assert len(a.control.seen) == 1
+
+
+async def test_answers_come_back_whole(client: aiohttp.ClientSession) -> None:
+    async with node("LX-A") as a:
+        big = bytes(3 << 20)
+        headers = {"x-own": "1", "server": "z"}
+        a.control.answer = lambda _request, _body: web.Response(status=404, body=big, headers=headers)
+        async with client.get(f"{a.platform}/v1/platform/schedule/task/get_log") as response:
+            assert (response.status, await response.read()) == (404, big)
+            assert (response.headers["x-own"], response.headers["server"]) == ("1", "interconn")
+
+
+async def test_control_is_away(client: aiohttp.ClientSession) -> None:
+    async with node("LX-A") as a:
+        await a.control.stop()
+        async with client.post(f"{a.platform}/v1/platform/schedule/job/create_all", data=b"{}") as response:
+            value = await response.json()
+        assert (response.status, value["code"], value["data"]) == (200, 101, {})
+
+
+async def test_odd_methods_are_not_carried(client: aiohttp.ClientSession) -> None:
+    async with node("LX-A") as a:
+        for method in ("OPTIONS", "PATCH", "TRACE"):
+            async with client.request(method, f"{a.platform}/healthz") as response:
+                assert (await response.json())["code"] == 424
+        assert a.control.seen == []

@@ -1,0 +1,314 @@
+"""One test class for every store; both must pass all of it."""
+
+import asyncio
+import dataclasses
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from gateway.errors import CallerError, Kind, Refused, Unavailable
+from gateway.model import (
+    Audit,
+    AuditId,
+    CallState,
+    ContractId,
+    Dataset,
+    DatasetId,
+    Direction,
+    GrantUse,
+    InstId,
+    JobId,
+    NodeId,
+    OutCall,
+    TaskId,
+    TaskName,
+    TaskView,
+    TraceId,
+)
+from gateway.ports import Store, Tx
+from gateway.store.memory import MemoryStore
+from gateway.store.sql import SqlStore, migrate
+from gateway.store.tables import METADATA
+from specs.states import ApprovalState, AuditKind, TaskState
+
+
+def audit(name: str = "a1", created: int = 1, status: ApprovalState = ApprovalState.APPLIED) -> Audit:
+    return Audit(
+        applicant=NodeId("n1"),
+        audit_id=AuditId(name),
+        kind=AuditKind.JOB,
+        direction=Direction.IN,
+        peer_node_id=NodeId("n1"),
+        contract_id=ContractId("c1"),
+        status=status,
+        subject="job-1",
+        body={"z": 1, "a": [{"ü": None, "f": 1.5, "b": True}]},
+        permit=None,
+        created=created,
+        updated=created,
+    )
+
+
+def dataset() -> Dataset:
+    return Dataset(
+        dataset_id=DatasetId("d"),
+        name="n",
+        owner=InstId("i"),
+        category="",
+        description="",
+        count=3,
+        join_columns="id",
+        label_columns="",
+        column_metas=({"name": "id"}, {"name": "x"}),
+        public=False,
+        location="/x",
+        created=5,
+    )
+
+
+class StoreContract:
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> Store:
+        raise NotImplementedError
+
+    async def test_what_was_put_in_comes_out_equal(self, store: Store) -> None:
+        record = audit()
+        await store.run(lambda tx: tx.insert(record))
+        await store.run(lambda tx: tx.insert(dataset()))
+        found = await store.run(lambda tx: tx.get(Audit, record.key()))
+        assert found == record
+        assert found is not None
+        assert isinstance(found.status, ApprovalState)
+        assert list(found.body) == ["z", "a"]  # order on the wire is kept
+        assert await store.run(lambda tx: tx.get(Dataset, "d")) == dataset()
+        assert await store.run(lambda tx: tx.get(Audit, "no")) is None
+
+    async def test_records_handed_out_are_copies(self, store: Store) -> None:
+        body: dict[str, object] = {"list": [1]}
+        record = dataclasses.replace(audit(), body=body)
+        await store.run(lambda tx: tx.insert(record))
+        body["list"] = "changed"
+        found = await store.run(lambda tx: tx.get(Audit, record.key()))
+        assert found is not None
+        assert found.body == {"list": [1]}
+        found.body["list"].append(2)
+        again = await store.run(lambda tx: tx.get(Audit, record.key()))
+        assert again is not None
+        assert again.body == {"list": [1]}
+
+    async def test_insert_twice_is_a_conflict(self, store: Store) -> None:
+        await store.run(lambda tx: tx.insert(audit()))
+        with pytest.raises(Refused) as caught:
+            await store.run(lambda tx: tx.insert(audit(created=2)))
+        assert caught.value.kind is Kind.CONFLICT
+        assert await store.run(lambda tx: tx.get(Audit, "n1/a1")) == audit()
+
+    async def test_replace_only_if_unchanged(self, store: Store) -> None:
+        old = audit()
+        new = dataclasses.replace(old, status=ApprovalState.APPROVED, permit={"token": "t"})
+        await store.run(lambda tx: tx.insert(old))
+        await store.run(lambda tx: tx.replace(old, new))
+        assert await store.run(lambda tx: tx.get(Audit, old.key())) == new
+        with pytest.raises(Refused) as caught:
+            await store.run(lambda tx: tx.replace(old, dataclasses.replace(old, status=ApprovalState.REJECTED)))
+        assert caught.value.kind is Kind.CONFLICT
+        assert await store.run(lambda tx: tx.get(Audit, old.key())) == new
+        with pytest.raises(Refused):
+            await store.run(lambda tx: tx.replace(audit("gone"), audit("gone", created=2)))
+        with pytest.raises(CallerError):
+            await store.run(lambda tx: tx.replace(new, audit("other")))
+
+    async def test_an_error_rolls_back_everything(self, store: Store) -> None:
+        await store.run(lambda tx: tx.insert(audit("kept")))
+
+        def work(tx: Tx) -> None:
+            tx.insert(audit("a1"))
+            tx.delete(audit("kept"))
+            raise Refused("no")
+
+        with pytest.raises(Refused):
+            await store.run(work)
+        assert [each.audit_id for each in await store.run(lambda tx: tx.select(Audit))] == ["kept"]
+
+    async def test_delete(self, store: Store) -> None:
+        await store.run(lambda tx: tx.insert(audit()))
+        await store.run(lambda tx: tx.delete(audit()))
+        await store.run(lambda tx: tx.delete(audit()))
+        assert await store.run(lambda tx: tx.count(Audit)) == 0
+
+    async def test_select(self, store: Store) -> None:
+        def fill(tx: Tx) -> None:
+            tx.insert(audit("b", created=2))
+            tx.insert(audit("a", created=2, status=ApprovalState.APPROVED))
+            tx.insert(audit("c", created=1))
+
+        await store.run(fill)
+
+        async def names(**what: object) -> list[str]:
+            return [each.audit_id for each in await store.run(lambda tx: tx.select(Audit, **what))]  # type: ignore[arg-type]
+
+        assert await names() == ["c", "a", "b"]
+        assert await names(order="-created") == ["a", "b", "c"]
+        assert await names(order="-audit_id") == ["c", "b", "a"]
+        assert await names(status=ApprovalState.APPLIED) == ["c", "b"]
+        assert await names(kind=AuditKind.JOB, subject="job-1", limit=2) == ["c", "a"]
+        assert await names(limit=2, offset=2) == ["b"]
+        assert await names(offset=1) == ["a", "b"]
+        assert await names(limit=0) == []
+        assert await names(permit=None, audit_id="a") == ["a"]
+        assert await store.run(lambda tx: tx.count(Audit, status=ApprovalState.APPLIED)) == 2
+        for wrong in ({"nothing": 1}, {"order": "nothing"}):
+            with pytest.raises(CallerError):
+                await names(**wrong)
+
+    async def test_booleans_and_records_without_created(self, store: Store) -> None:
+        await store.run(lambda tx: tx.insert(dataset()))
+        assert await store.run(lambda tx: tx.count(Dataset, public=False)) == 1
+        assert await store.run(lambda tx: tx.count(Dataset, public=True)) == 0
+        for node in ("n2", "n1"):
+            view = TaskView(
+                TaskId("t"), JobId("j"), TaskName("x"), NodeId(node), "host", TaskState.READY, misses=0, updated=1
+            )
+            await store.run(lambda tx, view=view: tx.insert(view))  # type: ignore[misc]
+        assert [each.node_id for each in await store.run(lambda tx: tx.select(TaskView, job_id="j"))] == ["n1", "n2"]
+
+    async def test_null_order(self, store: Store) -> None:
+        for number, state in enumerate((CallState.DUE, CallState.DONE)):
+            call = OutCall(
+                f"c{number}",
+                ContractId("c"),
+                NodeId("n"),
+                "job.start",
+                {},
+                "s",
+                TraceId("t"),
+                state,
+                attempts=0,
+                due=number,
+                error="",
+                created=number,
+            )
+            await store.run(lambda tx, call=call: tx.insert(call))  # type: ignore[misc]
+        due = await store.run(lambda tx: tx.select(OutCall, state=CallState.DUE, order="due"))
+        assert [each.call_id for each in due] == ["c0"]
+
+    async def test_writers_are_serialised(self, store: Store) -> None:
+        await store.run(lambda tx: tx.insert(audit(created=0)))
+
+        def add(tx: Tx) -> None:
+            old = tx.get(Audit, "n1/a1")
+            assert old is not None
+            tx.replace(old, dataclasses.replace(old, updated=old.updated + 1))
+
+        await asyncio.gather(*(store.run(add) for _ in range(50)))
+        found = await store.run(lambda tx: tx.get(Audit, "n1/a1"))
+        assert found is not None
+        assert found.updated == 50
+
+    async def test_what_cannot_be_kept_is_our_own_mistake(self, store: Store) -> None:
+        for wrong in (
+            dataclasses.replace(audit(), created=1 << 63),
+            dataclasses.replace(audit(), body={"x": float("nan")}),
+            dataclasses.replace(audit(), body={"x": b"bytes"}),
+            dataclasses.replace(audit(), subject=None),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(CallerError):
+                await store.run(lambda tx, wrong=wrong: tx.insert(wrong))  # type: ignore[misc]
+        assert await store.run(lambda tx: tx.count(Audit)) == 0
+
+    async def test_closed(self, store: Store) -> None:
+        await store.close()
+        await store.close()
+        with pytest.raises(Unavailable) as caught:
+            await store.run(lambda tx: tx.count(Audit))
+        assert caught.value.kind is Kind.STORE
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    async def store(self) -> Store:  # type: ignore[override]
+        return MemoryStore()
+
+
+class TestSqlStore(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:  # type: ignore[override]
+        url = f"sqlite:///{tmp_path / 'node.db'}"
+        migrate(url)
+        store = SqlStore(url)
+        yield store
+        await store.close()
+
+
+async def test_sql_survives_reopening_and_migrating_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    first = SqlStore(url)
+    await first.run(lambda tx: tx.insert(GrantUse("g", JobId("j"), 1)))
+    await first.close()
+    migrate(url)
+    second = SqlStore(url)
+    assert await second.run(lambda tx: tx.count(GrantUse, grant="g")) == 1
+    await second.close()
+
+
+def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    old = os.umask(0)
+    try:
+        migrate(f"sqlite:///{path}")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_revisions_make_exactly_the_tables(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    with create_engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+async def test_sql_pragmas(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+
+    def read(tx: object) -> list[object]:
+        connection = tx._connection  # type: ignore[attr-defined]
+        return [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+
+    assert await store.run(read) == ["wal", 2, 1]
+    await store.close()
+
+
+async def test_a_broken_database_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    path.write_bytes(b"this is not a database at all" * 100)
+    with pytest.raises(Unavailable) as caught:
+        migrate(f"sqlite:///{path}")
+    assert caught.value.kind is Kind.STORE
+    store = SqlStore(f"sqlite:///{tmp_path / 'empty.db'}")
+    with pytest.raises(Unavailable):
+        await store.run(lambda tx: tx.count(Audit))
+    await store.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(Unavailable):
+        migrate(url)
