@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-kernels docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -22,13 +22,17 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
+bench-kernels: $(STAMP)
+	$(BIN)/python -m bench.kernels
+
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write
 
 clean:
+	rm -f accel/*.so
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache $(VENV)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard accel/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -5,6 +5,7 @@ decided at run time (accel/registry.py). Everything else about the package stand
 """
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -18,16 +19,11 @@ class OptionalBuild(build_ext):
 
     def run(self) -> None:
         super().run()
-        if not all(self.get_ext_fullpath(e.name) and self._built(e) for e in self.extensions):
+        if not all(Path(self.get_ext_fullpath(e.name)).exists() for e in self.extensions):
             sys.stderr.write(
                 "interconn: no native kernels were built (is there a C compiler?); "
                 "the package works on the slower `reference` backend, see `interconn backends`.\n"
             )
-
-    def _built(self, extension: Extension) -> bool:
-        from pathlib import Path
-
-        return Path(self.get_ext_fullpath(extension.name)).exists()
 
 
 setup(

@@ -1,15 +1,14 @@
-"""What the native extension offers to accel.backends.native: plain buffers, lengths checked, the GIL released.
+# What the native extension offers to accel.backends.native: plain buffers, lengths checked, the GIL released.
+#
+# A *row* is one residue in the layout of its core (`layout`); a batch is a C-contiguous uint64 array of rows.
+# `out` may be an operand. A wrong length is a ValueError; values are not checked. Formulae stand in accel/csrc/mont.h.
 
-A *row* is one residue in the layout of its core (`layout`); a batch is a C-contiguous uint64 array of rows. `out` may be
-an operand. A wrong length is a ValueError; values are not checked. Formulae stand in accel/csrc/mont.h.
-"""
-
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-_Array = NDArray[Any]
-_Bytes = bytes | bytearray | memoryview | _Array
+_Array: TypeAlias = NDArray[Any]
+_Bytes: TypeAlias = bytes | bytearray | memoryview | _Array
 
 def cores() -> tuple[str, ...]: ...
 def layout(core: str, bits: int, /) -> tuple[int, int, int]: ...

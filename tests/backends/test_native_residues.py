@@ -1,5 +1,6 @@
-"""Both native cores against Python's integers: edge values, sizes around eight lanes, aliasing, every modulus length."""
+"""Both native cores against Python's integers: edge values, batches around eight lanes, aliasing, all modulus lengths."""
 
+import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from accel.registry import BACKENDS
 
 CORES = [
     pytest.param(
-        backend.name, marks=pytest.mark.skipif((why := backend.refuses(probe())) is not None, reason=f"{backend.name}: {why}")
+        backend.name,
+        marks=pytest.mark.skipif((why := backend.refuses(probe())) is not None, reason=f"{backend.name}: {why}"),
     )
     for backend in BACKENDS["he.ou"]
     if backend.name != "reference"
@@ -117,7 +119,7 @@ def test_products_of_segments_and_inverses(core: str) -> None:
             starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
             idx = np.array([rng.randrange(50) for _ in range(sum(lengths))], dtype=np.int64)
             wanted = []
-            for s, e in zip(starts, starts[1:], strict=False):
+            for s, e in itertools.pairwise(starts):
                 product = 1
                 for i in idx[s:e]:
                     product = product * a[i] % n
@@ -158,17 +160,14 @@ def test_matvec_by_tables_and_by_buckets(core: str) -> None:
             row, col = np.nonzero(dense)
             indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=9))]).astype(np.int64)
             matrix = SparseMatrix(9, 5, indptr, col.astype(np.int64), dense[row, col].astype(np.int64))
-            bases = [v for v in range(2, 200) if math.gcd(v, n) == 1][:4] + [n - 2]
+            bases = [v for v in range(2, 200) if math.gcd(v, n) == 1][:5]
             wanted = [1] * 9
             for i in range(9):
                 for j in range(5):
                     wanted[i] = wanted[i] * pow(bases[j], int(dense[i, j]), n) % n
             for window in (1, 2, 5, 8):
-                from accel import _native
-
-                terms, negative, windows = _native.count_digits(matrix.values, window)
                 for way in (multiexp._by_tables, multiexp._by_buckets):
-                    got = way(ring, matrix, load(ring, bases), window, windows, terms, signed=negative > 0)
+                    got = way(ring, matrix, load(ring, bases), multiexp._Digits.of(matrix, window))
                     assert ring.numbers(got) == wanted
             assert ring.numbers(multiexp.matvec(ring, matrix, load(ring, bases))) == wanted
 
@@ -189,7 +188,11 @@ def test_the_binding_checks_every_length(core: str) -> None:
     idx = np.array([0, 5], np.int64)
     calls = [
         lambda: _native.mul(handle, three, two, three),
-        lambda: _native.mul(handle, three[:, :-1].copy(), three, three) if stride > 1 else _native.mul(handle, one, two, two),
+        lambda: (
+            _native.mul(handle, three[:, :-1].copy(), three, three)
+            if stride > 1
+            else _native.mul(handle, one, two, two)
+        ),
         lambda: _native.square(handle, three, two, 1),
         lambda: _native.square(handle, three, three, 0),
         lambda: _native.load(handle, three, b"\1\2", 1, one),
@@ -211,7 +214,7 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.in_range(b"\1\2", 2, b"\1"),
     ]
     for number, call in enumerate(calls):
-        with pytest.raises((ValueError, BufferError)):
+        with pytest.raises((ValueError, BufferError)):  # noqa: PT012  # the second line names the case
             call()
             pytest.fail(f"case {number} was accepted")
     with pytest.raises((TypeError, ValueError)):

@@ -5,7 +5,8 @@ Two ways, the cheaper by count of multiplications: tables of the multiples of ev
 many rows; buckets of equal digits (Pippenger), when a row has many entries. Both come down to products of segments.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
@@ -22,10 +23,22 @@ def matvec(ring: ResidueRing, matrix: SparseMatrix, bases: Uints) -> Uints:
     if not matrix.rows or not len(matrix.values):
         return np.repeat(ring.one, matrix.rows, axis=0)
     window, by_tables = _plan(matrix)
-    terms, negative, windows = _native.count_digits(matrix.values, window)
-    if by_tables:
-        return _by_tables(ring, matrix, bases, window, windows, terms, signed=negative > 0)
-    return _by_buckets(ring, matrix, bases, window, windows, terms, signed=negative > 0)
+    return (_by_tables if by_tables else _by_buckets)(ring, matrix, bases, _Digits.of(matrix, window))
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """How a matrix is cut: `windows` digits of `window` bits, `terms` of them not zero, negative ones where signed."""
+
+    window: int
+    windows: int
+    terms: int
+    signed: bool
+
+    @classmethod
+    def of(cls, matrix: SparseMatrix, window: int) -> Self:
+        terms, negative, windows = _native.count_digits(matrix.values, window)
+        return cls(window, windows, terms, negative > 0)
 
 
 def _plan(matrix: SparseMatrix) -> tuple[int, bool]:
@@ -49,23 +62,19 @@ def _plan(matrix: SparseMatrix) -> tuple[int, bool]:
     return best[1], best[2]
 
 
-def _sorted(
-    matrix: SparseMatrix, window: int, windows: int, terms: int, *, tables: bool, keys: int
-) -> tuple[Ints, Ints]:
-    starts, found = np.empty(keys + 1, np.int64), np.empty(terms, np.int64)
+def _sorted(matrix: SparseMatrix, digits: _Digits, *, tables: bool, keys: int) -> tuple[Ints, Ints]:
+    starts, found = np.empty(keys + 1, np.int64), np.empty(digits.terms, np.int64)
     indptr, indices, values = (np.ascontiguousarray(a) for a in (matrix.indptr, matrix.indices, matrix.values))
-    _native.sort_digits(indptr, indices, values, window, windows, tables, starts, found)
+    _native.sort_digits(indptr, indices, values, digits.window, digits.windows, tables, starts, found)
     return starts, found
 
 
-def _by_tables(
-    ring: ResidueRing, matrix: SparseMatrix, bases: Uints, window: int, windows: int, terms: int, *, signed: bool
-) -> Uints:
+def _by_tables(ring: ResidueRing, matrix: SparseMatrix, bases: Uints, digits: _Digits) -> Uints:
     """Entry (col, k, sign, size - 1) of the table is bases[col]^(+-size * 2^(window * k))."""
-    cols, half = matrix.cols, 1 << (window - 1)
+    window, windows, cols, half = digits.window, digits.windows, matrix.cols, 1 << (digits.window - 1)
     stride = bases.shape[1]
     table = np.empty((cols, windows, 2, half, stride), np.uint64)
-    starts = [(0, bases)] + ([(1, ring.invert(bases))] if signed else [])
+    starts = [(0, bases)] + ([(1, ring.invert(bases))] if digits.signed else [])
     for sign, first in starts:
         power = first
         for k in range(windows):
@@ -76,17 +85,15 @@ def _by_tables(
             for size in range(2, half + 1):
                 multiple = ring.mul(multiple, power)
                 table[:, k, sign, size - 1] = multiple
-    segments, idx = _sorted(matrix, window, windows, terms, tables=True, keys=matrix.rows)
+    segments, idx = _sorted(matrix, digits, tables=True, keys=matrix.rows)
     return ring.product(table.reshape(-1, stride), idx, segments)
 
 
-def _by_buckets(
-    ring: ResidueRing, matrix: SparseMatrix, bases: Uints, window: int, windows: int, terms: int, *, signed: bool
-) -> Uints:
+def _by_buckets(ring: ResidueRing, matrix: SparseMatrix, bases: Uints, digits: _Digits) -> Uints:
     """Bucket (size, k, row, sign) collects the bases whose digit k in this row is +-size."""
-    rows, half = matrix.rows, 1 << (window - 1)
+    window, windows, rows, half = digits.window, digits.windows, matrix.rows, 1 << (digits.window - 1)
     group = windows * rows * 2
-    starts, cols = _sorted(matrix, window, windows, terms, tables=False, keys=half * group)
+    starts, cols = _sorted(matrix, digits, tables=False, keys=half * group)
     buckets = ring.product(bases, cols, starts)
     # The sum of size * bucket by running sums from the largest size down.
     running = buckets[(half - 1) * group :].copy()
@@ -98,4 +105,4 @@ def _by_buckets(
     for k in range(windows - 2, -1, -1):
         total = ring.mul(ring.square(total, window), weighted[k * rows * 2 : (k + 1) * rows * 2])
     plus = np.ascontiguousarray(total[0::2])
-    return ring.mul(plus, ring.invert(np.ascontiguousarray(total[1::2]))) if signed else plus
+    return ring.mul(plus, ring.invert(np.ascontiguousarray(total[1::2]))) if digits.signed else plus

@@ -5,10 +5,13 @@ from typing import Final
 
 import gmpy2
 import numpy as np
+from numpy.typing import NDArray
 
 from accel import _native
 from accel.backends.reference.modular import Mpz, to_mpz
 from accel.kernels import BadInput, Ints, Uints
+
+Octets = NDArray[np.uint8]
 
 _SCAN_WINDOW: Final = 6
 _LEAKING_WINDOW: Final = 10
@@ -17,7 +20,7 @@ _LONG: Final = 96
 
 
 class ResidueRing:
-    """Z_n for one odd n, on one core. A batch is an array of rows (count, stride); it never holds anything but residues."""
+    """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
 
     __slots__ = ("_chunk", "_handle", "_layout", "_powers", "core", "modulus", "one", "size")
 
@@ -65,8 +68,8 @@ class ResidueRing:
         _native.load(self._handle, out, data, size, self._powers)
         return out
 
-    def combine(self, *terms: tuple[Uints, Mpz]) -> Uints:
-        """The sum of bytes * factor: numbers of any size as uint8 arrays of shape (count, size), each times its factor."""
+    def combine(self, *terms: tuple[Octets, Mpz]) -> Uints:
+        """The sum of number * factor, the numbers of any size as uint8 arrays of shape (count, size)."""
         shift = 8 * self._chunk
         columns, factors = [], []
         for data, factor in terms:
@@ -78,11 +81,11 @@ class ResidueRing:
         _native.load(self._handle, out, joined, joined.shape[1], self.raw(factors))
         return out
 
-    def dump(self, a: Uints, size: int | None = None) -> Uints:
+    def dump(self, a: Uints, size: int | None = None) -> Octets:
         """Canonical residues as a uint8 array of shape (count, size)."""
         out = np.empty((len(a), size or self.size), np.uint8)
         _native.dump(self._handle, out, size or self.size, a)
-        return out  # type: ignore[return-value]
+        return out
 
     def mul(self, a: Uints, b: Uints) -> Uints:
         """Element-wise; one of them may be a single row."""
@@ -91,7 +94,7 @@ class ResidueRing:
         return out
 
     def multiply_into(self, a: Uints, b: Uints) -> None:
-        """a *= b"""
+        """A *= b"""
         _native.mul(self._handle, a, a, b)
 
     def square(self, a: Uints, times: int) -> Uints:
@@ -100,21 +103,21 @@ class ResidueRing:
         return out
 
     def affine(self, a: Uints, plain: Uints, slope: Mpz, count: int) -> Uints:
-        """a * (1 + plain * slope): how Paillier adds a plaintext. `a` may be one row."""
+        """A * (1 + plain * slope): how Paillier adds a plaintext. `a` may be one row."""
         digits, _, digit_bits = self._layout
         factor = self.raw([slope * (gmpy2.mpz(1) << (2 * digits * digit_bits)) % self.modulus])
         out = self.empty(count)
         size = min(8 * plain.shape[1], self._chunk)
-        data = plain if size == 8 * plain.shape[1] else np.ascontiguousarray(_bytes(plain)[:, :size])
+        data = plain if size == 8 * plain.shape[1] else np.ascontiguousarray(octets(plain)[:, :size])
         _native.affine(self._handle, out, a, data, size, factor)
         return out
 
-    def power(self, a: Uints, exponents: bytes | Uints, bits: int) -> Uints:
+    def power(self, a: Uints, exponents: bytes | Uints | Octets, bits: int) -> Uints:
         """a^e for one secret exponent of `bits` bits, or for one each; time depends on `bits` and the count only."""
         out = self.empty(len(a))
         if not len(a):
             return out
-        _native.power(self._handle, out, a, exponents, bits, True)  # noqa: FBT003  # positional-only
+        _native.power(self._handle, out, a, exponents, bits, True)
         return out
 
     def power_public(self, a: Uints, exponent: Mpz) -> Uints:
@@ -122,11 +125,11 @@ class ResidueRing:
         out = self.empty(len(a))
         bits = max(1, gmpy2.bit_length(exponent))
         data = int(exponent).to_bytes((bits + 7) // 8, "little")
-        _native.power(self._handle, out, a, data, bits, False)  # noqa: FBT003  # positional-only
+        _native.power(self._handle, out, a, data, bits, False)
         return out
 
     def product(self, src: Uints, idx: Ints, starts: Ints) -> Uints:
-        """Row s is the product of src[idx[starts[s] : starts[s + 1]]]; long segments are cut, so that all lanes work."""
+        """Row s is the product of src[idx[starts[s] : starts[s + 1]]]. Long segments are cut, so that all lanes work."""
         count = len(starts) - 1
         piece = max(_LONG, (len(idx) >> 6) + 1)
         lengths = np.diff(starts)
@@ -172,7 +175,15 @@ class ResidueRing:
         return out
 
     def fixed_power(
-        self, start: Uints, table: Uints, exponents: bytes | Uints, *, size: int, window: int, windows: int, leaking: bool
+        self,
+        start: Uints,
+        table: Uints,
+        exponents: bytes | Uints | Octets,
+        *,
+        size: int,
+        window: int,
+        windows: int,
+        leaking: bool,
     ) -> Uints:
         out = self.empty((exponents.nbytes if isinstance(exponents, np.ndarray) else len(exponents)) // size)
         _native.fixed_power(self._handle, out, start, table, window, windows, exponents, size, not leaking)
@@ -196,8 +207,8 @@ class FixedBase:
         self._windows = 0
         self._table = ring.empty(0)
 
-    def multiply(self, start: Uints, exponents: bytes | Uints, *, size: int, bits: int) -> Uints:
-        """start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
+    def multiply(self, start: Uints, exponents: bytes | Uints | Octets, *, size: int, bits: int) -> Uints:
+        """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
         windows = -(-bits // self._window)
         if windows > self._windows:
             self._table, self._windows = self._ring.table(self._base, self._window, windows), windows
@@ -206,6 +217,6 @@ class FixedBase:
         )
 
 
-def _bytes(plain: Uints) -> Uints:
+def octets(plain: Uints) -> Octets:
     """A plain batch as little-endian bytes, shape (count, 8 * limbs)."""
-    return np.ascontiguousarray(plain, dtype="<u8").view(np.uint8).reshape(len(plain), 8 * plain.shape[1])  # type: ignore[return-value]
+    return np.ascontiguousarray(plain, dtype="<u8").view(np.uint8).reshape(len(plain), 8 * plain.shape[1])

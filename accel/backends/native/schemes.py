@@ -15,7 +15,7 @@ import numpy as np
 from accel import _native
 from accel.backends import reference
 from accel.backends.native.multiexp import matvec
-from accel.backends.native.residues import FixedBase, ResidueRing, _bytes
+from accel.backends.native.residues import FixedBase, Octets, ResidueRing, octets
 from accel.backends.reference.group import GroupPublicKey
 from accel.backends.reference.modular import Mpz, check_plain_bits
 from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, RandomSource, SparseMatrix, Uints
@@ -86,7 +86,7 @@ class NativePublicKey:
         used = np.flatnonzero(factors.any(axis=0))
         limbs = int(used[-1]) + 1 if len(used) else 1
         bits = 64 * (limbs - 1) + max(1, int(factors[:, limbs - 1].max(initial=0)).bit_length())
-        exponents = np.ascontiguousarray(_bytes(factors)[:, : (bits + 7) // 8])
+        exponents = np.ascontiguousarray(octets(factors)[:, : (bits + 7) // 8])
         return self._batch(self._ring.power(rows, exponents, bits))
 
     def matvec(self, matrix: SparseMatrix, vector: Ciphertexts) -> Batch:
@@ -142,7 +142,7 @@ class NativePublicKey:
             raise BadInput("ciphertexts of another key or backend")
         return a.rows
 
-    def canonical(self, a: Ciphertexts) -> Uints:
+    def canonical(self, a: Ciphertexts) -> Octets:
         """Ciphertexts as little-endian bytes, uint8 of shape (count, ciphertext_bytes)."""
         return self._ring.dump(self.own(a))
 
@@ -188,10 +188,12 @@ class _Logarithm:
         self._inverse = inverse
         self._exponent = int(p - 1).to_bytes(self.prime.size, "little")
 
-    def __call__(self, ciphertexts: Uints) -> Uints:
+    def __call__(self, ciphertexts: Octets) -> Octets:
         """uint8 (count, bytes) -> canonical residues mod p, uint8 (count, size of p)."""
         p = self.prime.modulus
-        powers = self._square.power(self._square.combine((ciphertexts, gmpy2.mpz(1))), self._exponent, gmpy2.bit_length(p))
+        powers = self._square.power(
+            self._square.combine((ciphertexts, gmpy2.mpz(1))), self._exponent, gmpy2.bit_length(p)
+        )
         by_p = gmpy2.invert(p, p + 2)
         one = np.ones((len(ciphertexts), 1), np.uint8)
         quotient = self._over.dump(self._over.combine((self._square.dump(powers), by_p), (one, -by_p)))
@@ -241,7 +243,7 @@ class PaillierSecretKey:
         return _limbs(self._n.dump(self._n.combine((left, gmpy2.mpz(1)), (lift, p))), self.public.modulus_bits)
 
 
-def _limbs(data: Uints, bits: int) -> Uints:
+def _limbs(data: Octets, bits: int) -> Uints:
     """uint8 (count, size) to a plain batch that covers `bits`."""
     size = 8 * ((bits + 63) // 64)
     padded = np.pad(data, ((0, 0), (0, size - data.shape[1])))
@@ -302,9 +304,7 @@ class Paillier(reference.Paillier):
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
         ring = ResidueRing(self.name, key.modulus)
-        return NativePublicKey(
-            key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking
-        )
+        return NativePublicKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
 
 
 def _numbers(key: HePublicKey) -> list[Mpz]:
