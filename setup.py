@@ -33,7 +33,7 @@ setup(
             "accel._native",
             sources=[f"accel/csrc/{name}" for name in SOURCES],
             depends=[f"accel/csrc/{name}" for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O3", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             optional=True,

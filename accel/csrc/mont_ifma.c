@@ -17,55 +17,62 @@
 
 #define LO(acc, x, y) ((acc) = _mm512_madd52lo_epu64((acc), (x), (y)))
 #define HI(acc, x, y) ((acc) = _mm512_madd52hi_epu64((acc), (x), (y)))
+#define ALL_LANES(word) ALL_LANES((word))
 
 typedef __m512i lane;
 
+/* One row of a tile: acc[0 .. 10] += x * b[0 .. 9]. The operands of a tile fit the 32 registers (20 + 10 + 1), if every
+ * loop is unrolled and the accumulators are never indexed by a variable; operands in memory cost a third of the rate. */
+INLINE void row(lane *acc, lane x, const lane b[BLOCK]) {
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        LO(acc[j], x, b[j]);
+    }
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        HI(acc[j + 1], x, b[j]);
+    }
+}
+
 /* acc += a * b, ten digits each */
-INLINE void tile(lane acc[20], const lane *a, const lane *b) {
+INLINE void tile(lane acc[20], const lane *a, const lane *b_memory) {
+    lane b[BLOCK];
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        b[j] = b_memory[j];
+    }
 #pragma GCC unroll 10
     for (int i = 0; i < BLOCK; i++) {
-        lane x = a[i];
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            LO(acc[i + j], x, b[j]);
-        }
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            HI(acc[i + j + 1], x, b[j]);
-        }
+        row(acc + i, a[i], b);
     }
 }
 
 /* acc += m * n, the digits of n alike in all lanes */
 INLINE void tile_shared(lane acc[20], const lane *m, const uint64_t *n) {
+    lane b[BLOCK];
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        b[j] = ALL_LANES(n[j]);
+    }
 #pragma GCC unroll 10
     for (int i = 0; i < BLOCK; i++) {
-        lane x = m[i];
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            LO(acc[i + j], x, _mm512_set1_epi64((long long)n[j]));
-        }
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            HI(acc[i + j + 1], x, _mm512_set1_epi64((long long)n[j]));
-        }
+        row(acc + i, m[i], b);
     }
 }
 
 /* As tile for neighbouring blocks of a and 2a: the last digit of a meets the first of 2a without its carry. */
 INLINE void tile_next(lane acc[20], const lane *a, const lane *twice, const lane *clear) {
+    lane b[BLOCK];
 #pragma GCC unroll 10
-    for (int i = 0; i < BLOCK; i++) {
-        lane x = a[i];
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            LO(acc[i + j], x, i == BLOCK - 1 && j == 0 ? clear[0] : twice[j]);
-        }
-#pragma GCC unroll 10
-        for (int j = 0; j < BLOCK; j++) {
-            HI(acc[i + j + 1], x, i == BLOCK - 1 && j == 0 ? clear[0] : twice[j]);
-        }
+    for (int j = 0; j < BLOCK; j++) {
+        b[j] = twice[j];
     }
+#pragma GCC unroll 9
+    for (int i = 0; i < BLOCK - 1; i++) {
+        row(acc + i, a[i], b);
+    }
+    b[0] = clear[0];
+    row(acc + BLOCK - 1, a[BLOCK - 1], b);
 }
 
 /* acc += the part of a^2 inside one block */
@@ -91,17 +98,17 @@ INLINE void reduce(lane acc[20], lane *m, const uint64_t *n, lane n0) {
     for (int i = 0; i < BLOCK; i++) {
         lane x = _mm512_madd52lo_epu64(zero, acc[i], n0);
         m[i] = x;
-        LO(acc[i], x, _mm512_set1_epi64((long long)n[0]));
-        LO(acc[i + 1], x, _mm512_set1_epi64((long long)n[1]));
-        HI(acc[i + 1], x, _mm512_set1_epi64((long long)n[0]));
+        LO(acc[i], x, ALL_LANES(n[0]));
+        LO(acc[i + 1], x, ALL_LANES(n[1]));
+        HI(acc[i + 1], x, ALL_LANES(n[0]));
         acc[i + 1] = _mm512_add_epi64(acc[i + 1], _mm512_srli_epi64(acc[i], 52));
 #pragma GCC unroll 10
         for (int j = 2; j < BLOCK; j++) {
-            LO(acc[i + j], x, _mm512_set1_epi64((long long)n[j]));
+            LO(acc[i + j], x, ALL_LANES(n[j]));
         }
 #pragma GCC unroll 10
         for (int j = 1; j < BLOCK; j++) {
-            HI(acc[i + j + 1], x, _mm512_set1_epi64((long long)n[j]));
+            HI(acc[i + j + 1], x, ALL_LANES(n[j]));
         }
     }
 #pragma GCC unroll 10
@@ -113,7 +120,7 @@ INLINE void reduce(lane acc[20], lane *m, const uint64_t *n, lane n0) {
 
 /* Writes the low ten digits of acc, normalised, and drops them; their carry goes to the eleventh. */
 INLINE void emit(lane acc[20], lane *out) {
-    const lane mask = _mm512_set1_epi64((long long)MASK52);
+    const lane mask = ALL_LANES(MASK52);
 #pragma GCC unroll 10
     for (int i = 0; i < BLOCK; i++) {
         out[i] = _mm512_and_si512(acc[i], mask);
@@ -131,8 +138,9 @@ static TARGET void lanes_mul(const mont_ctx *ctx, uint64_t *out_words, const uin
     lane *out = (lane *)out_words;
     const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
-    const lane n0 = _mm512_set1_epi64((long long)ctx->n0);
+    const lane n0 = ALL_LANES(ctx->n0);
     lane m[MAX_BLOCKS * BLOCK], acc[20];
+#pragma GCC unroll 20
     for (int i = 0; i < 20; i++) {
         acc[i] = _mm512_setzero_si512();
     }
@@ -159,7 +167,7 @@ static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out_words, const uin
     lane *out = (lane *)out_words;
     const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
-    const lane n0 = _mm512_set1_epi64((long long)ctx->n0), mask = _mm512_set1_epi64((long long)MASK52);
+    const lane n0 = ALL_LANES(ctx->n0), mask = ALL_LANES(MASK52);
     lane m[MAX_BLOCKS * BLOCK], twice[MAX_BLOCKS * BLOCK], clear[MAX_BLOCKS * BLOCK], acc[20];
     lane carry = _mm512_setzero_si512();
     for (int i = 0; i < blocks * BLOCK; i++) {
@@ -168,6 +176,7 @@ static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out_words, const uin
         twice[i] = _mm512_or_si512(x, carry);
         carry = _mm512_srli_epi64(a[i], 51);
     }
+#pragma GCC unroll 20
     for (int i = 0; i < 20; i++) {
         acc[i] = _mm512_setzero_si512();
     }
@@ -200,7 +209,7 @@ static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out_words, const uin
 static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, int y_is_reduced) {
     (void)y_is_reduced;
     lane *x = (lane *)x_words, carry = _mm512_setzero_si512();
-    const lane *y = (const lane *)y_words, mask = _mm512_set1_epi64((long long)MASK52);
+    const lane *y = (const lane *)y_words, mask = ALL_LANES(MASK52);
     for (size_t j = 0; j < ctx->digits; j++) {
         lane sum = _mm512_add_epi64(_mm512_add_epi64(x[j], y[j]), carry);
         x[j] = _mm512_and_si512(sum, mask);
@@ -211,9 +220,9 @@ static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint6
 /* From [0, n] to [0, n): a product with one is at most n. */
 static TARGET void lanes_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     lane *x = (lane *)x_words, borrow = _mm512_setzero_si512(), rest[MAX_BLOCKS * BLOCK];
-    const lane mask = _mm512_set1_epi64((long long)MASK52);
+    const lane mask = ALL_LANES(MASK52);
     for (size_t j = 0; j < ctx->digits; j++) {
-        lane d = _mm512_add_epi64(_mm512_sub_epi64(x[j], _mm512_set1_epi64((long long)ctx->n[j])), borrow);
+        lane d = _mm512_add_epi64(_mm512_sub_epi64(x[j], ALL_LANES(ctx->n[j])), borrow);
         rest[j] = _mm512_and_si512(d, mask);
         borrow = _mm512_srai_epi64(d, 63);
     }
@@ -299,7 +308,7 @@ static TARGET void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64
         }
         const uint64_t *entry = table + 8 * at;
         for (size_t e = 0; e < entries; e++, entry += step) {
-            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, _mm512_set1_epi64((long long)e));
+            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, ALL_LANES(e));
 #pragma GCC unroll 10
             for (int j = 0; j < BLOCK; j++) {
                 acc[j] = _mm512_mask_mov_epi64(acc[j], here, _mm512_load_si512(entry + 8 * j));
@@ -321,10 +330,10 @@ static TARGET void lanes_select_row(const mont_ctx *ctx, uint64_t *out, const ui
         }
         const uint64_t *entry = rows + at;
         for (size_t e = 0; e < entries; e++, entry += ctx->stride) {
-            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, _mm512_set1_epi64((long long)e));
+            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, ALL_LANES(e));
 #pragma GCC unroll 10
             for (int j = 0; j < BLOCK; j++) {
-                acc[j] = _mm512_mask_mov_epi64(acc[j], here, _mm512_set1_epi64((long long)entry[j]));
+                acc[j] = _mm512_mask_mov_epi64(acc[j], here, ALL_LANES(entry[j]));
             }
         }
         for (int j = 0; j < BLOCK; j++) {

@@ -1,4 +1,4 @@
-"""Both native cores against Python's integers: edge values, batches around eight lanes, aliasing, all modulus lengths."""
+"""Both native cores against Python's integers: edge values, batches around eight lanes, aliasing, all lengths."""
 
 import itertools
 import math

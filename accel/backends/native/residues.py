@@ -129,7 +129,7 @@ class ResidueRing:
         return out
 
     def product(self, src: Uints, idx: Ints, starts: Ints) -> Uints:
-        """Row s is the product of src[idx[starts[s] : starts[s + 1]]]. Long segments are cut, so that all lanes work."""
+        """Row s is the product of src[idx[starts[s] : starts[s + 1]]]. Long ones are cut, so that all lanes work."""
         count = len(starts) - 1
         piece = max(_LONG, (len(idx) >> 6) + 1)
         lengths = np.diff(starts)
