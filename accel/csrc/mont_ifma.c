@@ -17,7 +17,7 @@
 
 #define LO(acc, x, y) ((acc) = _mm512_madd52lo_epu64((acc), (x), (y)))
 #define HI(acc, x, y) ((acc) = _mm512_madd52hi_epu64((acc), (x), (y)))
-#define ALL_LANES(word) ALL_LANES((word))
+#define ALL_LANES(word) _mm512_set1_epi64((long long)(word))
 
 typedef __m512i lane;
 
