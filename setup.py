@@ -10,8 +10,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c"]
-HEADERS = ["digits.h", "mont.h", "mont_algos.h"]
+SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c"]
+HEADERS = ["digits.h", "mont.h", "mont_algos.h", "x25519.h"]
 
 
 class OptionalBuild(build_ext):

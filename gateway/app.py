@@ -21,7 +21,7 @@ from gateway.auth.schemes import Signer
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
-from gateway.errors import CallerError, GatewayError
+from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
@@ -261,6 +261,7 @@ class Control:
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
         await self._server.start()
+        await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
         await self._admin.setup()
@@ -286,6 +287,16 @@ class Control:
         """Everything the data process must know (GET /link/snapshot)."""
         routes = await self._store.run(self._partners.routes)
         return snapshot_to_json(routes, await self._runner.rules())
+
+    async def _tell_all(self) -> None:
+        """After a restart of this process alone: bring a data process that still runs back to what is true now."""
+        link = DataPlaneLink(self._run, wait_s=0.0)
+        try:
+            await link.replace_all(await self._store.run(self._partners.routes), await self._runner.rules())
+        except Unavailable:
+            pass  # It is not there yet and will pull the snapshot when it starts.
+        finally:
+            await link.close()
 
     def _routes_changed(self) -> None:
         """Called on the store's thread, inside the transaction."""
@@ -356,7 +367,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = load(Path(file))
         return run_control(config) if process == "control" else run_data(config)
-    except (GatewayError, CallerError) as error:
+    except GatewayError as error:
         sys.stderr.write(f"interconn {process}: {error}\n")
     except OSError as error:
         sys.stderr.write(f"interconn {process}: {error}\n")

@@ -6,6 +6,7 @@
 
 #include "digits.h"
 #include "mont.h"
+#include "x25519.h"
 
 #define MODULUS "accel._native.modulus"
 
@@ -520,6 +521,44 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
     return bad ? finish(bad, 0) : PyBool_FromLong(good);
 }
 
+/* x25519(core, out, scalars, points) -> whether no result is zero; one scalar, or one each */
+static PyObject *py_x25519(PyObject *self, PyObject *args) {
+    const char *name;
+    Py_buffer out, scalars, points;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sw*y*y*", &name, &out, &scalars, &points)) {
+        return NULL;
+    }
+    const mont_core *core = core_of(name);
+    int bad = !core || out.len % 32 || points.len != out.len || (scalars.len != 32 && scalars.len != out.len);
+    int zeros = 0;
+    if (!bad) {
+        Py_BEGIN_ALLOW_THREADS;
+        size_t count = (size_t)out.len / 32, step = scalars.len == 32 ? 0 : 32;
+#ifdef HAVE_IFMA
+        if (core == &mont_ifma) {
+            x25519_ifma(out.buf, scalars.buf, step, points.buf, count);
+        } else
+#endif
+        {
+            x25519_portable(out.buf, scalars.buf, step, points.buf, count);
+        }
+        const uint8_t *result = out.buf;
+        for (size_t i = 0; i < count; i++, result += 32) {
+            uint8_t any = 0;
+            for (int j = 0; j < 32; j++) {
+                any |= result[j];
+            }
+            zeros |= !any;
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&scalars);
+    PyBuffer_Release(&points);
+    return bad ? finish(bad, 0) : PyBool_FromLong(!zeros);
+}
+
 /* cores() -> names of what is compiled in and may run on this machine */
 static PyObject *py_cores(PyObject *self, PyObject *unused) {
     (void)self;
@@ -547,6 +586,7 @@ static PyMethodDef methods[] = {
     {"segments", py_segments, METH_VARARGS, NULL},
     {"count_digits", py_count_digits, METH_VARARGS, NULL},
     {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
+    {"x25519", py_x25519, METH_VARARGS, NULL},
     {"in_range", py_in_range, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

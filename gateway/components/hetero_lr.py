@@ -33,12 +33,12 @@ def _party(task: Task, features: Features, params: LrParams) -> Party:
 
 def body(task: Task) -> None:
     """Train; each side keeps the weights of its own columns."""
-    table = task.table("train_data")
-    if task.role == "guest" and not task.parameters["label"]:
-        raise ComponentError(Code.BAD_INPUT, "parameter label: the guest must name its label column")
-    features = read_features(task, table)
     begun = time.monotonic()
-    with task.link() as link:
+    with task.link() as link:  # from here on the partner is told of any mistake, and need not wait
+        table = task.table("train_data")
+        if task.role == "guest" and not task.parameters["label"]:
+            raise ComponentError(Code.BAD_INPUT, "parameter label: the guest must name its label column")
+        features = read_features(task, table)
         try:
             params = LrParams.from_mapping({name: task.parameters[name] for name in SCHEMA["properties"]})
             party = _party(task, features, params)

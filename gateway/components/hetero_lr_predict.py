@@ -36,11 +36,11 @@ def _party(task: Task, features: Features, model: ModelPart) -> Party:
 
 def body(task: Task) -> None:
     """Score the rows; who gets the result stands in the job's configuration and is checked, not assumed."""
-    if task.parameters["result_to"] != ["guest"]:
-        raise ComponentError(Code.BAD_INPUT, 'parameter result_to: only ["guest"] is supported')
-    table = task.table("test_data")
-    features = read_features(task, table)
-    with task.link() as link:
+    with task.link() as link:  # from here on the partner is told of any mistake, and need not wait
+        if task.parameters["result_to"] != ["guest"]:
+            raise ComponentError(Code.BAD_INPUT, 'parameter result_to: only ["guest"] is supported')
+        table = task.table("test_data")
+        features = read_features(task, table)
         model = ModelPart.from_json(task.json("model"))
         try:
             party = _party(task, features, model)

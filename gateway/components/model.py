@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gateway.errors import CallerError
 from gateway.operators.lr.params import LrParams
 from gateway.sdk.result import Code, ComponentError
 
@@ -46,8 +47,10 @@ class ModelPart:
                     numbers = [float(weight) for weight in (*weights, intercept)]
                     if not all(map(math.isfinite, numbers)):
                         raise _no_model("its weights are not numbers")
-                    return cls(party, tuple(features), tuple(numbers[:-1]), numbers[-1], LrParams(**params))
-        except (TypeError, ValueError):
+                    return cls(party, tuple(features), tuple(numbers[:-1]), numbers[-1], LrParams.from_mapping(params))
+        except CallerError as e:
+            raise _no_model(str(e)) from e
+        except (TypeError, ValueError, OverflowError):
             raise _no_model("its weights or parameters are not numbers") from None
         raise _no_model("it has another form")
 

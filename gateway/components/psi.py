@@ -13,10 +13,10 @@ from specs.description import builtin_description
 
 def body(task: Task) -> None:
     """Intersect; refuse duplicated ids before anything is sent and an empty intersection after."""
-    table = task.table("train_data")
-    column = table.column(task.parameters["id"])
-    ids = [row[column].encode() for row in table.rows]
-    with task.link() as link:
+    with task.link() as link:  # from here on the partner is told of any mistake, and need not wait
+        table = task.table("train_data")
+        column = table.column(task.parameters["id"])
+        ids = [row[column].encode() for row in table.rows]
         try:
             party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=x25519_mask, random=os.urandom)
         except Refused as e:

@@ -12,6 +12,7 @@ from gateway.operators.lr import predict as lr_predict
 from gateway.operators.lr import train as lr_train
 from gateway.operators.lr.params import SCHEMA as LR_PARAMS
 from gateway.operators.party import Party
+from gateway.operators.psi import EcdhPsi
 
 GUEST: Final = "guest"
 HOST: Final = "host"
@@ -42,7 +43,12 @@ OPERATORS: Final[Mapping[tuple[str, str], OperatorSpec]] = {
         roles=(GUEST, HOST),
         params_schema=LR_PARAMS,
         make_party={GUEST: lr_predict.Guest, HOST: lr_predict.Host},
-        clause=_CAESAR,
+        clause="none: partial sums under the guest's key; gateway.operators.lr.predict",
     ),
-    # psi joins here.
+    ("psi", "1.0.0"): OperatorSpec(
+        roles=(GUEST, HOST),
+        params_schema={"type": "object", "additionalProperties": False, "properties": {}},
+        make_party={GUEST: EcdhPsi, HOST: EcdhPsi},
+        clause="Huberman, Franklin and Hogg, Enhancing privacy and trust in electronic communities, EC 1999",
+    ),
 }

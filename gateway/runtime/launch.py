@@ -208,21 +208,28 @@ class ProcessLauncher:
             log = TaskLog(launch.log)
         except OSError as error:
             raise Unavailable(f"the task's folder cannot be made: {error.strerror}", kind=Kind.STORAGE) from error
+        output, complaints = await _Pipe.open(), await _Pipe.open()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=launch.directory,
                 env=self._environment(launch),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdout=output.write_end,
+                stderr=complaints.write_end,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as problem:
             log.close()
-            raise Unavailable(f"the component cannot be started: {error}", kind=Kind.STORAGE) from error
+            output.transport.close()
+            complaints.transport.close()
+            raise Unavailable(f"the component cannot be started: {problem}", kind=Kind.STORAGE) from problem
+        finally:
+            os.close(output.write_end)
+            os.close(complaints.write_end)
         _limit(process.pid, launch.resources)
-        return ProcessRun(process, log, report, term_s=self._term_s, secret=launch.environment.get("config.token", ""))
+        secret = launch.environment.get("config.token", "")
+        return ProcessRun(process, log, report, pipes=(output, complaints), term_s=self._term_s, secret=secret)
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         """The dotted variables and what any program needs, nothing of our own surroundings."""
@@ -249,19 +256,46 @@ def _limit(pid: int, resources: Resources) -> None:
             os.sched_setaffinity(pid, usable[: max(1, math.ceil(resources.cpu))])
 
 
+@dataclass(frozen=True, slots=True)
+class _Pipe:
+    """A pipe of our own: a subprocess's PIPE would make its wait() wait for grandchildren that hold it open."""
+
+    write_end: int
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    @classmethod
+    async def open(cls) -> "_Pipe":
+        read_end, write_end = os.pipe()
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
+        )
+        return cls(write_end, reader, transport)
+
+
 class ProcessRun:
     """A component that runs as a process of ours."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, log: TaskLog, report: Report, *, term_s: float, secret: str
+        self,
+        process: asyncio.subprocess.Process,
+        log: TaskLog,
+        report: Report,
+        *,
+        pipes: tuple[_Pipe, _Pipe],
+        term_s: float,
+        secret: str,
     ) -> None:
         self._secret = secret.encode()
         self._process = process
         self._log = log
         self._report = report
         self._term_s = term_s
-        readers = [(process.stdout, "INFO"), (process.stderr, "ERROR")]
-        self._readers = [asyncio.ensure_future(self._read(stream, level)) for stream, level in readers if stream]
+        self._pipes = pipes
+        readers = zip(pipes, ("INFO", "ERROR"), strict=True)
+        self._readers = [asyncio.ensure_future(self._read(pipe.reader, level)) for pipe, level in readers]
         self._end = asyncio.ensure_future(self._watch())
 
     @property
@@ -274,7 +308,8 @@ class ProcessRun:
     async def kill(self) -> None:
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(asyncio.shield(self._end), self._term_s)
+            async with asyncio.timeout(self._term_s):
+                await asyncio.shield(self._end)
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await asyncio.shield(self._end)
@@ -291,6 +326,8 @@ class ProcessRun:
         await asyncio.wait(self._readers, timeout=self._term_s)
         for reader in self._readers:
             reader.cancel()
+        for pipe in self._pipes:
+            pipe.transport.close()
         self._log.close()
         return Exit(code) if code >= 0 else Exit(128 - code, -code)
 

@@ -138,7 +138,9 @@ class Scheduler:
             except GatewayError as error:
                 self._journal.note("scheduler.error", reason=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK_S)
+                # Not wait_for, which can swallow a cancellation that comes together with the event.
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
 
     @staticmethod
     def _mine(tx: Tx) -> list[Job]:
@@ -263,7 +265,8 @@ class Scheduler:
                 continue
             pause = min(self._book.rules.poll_s, snapshot.plan.number("poll_s") or self._book.rules.poll_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(drive.wake.wait(), max(MIN_POLL_S, pause))
+                async with asyncio.timeout(max(MIN_POLL_S, pause)):
+                    await drive.wake.wait()
             # A wake-up, too, is a good moment to poll: where our share has ended the partner's often has.
             if snapshot.plan.sync is SyncType.POLL and self._clock.monotonic() - last_poll >= MIN_POLL_S:
                 last_poll = self._clock.monotonic()

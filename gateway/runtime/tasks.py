@@ -55,6 +55,7 @@ from specs.states import JobState, SyncType, TaskState
 
 SECRET_BYTES: Final = 32
 PROGRESS_S: Final = 1.0
+CLOSE_S: Final = 2.0
 _REPORTS: Final = frozenset({"RUNNING", "SUCCESS", "FAILED"})
 
 
@@ -163,10 +164,12 @@ class TaskRunner:
             await self.open(job_id)
 
     async def close(self) -> None:
-        """Kill every component and wait until they are gone; their shares stay as they are in the store."""
+        """Kill every component and wait until they are gone; their shares are FAILED then."""
         self._closed = True
         runs = [live.running for live in self._live.values() if live.running is not None]
         await asyncio.gather(*(run.kill() for run in runs), return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=CLOSE_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -375,7 +378,8 @@ class TaskRunner:
         while True:
             left = deadline - self._clock.monotonic()
             try:
-                return await asyncio.wait_for(live.running.wait(), max(0.0, min(PROGRESS_S, left)))
+                async with asyncio.timeout(max(0.0, min(PROGRESS_S, left))):
+                    return await live.running.wait()
             except TimeoutError:
                 if left <= 0:
                     live.late = True
@@ -409,6 +413,8 @@ class TaskRunner:
         code, message = str(live.result.get("code", ""))[:64], str(live.result.get("message", ""))[:2000]
         if live.late:
             message = "the task did not end within its time limit"
+        elif self._closed and not success:
+            message = "the gateway was stopped while the task ran"
         elif not success and (not message or contradiction):
             message = f"ended by signal {end.signal}" if end.signal else f"ended with exit code {end.code}"
 

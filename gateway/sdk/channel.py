@@ -25,6 +25,8 @@ BUFFER_FULL: Final = "E0000000700"
 TRANSIENT: Final = frozenset({"E0000000503", "E0000000601", "E0000000602", "E0000000607", "E0000000619"})
 """The partner's module could not be reached just now; whether the message arrived is not known."""
 MAX_ANSWER_BYTES: Final = 160 << 20
+GRACE_SECONDS: Final = 1.0
+"""A call that begins at its deadline still gets this long."""
 JOIN_BELOW: Final = 64 << 10
 """Bodies up to this size are joined into one piece, so that they leave in one segment."""
 
@@ -77,8 +79,9 @@ class Channel:
     def push(self, topic: str, *parts: Payload, to: Address, deadline: float, repeatable: bool = False) -> None:
         """Queue the concatenation of `parts` at the module of `to`; returns when it is there.
 
-        deadline: by `clock`. Retried until then: a refused connection and a full buffer, since the message is certainly
-        not there; with `repeatable` (the receiver drops repeats) also what may have got lost on the way.
+        deadline: by `clock`; an answer is waited for at most a second longer. Retried until then: a refused connection
+        and a full buffer, since the message is certainly not there; with `repeatable` (the receiver drops repeats) also
+        what may have got lost on the way.
         Raises ComponentError(TRANSPORT).
         """
         views = [memoryview(part).cast("B") for part in parts]
@@ -89,7 +92,8 @@ class Channel:
         pause = 0.05
         while True:
             try:
-                answer = self._call("push", body, to, wait=self._line.answer_seconds)
+                left = max(deadline - self._clock(), 0) + GRACE_SECONDS
+                answer = self._call("push", body, to, wait=min(left, self._line.answer_seconds))
                 code, problem = answer.code, f"code {answer.code or 'missing'}"
                 again = code == BUFFER_FULL or (repeatable and code in TRANSIENT)
             except ConnectionRefusedError:
@@ -162,11 +166,11 @@ class Channel:
         }
         return {**known, headers.PTP_TARGET_INST: address.inst_id} if address.inst_id else known
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, wait: float) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-            connection = kind(self._host, self._port, timeout=self._line.connect_seconds)
+            connection = kind(self._host, self._port, timeout=min(wait, self._line.connect_seconds))
             connection.connect()
             self._local.connection = connection
         return connection
@@ -175,12 +179,13 @@ class Channel:
         """One request. Raises OSError or HTTPException when no whole answer came; the connection is then closed."""
         sent = {**self._headers(address), "Content-Length": str(sum(len(piece) for piece in body))}
         try:
-            connection = self._connection()
+            connection = self._connection(wait)
             connection.sock.settimeout(wait)
             connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=sent)
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_BYTES + 1)
-            whole = response.isclosed()
+            # A connection that ends before the first byte of the body closes the response too; length then says so.
+            whole = response.isclosed() and not response.length
         except BaseException:
             self.close()
             raise

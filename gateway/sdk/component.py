@@ -48,16 +48,25 @@ class Output:
 
     def log(self, text: str) -> None:
         """Write lines for people."""
+        self._write(self._masked(text))
+
+    def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
+        return text
+
+    def _write(self, text: str) -> None:
         # A reader that went away must not turn a success that was reported into a failure.
         with suppress(OSError, ValueError):
             for line in text.splitlines():
                 print(line, file=self._stream, flush=True)
 
     def record(self, prefix: str, value: Mapping[str, object]) -> None:
-        """Write one line for the node that started the process."""
-        self.log(f"@{prefix} {json.dumps(value, ensure_ascii=True)}")
+        """Write one line for the node that started the process. Masked before it becomes JSON: a secret may need
+        escapes there, or be equal to a key.
+        """
+        shown = {key: self._masked(item) if isinstance(item, str) else item for key, item in value.items()}
+        self._write(f"@{prefix} {json.dumps(shown, ensure_ascii=True)}")
 
     def progress(self, progress: Progress) -> None:
         """Report progress; dropped within half a second of the last report, unless a phase begins or ends."""

@@ -7,6 +7,7 @@ whether the sender is part of a queue's address (9.2). The topic `abort` tells t
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,12 @@ class Link:
     def _topic(self, sender: PartyName, receiver: PartyName, topic: str) -> str:
         return f"{self._task_id}.{sender}-{receiver}.{topic}"
 
-    def send(self, to: PartyName, topic: str, payload: Payload, *, deadline: float) -> None:
-        """Queue a message at the partner's module. Raises ComponentError(TRANSPORT) when it fails until then."""
+    def send(
+        self, to: PartyName, topic: str, payload: Payload, *, deadline: float, part_seconds: float = math.inf
+    ) -> None:
+        """Queue a message at the partner's module. Raises ComponentError(TRANSPORT) when it fails until the deadline,
+        or when one part of it fails for part_seconds.
+        """
         view = memoryview(payload).cast("B")
         address = self._address(to)
         wire = self._topic(self._own, to, topic)
@@ -80,7 +85,8 @@ class Link:
             more = MORE if start + self._part_bytes < len(view) else 0
             head = (number | more).to_bytes(8, "little")
             part = view[start : start + self._part_bytes]
-            self._channel.push(wire, head, part, to=address, deadline=deadline, repeatable=True)
+            until = min(deadline, self._clock() + part_seconds)
+            self._channel.push(wire, head, part, to=address, deadline=until, repeatable=True)
             self._sent[to, topic] = number + 1
 
     def receive(self, sender: PartyName, topic: str, *, wait_ms: int, deadline: float) -> memoryview | None:
@@ -101,6 +107,8 @@ class Link:
             more, number = bool(number & MORE), number & ~MORE
             expected = self._seen.get(key, 0)
             if number < expected:
+                if self._clock() >= deadline:
+                    return None  # whoever repeats itself without end gets no more time than others
                 continue
             if number > expected:
                 raise ComponentError(Code.PARTNER_VIOLATION, f"message {expected} of {sender} on {topic!r} is missing")
@@ -163,11 +171,12 @@ def drive(
 
     Only what `awaits` names is taken from the channel, so early messages stay in their queues.
     Raises ComponentError: PARTNER_SILENT after patience.message without a message (or patience.total in all), naming
-    who is silent; PARTNER_VIOLATION when the party refuses a message; PARTNER_GAVE_UP when a partner aborted.
+    who is silent; TRANSPORT when a part cannot be delivered for as long; PARTNER_VIOLATION when the party refuses a
+    message; PARTNER_GAVE_UP when a partner aborted.
     The caller sends the abort (`Link.abort`), since it also knows of failures outside the operator.
     """
     end = clock() + patience.total
-    results = _perform(party.start(), link, end=end, progress=progress)
+    results = _perform(party.start(), link, patience=patience, end=end, progress=progress)
     while not results:
         awaited = list(party.awaits())
         if not awaited:
@@ -177,18 +186,23 @@ def drive(
             effects = party.receive(got.sender, got.topic, payload)
         except ProtocolViolation as e:
             raise ComponentError(Code.PARTNER_VIOLATION, f"{got.sender} broke the protocol: {e}") from e
-        results = _perform(effects, link, end=end, progress=progress)
+        results = _perform(effects, link, patience=patience, end=end, progress=progress)
     return results[0].result
 
 
 def _perform(
-    effects: Sequence[Effect], link: Link, *, end: float, progress: Callable[[Progress], None]
+    effects: Sequence[Effect],
+    link: Link,
+    *,
+    patience: Patience,
+    end: float,
+    progress: Callable[[Progress], None],
 ) -> list[Finish]:
     finished = []
     for effect in effects:
         match effect:
             case Send(to=to, topic=topic, payload=payload):
-                link.send(to, topic, payload, deadline=end)
+                link.send(to, topic, payload, deadline=end, part_seconds=patience.message)
             case Progress():
                 progress(effect)
             case Finish():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TextIO
 from urllib.parse import unquote, urlsplit
@@ -92,9 +93,13 @@ class FileStore:
                 yield row
 
         with self._writing(artifact) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(counted())
+            plain = csv.writer(file, lineterminator="\n")
+            # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own
+            # line end.
+            quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            for row in chain([columns], counted()):
+                returns = any(isinstance(value, str) and "\r" in value for value in row)
+                (quoted if returns else plain).writerow(row)
         info = [{"name": name, "type": "string"} for name in columns]
         self._finish(artifact, {"column_info": info, "count": count, "file_type": "csv", "data_type": "dense", **extra})
         return count
@@ -109,7 +114,8 @@ class FileStore:
     def _folder(self, artifact: Artifact) -> Path:
         # Both names carry ids that another node chose: they may name a folder here, not leave it.
         for part in (artifact.namespace, artifact.name):
-            if part.startswith(".") or "/" in part or "\x00" in part or len(part.encode()) > 200:
+            # isprintable: no control characters and no half surrogates, which have no encoding.
+            if not part.isprintable() or part.startswith(".") or "/" in part or len(part.encode()) > 200:
                 raise ComponentError(Code.STORAGE, "namespace and name must each be one plain folder name")
         return self._root / artifact.namespace / artifact.name
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from gateway.auth.chain import check_client, named_node, node_urn
 from gateway.auth.keys import load_key, load_signer
@@ -169,6 +171,26 @@ def test_a_leaf_cannot_issue(pki: Pki) -> None:
     text = leaf.public_bytes(Encoding.PEM).decode() + middle.public_bytes(Encoding.PEM).decode()
     with refusal():
         parse_credential("CERT", text).check(node_id="A", now_ms=MS)
+
+
+def test_only_a_ca_issues(pki: Pki) -> None:
+    """A certificate without key usages, which does not say that it is a CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "no CA")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    no_ca = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    for each in (builder, no_ca):
+        pem = each.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+        with refusal():
+            pin_ca(pem, now_ms=MS + 1)
 
 
 def test_pin_ca(pki: Pki) -> None:

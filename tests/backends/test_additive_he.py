@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gmpy2
 import numpy as np
 import pytest
 
 import specs
+from accel.backends.reference.modular import is_prime
 from accel.entropy import OsRandom
 from accel.kernels import AdditiveHE, BadInput, HePublicKey, HeSecretKey, SparseMatrix, Uints
 from accel.probe import probe
@@ -303,6 +305,14 @@ def test_a_full_size_key(make: Make) -> None:
     values = [0, 1, (1 << public.plaintext_bits) - 1]
     count = public.plaintext_bits // 64 + 1
     assert integers(secret.decrypt(public.encrypt(limbs(values, count), RANDOM)))[:3] == values
+
+
+def test_a_witness_that_shares_a_factor_shows_a_composite() -> None:
+    """It comes up in one key of some hundred."""
+    factor, composite = 2003, gmpy2.mpz(2003 * 10007)  # no factor below 2000, so that witnesses are needed
+    script = Script((factor - 2).to_bytes(4, "little"))
+    assert not is_prime(composite, script)
+    assert is_prime(gmpy2.mpz(10007), RANDOM)
 
 
 def test_secrets_stay_out_of_repr(key: tuple[AdditiveHE, HeSecretKey]) -> None:

@@ -24,7 +24,7 @@ class Drop(Exception):
 
 
 class CutOff(Exception):
-    """Announce a longer answer than is sent, then close the connection."""
+    """Announce a longer answer than is sent (the argument, or a few bytes), then close the connection."""
 
 
 @dataclass
@@ -108,9 +108,11 @@ def running_platform() -> Iterator[Platform]:
             except Drop:
                 self.close_connection = True
                 return
-            except CutOff:
+            except CutOff as e:
                 self.close_connection = True
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+                self.wfile.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + (e.args[0] if e.args else b"short")
+                )
                 return
             self.send_response(status)
             self.send_header("Content-Type", content_type)

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from typing import NoReturn
 
 import pytest
 
@@ -183,6 +184,10 @@ def cut_off(_request: Request) -> tuple[int, bytes, str]:
     raise CutOff
 
 
+def cut_off_at_once(_request: Request) -> tuple[int, bytes, str]:
+    raise CutOff(b"")
+
+
 def test_ambiguous_push_is_repeated_only_where_that_is_safe(platform: Platform) -> None:
     channel = channel_to(platform)
     platform.answers.append(drop)
@@ -203,7 +208,26 @@ def test_pop_survives_a_broken_connection(platform: Platform) -> None:
     channel.push("t", b"ho", to=HOST, deadline=soon())
     platform.answers.append(cut_off)
     assert channel.pop("t", source=HOST, wait_ms=100, deadline=soon()) == b"ho"
+    channel.push("t", b"hu", to=HOST, deadline=soon())
+    platform.answers.append(cut_off_at_once)
+    assert channel.pop("t", source=HOST, wait_ms=100, deadline=soon()) == b"hu"
     channel.close()
+
+
+def test_push_does_not_wait_for_an_answer_far_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abort has three seconds, also when the module takes the bytes and says nothing."""
+    waits: list[float] = []
+
+    def hang(_channel: Channel, *_arguments: object, wait: float) -> NoReturn:
+        waits.append(wait)
+        raise TimeoutError
+
+    monkeypatch.setattr(Channel, "_call", hang)
+    channel = Channel(Line("h:1", "s", "", ""), clock=lambda: 100.0)
+    for deadline in (103.0, 90.0, 1000.0):
+        with pytest.raises(ComponentError, match="TimeoutError"):
+            channel.push("t", b"x", to=HOST, deadline=deadline)
+    assert waits == [4.0, 1.0, 60.0]
 
 
 def test_push_waits_for_a_module_that_is_not_up_yet() -> None:

@@ -4,6 +4,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import pytest
 
@@ -81,6 +82,16 @@ def test_repeats_are_dropped(platform: Platform) -> None:
     for frame in (numbered(0, b"a"), numbered(0, b"a"), numbered(1, b"b"), numbered(0, b"x"), numbered(2, b"c")):
         put(platform, "t", frame)
     assert [bytes(wait_for(guest, "t") or b"") for _ in range(4)] == [b"a", b"b", b"c", b""]
+
+
+def test_endless_repeats_do_not_outlast_the_deadline(platform: Platform) -> None:
+    guest = link_of(platform, GUEST)
+    put(platform, "t", numbered(0, b"a"))
+    assert wait_for(guest, "t") == b"a"
+    for _ in range(20):
+        put(platform, "t", numbered(0, b"a"))
+    assert guest.receive(HOST, "t", wait_ms=30, deadline=time.monotonic()) is None
+    assert platform.queues[SESSION, "task_1.host.0-guest.0.t"]
 
 
 def test_lost_answer_to_a_push_does_no_harm(platform: Platform) -> None:
@@ -190,6 +201,24 @@ def failed(result: object, code: Code) -> str:
 def test_silent_partner_is_named(platform: Platform) -> None:
     result = run_party(platform, Counter(GUEST, first=True), GUEST, message=0.1)
     assert failed(result, Code.PARTNER_SILENT) == "host.0 sent nothing for 0.1 s (awaited: odd)"
+
+
+def test_a_part_that_cannot_be_delivered_ends_the_task_as_silence_does(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the time of the whole task is over."""
+    limits: list[float] = []
+
+    def unreachable(_channel: Channel, *_parts: object, deadline: float, **_options: object) -> NoReturn:
+        limits.append(deadline - begun)
+        raise ComponentError(Code.TRANSPORT, "push to node LX-B failed: code E0000000503")
+
+    monkeypatch.setattr(Channel, "push", unreachable)
+    begun = time.monotonic()
+    failed(run_party(platform, Counter(GUEST, first=True), GUEST, message=60, total=3600), Code.TRANSPORT)
+    failed(run_party(platform, Counter(GUEST, first=True), GUEST, message=3600, total=60), Code.TRANSPORT)
+    assert all(limit == pytest.approx(60, abs=30) for limit in limits)
+    assert len(limits) == 2
 
 
 def test_total_limit(platform: Platform) -> None:

@@ -9,7 +9,27 @@ from sklearn import metrics as sklearn_metrics  # type: ignore[import-untyped]
 
 from gateway.components import metrics
 from gateway.components.encoding import CLIP, EncodingError, as_numbers, encode_label, fit
+from gateway.components.model import ModelPart
 from gateway.components.rows import alignment, choose_test_rows, derived_alignment
+from gateway.operators.lr.params import LrParams
+from gateway.sdk.result import ComponentError
+
+
+def test_a_stored_model_is_checked_before_use() -> None:
+    part = ModelPart("guest.0", ("x",), (0.5,), 0.25, LrParams(iterations=7))
+    stored = json.loads(json.dumps(part.to_json()))
+    assert ModelPart.from_json(stored) == part
+    for change in (
+        {"params": {"value_bits": 200}},
+        {"params": {"iterations": "many"}},
+        {"params": {"speed": 1}},
+        {"weights": [10**400]},
+        {"weights": [float("nan")]},
+        {"weights": []},
+        {"features": [1]},
+    ):
+        with pytest.raises(ComponentError, match="no part of a hetero_lr model"):
+            ModelPart.from_json({**stored, **change})
 
 
 def test_split_follows_its_definition() -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.components.model import ModelPart
+from gateway.operators.lr.params import LrParams
 from gateway.sdk import drive as driving
 from gateway.sdk.component import run
 from gateway.sdk.environment import Artifact
@@ -358,6 +360,25 @@ def test_duplicated_ids_end_both_sides_before_anything_is_sent(small: Job) -> No
     own = [ptp_pb2.PushInbound.FromString(r.body).topic for r in pushed if r.headers["x-ptp-token"].endswith(GUEST)]
     assert own == ["task_1.guest.0-host.0.abort"]
     assert {report["status"] for report in small.platform.reports} == {"RUNNING", "FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("component", "inputs", "parameters"),
+    [
+        ("psi", {"train_data": "data"}, {GUEST: {"id": "customer"}}),
+        ("hetero_lr", {"train_data": "data"}, {GUEST: {"label": "x"}}),
+        ("hetero_lr_predict", {"test_data": "data"}, {GUEST: {"label": "x"}}),
+    ],
+)
+def test_a_mistake_of_one_party_is_told_to_the_other(
+    small: Job, component: str, inputs: Mapping[str, str], parameters: Mapping[str, Mapping[str, object]]
+) -> None:
+    small.made[HOST, "model"] = small.made[GUEST, "model"] = Artifact("given", "model")
+    part = ModelPart(HOST, ("x", "y"), (0.5, 0.5), 0.0, LrParams())
+    small.store(HOST).write_json(small.made[HOST, "model"], part.to_json())
+    given = {**inputs, "model": "model"} if component == "hetero_lr_predict" else inputs
+    outcomes = small.run(component, given, {"": {"wait_seconds": 30}, **parameters})
+    assert codes(outcomes) == {GUEST: "4001", HOST: "4006"}
 
 
 def test_empty_intersection_fails_at_both(small: Job) -> None:

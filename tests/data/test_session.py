@@ -136,6 +136,9 @@ def test_idle_sessions_expire_and_give_memory_back() -> None:
     assert (budget.used_by(S), budget.used) == (0, 2 * (1 + MESSAGE_OVERHEAD))
     assert (take(q), take(q, S2), take(q, kept)) == (None, b"2", b"3")
     assert budget.used == 0
+    q.push(S, "t", A, b"1", now=10.0)
+    assert q.pop(S, "other", source=None, now=20.0) is None
+    assert q.expire(before=15.0, kept=()) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("+-?rR"), st.sampled_from("abc"), st.sampled_from([A, B, None]))))

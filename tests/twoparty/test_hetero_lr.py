@@ -19,6 +19,7 @@ from gateway.operators.hematmul.shares import STATISTICAL_BITS
 from gateway.operators.lr import plaintext, wire
 from gateway.operators.lr.matrix import LrMatrix
 from gateway.operators.lr.params import LrParams
+from gateway.operators.lr.plan import make_plan
 from gateway.operators.lr.train import GUEST, HOST, Guest, Host, LrResult
 from gateway.operators.party import PartyName
 from gateway.operators.registry import OPERATORS
@@ -296,6 +297,24 @@ def test_after_a_bad_message_the_party_takes_no_other() -> None:
         guest.receive(HOST, "hello", memoryview(b""))
 
 
+def test_sizes_that_leave_no_step_are_refused_in_the_hello() -> None:
+    """A curvature within the wire's limits can still ask for a longer truncation than the ring has."""
+    a, b, y = small_data()
+
+    def disturb(_: int, m: Message) -> Iterable[Message]:
+        if m.topic != "hello" or m.sender != HOST:
+            return [m]
+        at = 18  # u32 curvature
+        return [Message(m.sender, m.to, m.topic, m.payload[:at] + struct.pack("<I", 5 << 12) + m.payload[at + 4 :])]
+
+    few = LrParams(iterations=1, inverse_penalty=1000.0, feature_bits=20)
+    many = np.tile(a, (100_000 // 24, 1)), np.tile(b, (100_000 // 24, 1)), np.tile(y, 100_000 // 24)
+    with pytest.raises(ProtocolViolation, match="hello: curvature: too many rows"):
+        play(parties(*many, few, Transparent()), disturb)
+    with pytest.raises(CallerError, match="too many rows"):
+        make_plan(LrParams(feature_bits=20), rows=1 << 20, curvature=2000)
+
+
 def test_a_lost_message_leaves_the_party_waiting_and_a_repeated_one_is_refused() -> None:
     assert run_small(lambda _, m: [] if m.topic == "z" else [m]).stuck
     with pytest.raises(ProtocolViolation, match="another round"):
@@ -339,6 +358,8 @@ def test_parameters_from_a_configuration() -> None:
         ("iterations", 2.5),
         ("iterations", "many"),
         ("iterations", True),
+        ("iterations", float("inf")),
+        ("iterations", float("nan")),
         ("inverse_penalty", "nan"),
         ("inverse_penalty", float("inf")),
         ("inverse_penalty", -1),

@@ -12,6 +12,7 @@ from gateway.operators.party import Awaited, PartyName
 from gateway.operators.psi import EcdhPsi, PsiResult, ecdh, normalise_ids, x25519_mask
 from gateway.operators.psi.kernel import hash_to_points
 from gateway.operators.psi.wire import HELLO, MAGIC, POINTS, all_canonical, has_zero
+from gateway.operators.registry import OPERATORS
 from tests.bench import Disturb, Message, flip, play
 
 GUEST, HOST = PartyName("guest.0"), PartyName("host.0")
@@ -133,6 +134,11 @@ def test_whole_batches() -> None:
     assert sorted(guest.rows.tolist()) == [ecdh.BATCH_IDS - 1, ecdh.BATCH_IDS, ecdh.BATCH_IDS + 1, ecdh.BATCH_IDS + 2]
     assert len(host.rows) == 4
     assert max(len(message.payload) for message in transcript) == 8 + 32 * ecdh.BATCH_IDS
+
+
+def test_the_registry_names_the_operator() -> None:
+    spec = OPERATORS["psi", "1.0.0"]
+    assert {role: spec.make_party[role] for role in spec.roles} == {"guest": EcdhPsi, "host": EcdhPsi}
 
 
 def test_white_space_around_ids_does_not_matter() -> None:

@@ -33,7 +33,7 @@ def is_prime(candidate: Mpz, random: RandomSource) -> bool:
         return candidate < 2000 and bool(gmpy2.is_prime(candidate))
     for _ in range(_WITNESSES):
         base = 2 + random_below(candidate - 3, random)
-        # is_strong_prp refuses a base that shares a factor; such a base is a witness already
+        # A base that shares a factor is a proof of its own; gmpy2 raises ValueError for it.
         if gmpy2.gcd(base, candidate) != 1 or not gmpy2.is_strong_prp(candidate, base):
             return False
     return bool(gmpy2.is_strong_selfridge_prp(candidate))
@@ -105,12 +105,11 @@ class FixedBase:
     Grows with the longest exponent seen: 255 residues a byte (64 KiB at 2048 bits).
     """
 
-    __slots__ = ("_modulus", "_next", "_tables", "base")
+    __slots__ = ("_modulus", "_next", "_tables")
 
     def __init__(self, base: Mpz, modulus: Mpz) -> None:
-        self.base = base % modulus
         self._modulus = modulus
-        self._next = self.base
+        self._next = base % modulus
         self._tables: list[list[Mpz]] = []
 
     def multiply(self, start: Mpz, exponent: bytes) -> Mpz:

@@ -30,7 +30,7 @@ from gateway.model import (
     Project,
     TraceId,
 )
-from gateway.ports import Caller, Clock, Entropy, Tx
+from gateway.ports import Caller, Clock, Entropy, PeerReply, Tx
 from specs.states import ApprovalState, AuditKind
 
 Listener = Callable[[Tx, Audit], None]
@@ -149,9 +149,12 @@ class Audits:
             return old
         return self._move(tx, old, replace(old, status=state, permit=permit), effects)
 
-    def refused(self, tx: Tx, call: OutCall) -> None:
-        """The partner refused an apply of ours for good: nobody will ever confirm it, so it counts as rejected."""
-        if not call.route.endswith(".audit.apply"):
+    def call_ended(self, tx: Tx, call: OutCall, _reply: PeerReply | None = None) -> None:
+        """A call of the outbox is over (runtime.outbox.OnResult).
+
+        Where the partner refused an application of ours for good, nobody will ever confirm it: it counts as rejected.
+        """
+        if call.state is not CallState.DEAD or not call.route.endswith(".audit.apply"):
             return
         audit = tx.get(Audit, call.subject.removeprefix("audit:"))
         if audit is not None and audit.status is ApprovalState.APPLIED:

@@ -133,6 +133,8 @@ class Audits(Protocol):
 
     def decide(self, tx: Tx, audit_key: str, *, approve: bool) -> Audit: ...
 
+    def terminate(self, tx: Tx, audit_key: str) -> Audit: ...
+
     def find(self, tx: Tx, *, kind: AuditKind, subject: str, direction: Direction | None = None) -> Sequence[Audit]: ...
 
 
@@ -556,6 +558,8 @@ class Jobs:
         if event is JobEvent.REFUSE and job.status is not JobState.PENDING:
             event = JobEvent.FAIL
         self._book.advance(tx, job, event, outcome=Outcome.REFUSED, reason=reason)
+        if job.initiator == self._book.own and job.status is not JobState.RUNNING:
+            withdraw(tx, self._audits, job)
 
     def _from_audit(self, tx: Tx, audit: Audit) -> Job:
         """The participant's record of a job, made when it is first asked; scheduler is empty until job/create."""
@@ -719,6 +723,13 @@ class Jobs:
         return await self._store.run(lambda tx: register_component(tx, info=info, image=image, now=now))
 
 
+def withdraw(tx: Tx, audits: Audits, job: Job) -> None:
+    """Tell every participant that was asked about a job of ours that it will not run (M-066)."""
+    for audit in audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.OUT):
+        if audit.status in {ApprovalState.APPLIED, ApprovalState.APPROVED}:
+            audits.terminate(tx, audit.key())
+
+
 def audit_config(audit: Audit) -> Any:
     """`conf` of a job audit, or `config`: both names are accepted (A-12)."""
     return audit.body.get("conf", audit.body.get("config"))
@@ -799,7 +810,9 @@ def _how_ended(job: Job, plan: Plan, shares: Sequence[Share]) -> str:
             f"code {share.result_code or share.exit_code}: {share.message}. {_advice(share)} "
             f"Its log: interconn job logs {job.job_id} --task {share.task_name}."
         )
-    if job.outcome is Outcome.FAILED and not failed:
+    if "no answer to" in job.reason or "no word from" in job.reason:
+        text += " Ask that party whether its gateway runs, and look at the connection between the nodes."
+    elif job.outcome is Outcome.FAILED and not failed:
         text += " The cause lies with another party; its operator finds it with interconn job show there."
     return text
 

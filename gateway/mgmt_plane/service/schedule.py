@@ -30,6 +30,7 @@ from gateway.mgmt_plane.service.jobs import (
     Partners,
     audit_config,
     sides,
+    withdraw,
 )
 from gateway.model import (
     Dataset,
@@ -371,6 +372,8 @@ class Schedule:
             reason = f"stopped by {caller.node_id}"
             if name is None or job.status is not JobState.RUNNING:
                 self._book.advance(tx, job, JobEvent.STOP, outcome=Outcome.STOPPED, reason=reason)
+                if job.status is JobState.PENDING:
+                    withdraw(tx, self._audits, job)
                 return False
             return self._stop_views(tx, job, name, by=caller.node_id)
 

@@ -7,7 +7,8 @@ et al., KDD 2021), generalised to any linear function of the ciphertexts by `Bou
 
 Functionality: the two get uniformly random shares of X v mod 2^128. The owner learns nothing else about X, the
 evaluator nothing else about v. Adversary: semi-honest; the evaluator bounded by the scheme's assumption, the owner
-unbounded, since it is held off statistically, twice:
+unbounded, since it is held off statistically, twice. Both rest on the owner having encrypted ring elements with noise
+of the usual length, which the evaluator cannot see: an owner that deviates learns X, unnoticed.
 
 - *plaintext*. |X v| < 2^b over the integers, since v is represented in [0, 2^128). R = 2^b + U with U uniform in
   [0, 2^(b + STATISTICAL_BITS)): the decrypted integer is within 2^-STATISTICAL_BITS of one that does not depend on X.

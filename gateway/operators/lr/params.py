@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -71,6 +72,8 @@ def _read(name: str, value: Any) -> Any:
         number = int(value) if rule["type"] == "integer" and not isinstance(value, float) else float(value)
     except ValueError:
         raise _bad(name, "must be a number") from None
+    if not math.isfinite(number):
+        raise _bad(name, "must be a finite number")
     if rule["type"] == "integer":
         if number != int(number):
             raise _bad(name, "must be a whole number")

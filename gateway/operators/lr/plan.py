@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.errors import CallerError, Kind
 from gateway.operators.lr.params import LrParams
 
 CONSTANT_BITS: Final = 24
@@ -23,6 +24,9 @@ Q3: Final = -0.004473
 """sigmoid(z) ~ Q0 + Q1 z + Q3 z^3, the least-squares cubic on [-5, 5]; off by at most 0.06 there."""
 
 _GAIN_MANTISSA_BITS: Final = 16
+
+_MAX_TRUNCATION: Final = 63
+"""Bits that accel.kernels.Ring128 truncates at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,15 @@ def make_plan(params: LrParams, *, rows: int, curvature: int) -> Plan:
 
     The objective 0.5 ||w||^2 + C sum(loss) has a Hessian of at most L = 1 + C Q1 ||X||_2^2 (the polynomial's slope is
     nowhere above Q1) and at least 1 on the penalised weights; step 1/L, momentum (sqrt L - 1)/(sqrt L + 1).
+    Raises CallerError where the step is too small for the fixed point: the data are too large for feature_bits.
     """
     c = params.inverse_penalty
     steepest = 1 + c * Q1 * rows * curvature
     root = math.sqrt(steepest)
     gain = c / steepest
     gain_bits = _GAIN_MANTISSA_BITS - 1 - math.floor(math.log2(gain))
+    if params.feature_bits + gain_bits > _MAX_TRUNCATION:
+        raise CallerError("too many rows and attributes for these feature_bits: the step vanishes", kind=Kind.MALFORMED)
     one = 1 << CONSTANT_BITS
     return Plan(
         params=params,

@@ -8,11 +8,11 @@ its weights and the intercept, for the host its weights, of a model trained for 
 hence known to both: all parameters, the number of rows, each side's number of columns and curvature (for standardised
 and one-hot columns the number of attributes). Neither side learns the other's features, labels, weights, any
 prediction, residual or gradient in between, nor the loss. What the result itself tells is not hidden: the guest's final
-weights depend on the host's features, as in every joint model.
+weights depend on the host's features, and the host's on the labels (of a category with a single row they show it).
 
-Adversary: semi-honest, one of the two. A partner that deviates can spoil the result, and by watching whether we abort
-learn about our data; docs/operators/hetero_lr.md says how far. Messages are checked before any arithmetic, but only
-against damage and misunderstanding.
+Adversary: semi-honest, one of the two. A partner that deviates can read our features, unnoticed, by encrypting more
+than the masks cover, and it can spoil the result; docs/operators/hetero_lr.md says how. Messages are checked before any
+arithmetic, but only against damage and misunderstanding.
 
 How. Weights, predictions z, residuals e and gradients are additive shares in Z_{2^128}, fixed point. A product of a
 party's matrix with the other's share runs by homomorphic encryption under the share owner's key
@@ -186,7 +186,10 @@ class _Side:
         if self._theirs.modulus_bits != self._params.key_bits or hello.key == self._hello.key:
             raise ProtocolViolation("hello: key")
         self._peer_cols = hello.cols
-        self._plan = make_plan(self._params, rows=self._rows, curvature=self._curvature + hello.curvature)
+        try:
+            self._plan = make_plan(self._params, rows=self._rows, curvature=self._curvature + hello.curvature)
+        except CallerError as e:
+            raise ProtocolViolation(f"hello: curvature: {e}") from e
         zero = np.zeros((0, 2), np.uint64)
         self._w_own = self._v_own = np.zeros((self._matrix.cols, 2), np.uint64)
         self._w_peer = self._v_peer = np.zeros((self._peer_cols, 2), np.uint64)

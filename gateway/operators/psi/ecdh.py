@@ -1,14 +1,16 @@
 """Private set intersection by double Diffie-Hellman masking over Curve25519.
 
 Functionality. Both parties put in a set of ids. Both learn which of their ids the other also has, in one common order,
-and the size of the other's set; nothing else. Adversary: semi-honest. (A partner that lies about its set learns the
+and the size of the other's set; nothing else, but that masking keeps a point on its curve (the curve or its twist), so
+that the number of either kind shows. Adversary: semi-honest. (A partner that lies about its set learns the
 intersection with the set it made up; ids that can be guessed can be tested one by one by whoever takes part: count
 limits and grants are the answer to that, not this protocol.)
 
 Method: Meadows 1986; Huberman, Franklin and Hogg 1999, in the form that open implementations call ECDH-PSI with
 CURVE_25519: u = SHA-256(id), X25519(a, u) goes to the partner, which returns
 X25519(b, X25519(a, u)) in the order it got.
-Under the decisional Diffie-Hellman assumption and with SHA-256 as a random oracle, masked ids look random.
+Under the decisional Diffie-Hellman assumption in both curves and with SHA-256 as a random oracle, masked ids look like
+random points of the curve that their hash lies on.
 
 Both rounds carry whole 32-byte points. The open protocol cuts the second round to 12 bytes, which saves a third of the
 traffic; whole points let the same checks (canonical, not zero, no repeats) hold for both rounds and leave no collision
