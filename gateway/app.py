@@ -5,6 +5,7 @@ module knows the configuration, and nothing here decides anything but which part
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -57,6 +58,7 @@ from specs.states import AuditKind, AuthType
 CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
 READY: Final = "ready.json"
+ROUTES_S: Final = 30.0
 SOCKET_PATH_BYTES: Final = 107
 _LONGEST_SOCKET: Final = "control.sock"
 
@@ -170,7 +172,14 @@ class Control:
             datasets=Datasets(**base, grants=grants),
             projects=Projects(**base, partners=self._partners, audits=audits),
         )
-        self._outbox = Outbox(store=self._store, client=self._client, journal=journal, clock=clock, entropy=entropy)
+        self._outbox = Outbox(
+            store=self._store,
+            client=self._client,
+            journal=journal,
+            clock=clock,
+            entropy=entropy,
+            on_result=audits.call_ended,
+        )
         outgoing.on_put(self._outbox.wake)
 
         jobs = config.jobs
@@ -304,9 +313,13 @@ class Control:
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def _tell_routes(self) -> None:
-        """Tell the data process the routes whenever they change (M-075); it pulls them itself when it starts."""
+        """Tell the data process the routes whenever they change (M-075); it pulls them itself when it starts.
+
+        Also once in a while: a contract that expires makes no event.
+        """
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), ROUTES_S)
             self._news.clear()
             try:
                 await self._link.set_routes(await self._store.run(self._partners.routes))

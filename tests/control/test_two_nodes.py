@@ -231,7 +231,8 @@ async def test_create_is_checked_and_idempotent(tmp_path: Path) -> None:
         await world.grant("B", "A")
 
         def hold(c: Call) -> None:
-            if c.route == "job.create" and not c.body.get("by_hand"):
+            # Neither does B hear that A has given up: it still knows the job from its audit alone.
+            if c.route in ("job.create", "job.stop") and not c.body.get("by_hand"):
                 raise Unavailable("not yet")
 
         world.disturb = hold

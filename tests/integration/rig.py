@@ -35,7 +35,7 @@ from specs.routes import ROUTES
 from tests.integration.tap import Exchange, Tap
 
 COMPONENTS = ("psi", "split", "feature_encode", "hetero_lr", "hetero_lr_predict", "evaluation")
-WAIT_S = 90.0
+WAIT_S = 30.0
 
 
 def wait_for(look: Callable[[], Any], what: str, *, seconds: float = WAIT_S) -> Any:

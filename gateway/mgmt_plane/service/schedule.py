@@ -315,7 +315,8 @@ class Schedule:
         job_id, name = self._job_id(body), self._task_name(body)
 
         def work(tx: Tx) -> bool:
-            job = self._commanded(tx, caller, job_id)
+            # Also a job that is only known from its audit: whoever refused job/create would wait for it for ever.
+            job = self._commanded(tx, caller, job_id, created=False)
             self._check_name(job, name)
             if name is None:
                 return self._stop_here(tx, job, by=caller.node_id)
@@ -345,6 +346,8 @@ class Schedule:
             outcome, reason = Outcome.SUCCEEDED, ""
         else:
             outcome, reason = Outcome.STOPPED, f"stopped by {by}"
+            if not job.scheduler:
+                reason = f"ended by {by} before this node took part (events of the job tell whether it refused to)"
         # A scheduler's own job that somebody else stops through job/stop.
         self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)
         return failed is None and not job.scheduling
@@ -481,12 +484,12 @@ class Schedule:
 
     # -- who may
 
-    def _commanded(self, tx: Tx, caller: Caller, job_id: str) -> Job:
+    def _commanded(self, tx: Tx, caller: Caller, job_id: str, *, created: bool = True) -> Job:
         """The job, where the caller may command it: the sender of create or the initiator (B-44)."""
         job = self._book.get(tx, job_id)
         if caller.node_id not in {job.scheduler, job.initiator}:
             raise Refused("only the scheduler or the initiator of the job may do this")
-        if not job.scheduler:
+        if created and not job.scheduler:
             raise Refused("the job has not been created here", kind=Kind.ILLEGAL_TRANSITION)
         return self._book.note_heard(tx, job) if caller.node_id == job.scheduler else job
 
