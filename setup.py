@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c"]
-HEADERS = ["digits.h", "mont.h", "mont_algos.h", "x25519.h"]
+HEADERS = ["digits.h", "mont.h", "mont_algos.h", "ring128.h", "x25519.h"]
 
 
 class OptionalBuild(build_ext):

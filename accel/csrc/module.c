@@ -6,6 +6,7 @@
 
 #include "digits.h"
 #include "mont.h"
+#include "ring128.h"
 #include "x25519.h"
 
 #define MODULUS "accel._native.modulus"
@@ -488,12 +489,14 @@ static PyObject *py_sort_digits(PyObject *self, PyObject *args) {
     return finish(bad, 0);
 }
 
-/* in_range(bytes, size, bound) -> whether every little-endian number lies strictly between 0 and the bound */
+/* in_range(bytes, size, bound, zero) -> whether every little-endian number lies below the bound and, unless zero may be,
+ * above 0 */
 static PyObject *py_in_range(PyObject *self, PyObject *args) {
     Py_buffer bytes, bound;
     Py_ssize_t size;
+    int zero;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*ny*", &bytes, &size, &bound)) {
+    if (!PyArg_ParseTuple(args, "y*ny*p", &bytes, &size, &bound, &zero)) {
         return NULL;
     }
     int bad = size < 1 || bound.len != size || bytes.len % size, good = 1;
@@ -501,7 +504,7 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
         const uint8_t *limit = bound.buf, *number = bytes.buf;
         Py_BEGIN_ALLOW_THREADS;
         for (Py_ssize_t at = 0; at < bytes.len && good; at += size) {
-            int order = 0, any = 0;
+            int order = 0, any = zero;
             for (Py_ssize_t i = size; i-- > 0;) {
                 uint8_t x = number[at + i];
                 any |= x;
@@ -512,7 +515,7 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
                     break;
                 }
             }
-            good = order < 0 && any;
+            good = order < 0 && (any || zero);
         }
         Py_END_ALLOW_THREADS;
     }
@@ -559,6 +562,36 @@ static PyObject *py_x25519(PyObject *self, PyObject *args) {
     return bad ? finish(bad, 0) : PyBool_FromLong(!zeros);
 }
 
+/* ring128_matvec(out, indptr, indices, values, vector) */
+static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
+    Py_buffer out, indptr, indices, values, vector;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*", &out, &indptr, &indices, &values, &vector)) {
+        return NULL;
+    }
+    const int64_t *row_at = indptr.buf, *col = indices.buf;
+    size_t rows = (size_t)out.len / 16, entries = (size_t)values.len / 8, cols = (size_t)vector.len / 16;
+    int bad = out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
+              indptr.len != (Py_ssize_t)(8 * (rows + 1)) || row_at[0] < 0 || row_at[rows] > (int64_t)entries;
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t r = 0; r < rows && !bad; r++) {
+        bad = row_at[r] > row_at[r + 1];
+    }
+    for (size_t j = 0; j < entries && !bad; j++) {
+        bad = col[j] < 0 || (size_t)col[j] >= cols;
+    }
+    if (!bad) {
+        ring128_matvec(out.buf, row_at, col, values.buf, vector.buf, rows);
+    }
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&indptr);
+    PyBuffer_Release(&indices);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&vector);
+    return finish(bad, 0);
+}
+
 /* cores() -> names of what is compiled in and may run on this machine */
 static PyObject *py_cores(PyObject *self, PyObject *unused) {
     (void)self;
@@ -587,6 +620,7 @@ static PyMethodDef methods[] = {
     {"count_digits", py_count_digits, METH_VARARGS, NULL},
     {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
     {"x25519", py_x25519, METH_VARARGS, NULL},
+    {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},
     {"in_range", py_in_range, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

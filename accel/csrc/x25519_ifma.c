@@ -57,6 +57,12 @@ INLINE field sub(field a, field b) {
     return ripple(a);
 }
 
+INLINE lane mullo(lane x, lane y) {
+    lane r;
+    __asm__("vpmullq %2, %1, %0" : "=v"(r) : "v"(x), "v"(y));
+    return r;
+}
+
 /* 2^260 = 608 modulo p */
 INLINE field reduce(lane z[10]) {
     z[6] = _mm512_add_epi64(z[6], _mm512_srli_epi64(z[5], 52));
@@ -64,7 +70,7 @@ INLINE field reduce(lane z[10]) {
     field r;
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
-        r.d[i] = _mm512_add_epi64(z[i], _mm512_mullo_epi64(z[i + 5], ALL_LANES(608)));
+        r.d[i] = _mm512_add_epi64(z[i], mullo(z[i + 5], ALL_LANES(608)));
     }
     return fold(r);
 }
@@ -188,33 +194,43 @@ INLINE void swap(field *a, field *b, __mmask8 which) {
     }
 }
 
-static TARGET void ladder(field *x2, field *z2, const field *u, const uint8_t bits[256]) {
-    field x3 = *u, z3, one;
-    for (int i = 0; i < 5; i++) {
-        z3.d[i] = ALL_LANES(i == 0);
-        one.d[i] = z3.d[i];
+typedef struct {
+    field u, x2, z2, x3, z3;
+} point;
+
+/* One step; independent products stand next to each other, so that their latencies overlap. */
+static TARGET __attribute__((noinline)) void step_once(point *p, __mmask8 which) {
+    field x2 = p->x2, z2 = p->z2, x3 = p->x3, z3 = p->z3;
+    swap(&x2, &x3, which);
+    swap(&z2, &z3, which);
+    field a = add(x2, z2), b = sub(x2, z2), c = add(x3, z3), d = sub(x3, z3);
+    field da = mul_inline(d, a), cb = mul_inline(c, b), aa = sqr_inline(a), bb = sqr_inline(b);
+    field sum = add(da, cb), difference = sub(da, cb), e = sub(aa, bb);
+    difference = sqr_inline(difference);
+    p->x3 = sqr_inline(sum);
+    p->x2 = mul_inline(aa, bb);
+    p->z3 = mul_inline(p->u, difference);
+    p->z2 = mul_inline(e, add_scaled(aa, e));
+}
+
+/* `groups` (one or two) times eight ladders, step by step in turns: one's tail overlaps the other's head. */
+static TARGET void ladder(point p[2], const uint8_t bits[2][256], int groups) {
+    for (int g = 0; g < groups; g++) {
+        for (int i = 0; i < 5; i++) {
+            p[g].x2.d[i] = p[g].z3.d[i] = ALL_LANES(i == 0);
+            p[g].z2.d[i] = _mm512_setzero_si512();
+        }
+        p[g].x3 = p[g].u;
     }
-    *x2 = one;
-    for (int i = 0; i < 5; i++) {
-        z2->d[i] = _mm512_setzero_si512();
-    }
-    uint8_t last = 0;
     for (int t = 254; t >= 0; t--) {
-        __mmask8 which = bits[t] ^ last;
-        last = bits[t];
-        swap(x2, &x3, which);
-        swap(z2, &z3, which);
-        field a = add(*x2, *z2), b = sub(*x2, *z2), c = add(x3, z3), d = sub(x3, z3);
-        field da = mul_inline(d, a), cb = mul_inline(c, b);
-        field aa = sqr_inline(a), bb = sqr_inline(b);
-        x3 = sqr_inline(add(da, cb));
-        z3 = mul_inline(*u, sqr_inline(sub(da, cb)));
-        *x2 = mul_inline(aa, bb);
-        field e = sub(aa, bb);
-        *z2 = mul_inline(e, add_scaled(aa, e));
+        for (int g = 0; g < groups; g++) {
+            step_once(p + g, bits[g][t + 1] ^ bits[g][t]);
+        }
     }
-    swap(x2, &x3, last);
-    swap(z2, &z3, last);
+    for (int g = 0; g < groups; g++) {
+        swap(&p[g].x2, &p[g].x3, bits[g][0]);
+        swap(&p[g].z2, &p[g].z3, bits[g][0]);
+    }
 }
 
 /* The residue in [0, p) as bytes; a product's digits. No branch. */
@@ -247,45 +263,102 @@ static void pack(uint8_t out[32], const uint64_t d[5]) {
     memcpy(out, w, 32);
 }
 
-TARGET void x25519_ifma(uint8_t *out, const uint8_t *scalars, size_t step, const uint8_t *points, size_t count) {
-    uint8_t bits[256];
+static void spread_scalars(uint8_t bits[256], const uint8_t *scalars, size_t step, size_t at, size_t count) {
+    memset(bits, 0, 256);
+    for (size_t l = 0; l < 8; l++) {
+        uint8_t k[32];
+        memcpy(k, scalars + (at + l < count ? at + l : count - 1) * step, 32);
+        k[0] &= 248;
+        k[31] = (uint8_t)((k[31] & 127) | 64);
+        for (int t = 0; t < 255; t++) {
+            bits[t] |= (uint8_t)((k[t >> 3] >> (t & 7) & 1) << l);
+        }
+        wipe(k, sizeof k);
+    }
+}
+
+/* z[i] = 1 / z[i] by one inversion for all; back comes whether no lane's product was zero. Only a point of low order
+ * gives zero, whatever the scalar, so telling it apart tells nothing of the scalar. */
+static TARGET int invert_all(field *z, field *products, size_t groups) {
+    products[0] = z[0];
+    for (size_t i = 1; i < groups; i++) {
+        multiply(products + i, products + i - 1, z + i);
+    }
+    field inverse, next;
+    invert(&inverse, products + groups - 1);
     uint64_t words[5][8];
-    field u, x, z;
-    for (size_t at = 0; at < count; at += 8) {
-        if (step || !at) {
-            memset(bits, 0, sizeof bits);
-            for (size_t l = 0; l < 8; l++) {
-                uint8_t k[32];
-                memcpy(k, scalars + (at + l < count ? at + l : count - 1) * step, 32);
-                k[0] &= 248;
-                k[31] = (uint8_t)((k[31] & 127) | 64);
-                for (int t = 0; t < 255; t++) {
-                    bits[t] |= (uint8_t)((k[t >> 3] >> (t & 7) & 1) << l);
+    for (int i = 0; i < 5; i++) {
+        _mm512_storeu_si512(words[i], inverse.d[i]);
+    }
+    for (int l = 0; l < 8; l++) {
+        uint64_t d[5] = {words[0][l], words[1][l], words[2][l], words[3][l], words[4][l]}, w[4];
+        pack((uint8_t *)w, d);
+        if (!(w[0] | w[1] | w[2] | w[3])) {
+            return 0;
+        }
+    }
+    for (size_t i = groups - 1; i > 0; i--) {
+        multiply(&next, &inverse, z + i);
+        multiply(z + i, &inverse, products + i - 1);
+        inverse = next;
+    }
+    z[0] = inverse;
+    return 1;
+}
+
+#define CHUNK 32 /* groups of eight that share an inversion */
+
+TARGET void x25519_ifma(uint8_t *out, const uint8_t *scalars, size_t step, const uint8_t *points, size_t count) {
+    uint8_t bits[2][256];
+    uint64_t words[5][8];
+    point p[2];
+    field x[CHUNK], z[CHUNK], products[CHUNK];
+    for (size_t start = 0; start < count; start += 8 * CHUNK) {
+        size_t left = count - start < 8 * CHUNK ? count - start : 8 * CHUNK, groups = (left + 7) / 8;
+        for (size_t group = 0; group < groups; group += 2) {
+            int both = group + 1 < groups ? 2 : 1;
+            for (int g = 0; g < both; g++) {
+                size_t from = start + 8 * (group + (size_t)g);
+                if (step || (!start && !group)) {
+                    spread_scalars(bits[g], scalars, step, from, count);
                 }
-                wipe(k, sizeof k);
+                for (size_t l = 0; l < 8; l++) {
+                    const uint8_t *u = points + (from + l < count ? from + l : count - 1) * 32;
+                    for (unsigned i = 0; i < 5; i++) {
+                        words[i][l] = take_bits(u, 32, 52 * i, i < 4 ? 52 : 47);
+                    }
+                }
+                for (int i = 0; i < 5; i++) {
+                    p[g].u.d[i] = _mm512_loadu_si512(words[i]);
+                }
+            }
+            ladder(p, (const uint8_t(*)[256])bits, both);
+            for (int g = 0; g < both; g++) {
+                x[group + (size_t)g] = p[g].x2;
+                z[group + (size_t)g] = p[g].z2;
             }
         }
-        for (size_t l = 0; l < 8; l++) {
-            const uint8_t *point = points + (at + l < count ? at + l : count - 1) * 32;
-            for (unsigned i = 0; i < 5; i++) {
-                words[i][l] = take_bits(point, 32, 52 * i, i < 4 ? 52 : 47);
+        if (!invert_all(z, products, groups)) {
+            for (size_t i = 0; i < groups; i++) {
+                invert(z + i, z + i);
             }
         }
-        for (int i = 0; i < 5; i++) {
-            u.d[i] = _mm512_loadu_si512(words[i]);
-        }
-        ladder(&x, &z, &u, bits);
-        invert(&z, &z);
-        multiply(&x, &x, &z);
-        for (int i = 0; i < 5; i++) {
-            _mm512_storeu_si512(words[i], x.d[i]);
-        }
-        for (size_t l = 0; l < 8 && at + l < count; l++) {
-            uint64_t d[5] = {words[0][l], words[1][l], words[2][l], words[3][l], words[4][l]};
-            pack(out + 32 * (at + l), d);
+        for (size_t i = 0; i < groups; i++) {
+            multiply(x + i, x + i, z + i);
+            for (int j = 0; j < 5; j++) {
+                _mm512_storeu_si512(words[j], x[i].d[j]);
+            }
+            for (size_t l = 0; l < 8 && 8 * i + l < left; l++) {
+                uint64_t d[5] = {words[0][l], words[1][l], words[2][l], words[3][l], words[4][l]};
+                pack(out + 32 * (start + 8 * i + l), d);
+            }
         }
     }
     wipe(bits, sizeof bits);
+    wipe(p, sizeof p);
+    wipe(x, sizeof x);
+    wipe(z, sizeof z);
+    wipe(products, sizeof products);
 }
 #else
 typedef int x25519_ifma_is_not_built_here;

@@ -2,6 +2,7 @@
 #include "mont.h"
 #include "x25519.h"
 
+#pragma GCC optimize("O3")
 #define MASK51 ((UINT64_C(1) << 51) - 1)
 
 typedef unsigned __int128 wide;

@@ -211,7 +211,15 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.sort_digits(none, none, none, 1, 1, True, none, none),
         lambda: _native.sort_digits(idx, idx[:1], idx[:1], 1, 1, True, np.zeros(2, np.int64), none),
         lambda: _native.count_digits(none, 0),
-        lambda: _native.in_range(b"\1\2", 2, b"\1"),
+        lambda: _native.in_range(b"\1\2", 2, b"\1", True),
+        lambda: _native.x25519(core, bytearray(32), bytes(32), bytes(64)),
+        lambda: _native.x25519(core, bytearray(64), bytes(96), bytes(64)),
+        lambda: _native.x25519(core, bytearray(33), bytes(32), bytes(33)),
+        lambda: _native.x25519("nonesuch", bytearray(32), bytes(32), bytes(32)),
+        lambda: _native.ring128_matvec(np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64)),
+        lambda: _native.ring128_matvec(
+            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64)
+        ),
     ]
     for number, call in enumerate(calls):
         with pytest.raises((ValueError, BufferError)):  # noqa: PT012  # the second line names the case

@@ -67,9 +67,14 @@ def test_a_forced_backend_that_refuses_is_an_error() -> None:
 
 
 def test_what_is_chosen_here() -> None:
-    assert [c.kernel for c in registry.describe()] == ["ring128", "he.ou", "he.paillier"]
+    assert [c.kernel for c in registry.describe()] == ["ring128", "he.ou", "he.paillier", "modpow", "x25519"]
     assert all(c.backend == "reference" for c in registry.describe("reference"))
-    assert registry.ring128().name == "reference"
+    names = probe().modules
+    if "accel._native" in names:
+        assert registry.ring128("portable").name == "portable"
+        assert all(c.backend == "portable" for c in registry.describe("portable"))
+        assert all(c.backend != "reference" for c in registry.describe())
+    assert registry.ring128("reference").name == "reference"
     assert registry.additive_he("paillier").scheme == "paillier"
 
 

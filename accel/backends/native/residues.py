@@ -62,6 +62,10 @@ class ResidueRing:
         data = self.dump(a).tobytes()
         return [to_mpz(data[i : i + self.size]) for i in range(0, len(data), self.size)]
 
+    def holds(self, data: bytes | memoryview, size: int, *, zero: bool) -> bool:
+        """Whether numbers of `size` bytes (at least the modulus' own) are below it, and not 0 unless that may be."""
+        return _native.in_range(data, size, int(self.modulus).to_bytes(size, "little"), zero)
+
     def load(self, data: bytes | bytearray | memoryview, size: int) -> Uints:
         """Numbers below the modulus, `size` little-endian bytes each."""
         out = self.empty(len(data) // size)

@@ -12,7 +12,6 @@ from typing import Final
 import gmpy2
 import numpy as np
 
-from accel import _native
 from accel.backends import reference
 from accel.backends.native.multiexp import matvec
 from accel.backends.native.residues import FixedBase, Octets, ResidueRing, octets
@@ -125,7 +124,7 @@ class NativePublicKey:
         size = self.ciphertext_bytes
         if count < 0 or len(data) != count * size:
             raise BadInput("ciphertexts of another number or size")
-        if not _native.in_range(data, size, int(self._ring.modulus).to_bytes(size, "little")):
+        if not self._ring.holds(data, size, zero=False):
             raise BadInput("a ciphertext is out of range")
         rows = self._ring.load(data, size)
         starts = np.linspace(0, count, min(count, _LANES) + 1).astype(np.int64)
