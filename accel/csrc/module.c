@@ -302,13 +302,13 @@ static PyObject *py_power(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
-/* fixed_table(modulus, out, base, window) */
+/* fixed_table(modulus, out, base, window, scan) */
 static PyObject *py_fixed_table(PyObject *self, PyObject *args) {
     PyObject *capsule;
     Py_buffer out, base;
-    int window;
+    int window, scan;
     (void)self;
-    if (!PyArg_ParseTuple(args, "Ow*y*i", &capsule, &out, &base, &window)) {
+    if (!PyArg_ParseTuple(args, "Ow*y*ip", &capsule, &out, &base, &window, &scan)) {
         return NULL;
     }
     modulus *m = modulus_of(capsule);
@@ -318,7 +318,8 @@ static PyObject *py_fixed_table(PyObject *self, PyObject *args) {
         bad = window < 1 || window > 16 || rows < 1 || rows % ((Py_ssize_t)1 << window) || rows_in(m, &base) != 1;
         if (!bad) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->fixed_table(&m->ctx, out.buf, base.buf, (unsigned)window, (size_t)rows >> window);
+            failed = m->core->fixed_table(&m->ctx, out.buf, base.buf, (unsigned)window, (size_t)rows >> window,
+                                          scan);
             Py_END_ALLOW_THREADS;
         }
     }

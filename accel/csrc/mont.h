@@ -47,9 +47,10 @@ typedef struct {
      * must be 0 */
     int (*power)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint8_t *exps, size_t exp_step,
                  size_t exp_bits, int scan, size_t count);
-    /* table[(k << window) + d] = base^(d << (window * k)) */
-    int (*fixed_table)(const mont_ctx *ctx, uint64_t *table, const uint64_t *base, unsigned window, size_t windows);
-    /* out = a * base^e with such a table; scan as above */
+    /* table[(k << window) + d] = base^(d << (window * k)); with scan each window in an order of the core's own */
+    int (*fixed_table)(const mont_ctx *ctx, uint64_t *table, const uint64_t *base, unsigned window, size_t windows,
+                       int scan);
+    /* out = a * base^e with a table made for the same scan, which means the same as above */
     int (*fixed_power)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *table,
                        unsigned window, size_t windows, const uint8_t *exps, size_t exp_size, int scan, size_t count);
     /* out[s] = product of src[idx[j]], starts[s] <= j < starts[s + 1]; times and addresses depend on idx and starts */

@@ -5,7 +5,8 @@
  *   lanes_mul, lanes_sqr (ctx, out, ...)                              lanes_add(ctx, x, y, y_is_reduced)
  *   lanes_canonical(ctx, x)        to [0, n)
  *   lanes_select(ctx, out, table, entries, idx)        table of lanes, read whole
- *   lanes_select_row(ctx, out, rows, entries, idx)     table of rows, read whole
+ *   lanes_select_fixed(ctx, out, part, window, idx)    part of a fixed table that was laid out by fixed_arrange
+ *   fixed_arrange(ctx, part, window, scratch)          rows of one window, in place, for lanes_select_fixed
  *   row_unpack, row_pack
  */
 #include <stdlib.h>
@@ -245,10 +246,12 @@ static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
 }
 
 static TARGET int fixed_table(const mont_ctx *ctx, uint64_t *table, const uint64_t *base, unsigned window,
-                              size_t windows) {
+                              size_t windows, int scan) {
     size_t entries = (size_t)1 << window, row = ctx->stride;
-    uint64_t *power = calloc(row, sizeof *power);
-    if (!power) {
+    uint64_t *power = calloc(row, sizeof *power), *scratch = calloc(entries * row, sizeof *scratch);
+    if (!power || !scratch) {
+        free(power);
+        free(scratch);
         return -1;
     }
     memcpy(power, base, row * sizeof *power);
@@ -268,45 +271,60 @@ static TARGET int fixed_table(const mont_ctx *ctx, uint64_t *table, const uint64
         if (!failed) {
             failed = batch_mul(ctx, power, part + half * row, 0, part + half * row, 0, 1);
         }
+        if (scan && !failed) {
+            fixed_arrange(ctx, part, window, scratch);
+        }
     }
-    wipe(power, row * sizeof *power);
     free(power);
+    free(scratch);
     return failed;
 }
+
+#define TOGETHER 16 /* groups of lanes that go through one window of the table, while the cache holds it */
 
 static TARGET int fixed_power(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step,
                               const uint64_t *table, unsigned window, size_t windows, const uint8_t *exps,
                               size_t exp_size, int scan, size_t count) {
-    uint64_t *acc = lanes_new(ctx, 2), *y = acc + LANE_WORDS(ctx);
+    uint64_t *acc = lanes_new(ctx, TOGETHER + 1), *y = acc + TOGETHER * LANE_WORDS(ctx);
     if (!acc) {
         return -1;
     }
-    for (size_t at = 0; at < count; at += LANES) {
+    for (size_t start = 0; start < count; start += TOGETHER * LANES) {
+        size_t end = count - start < TOGETHER * LANES ? count : start + TOGETHER * LANES;
         const uint64_t *rows[LANES];
-        uint64_t *outs[LANES];
-        spread(rows, a, a_step, at, count);
-        lanes_load(ctx, acc, rows);
+        uint64_t *x = acc;
+        for (size_t at = start; at < end; at += LANES, x += LANE_WORDS(ctx)) {
+            spread(rows, a, a_step, at, count);
+            lanes_load(ctx, x, rows);
+        }
         for (size_t k = 0; k < windows; k++) {
             const uint64_t *part = table + (k << window) * ctx->stride;
-            uint64_t idx[LANES];
-            for (size_t l = 0; l < LANES; l++) {
-                size_t which = at + l < count ? at + l : count - 1;
-                idx[l] = take_bits(exps + which * exp_size, exp_size, k * window, window);
-            }
-            if (scan) {
-                lanes_select_row(ctx, y, part, (size_t)1 << window, idx);
-            } else {
+            x = acc;
+            for (size_t at = start; at < end; at += LANES, x += LANE_WORDS(ctx)) {
+                uint64_t idx[LANES];
                 for (size_t l = 0; l < LANES; l++) {
-                    rows[l] = part + idx[l] * ctx->stride;
+                    size_t which = at + l < count ? at + l : count - 1;
+                    idx[l] = take_bits(exps + which * exp_size, exp_size, k * window, window);
                 }
-                lanes_load(ctx, y, rows);
+                if (scan) {
+                    lanes_select_fixed(ctx, y, part, window, idx);
+                } else {
+                    for (size_t l = 0; l < LANES; l++) {
+                        rows[l] = part + idx[l] * ctx->stride;
+                    }
+                    lanes_load(ctx, y, rows);
+                }
+                lanes_mul(ctx, x, x, y);
             }
-            lanes_mul(ctx, acc, acc, y);
         }
-        gather_out(outs, out, ctx->stride, at);
-        lanes_store(ctx, outs, acc, count - at);
+        x = acc;
+        for (size_t at = start; at < end; at += LANES, x += LANE_WORDS(ctx)) {
+            uint64_t *outs[LANES];
+            gather_out(outs, out, ctx->stride, at);
+            lanes_store(ctx, outs, x, count - at);
+        }
     }
-    lanes_free(ctx, acc, 2);
+    lanes_free(ctx, acc, TOGETHER + 1);
     return 0;
 }
 

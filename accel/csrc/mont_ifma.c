@@ -320,25 +320,42 @@ static TARGET void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64
     }
 }
 
-static TARGET void lanes_select_row(const mont_ctx *ctx, uint64_t *out, const uint64_t *rows, size_t entries,
-                                    const uint64_t idx[LANES]) {
+/* Word (j << window) + e of a window: digit j of entry e. */
+static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, uint64_t *scratch) {
+    size_t entries = (size_t)1 << window;
+    memcpy(scratch, part, entries * ctx->stride * sizeof *part);
+    for (size_t j = 0; j < ctx->digits; j++) {
+        for (size_t e = 0; e < entries; e++) {
+            part[(j << window) + e] = scratch[e * ctx->stride + j];
+        }
+    }
+}
+
+/* All entries of a digit pass through registers, sixteen at a time through vpermi2q, which picks by the low four bits of
+ * the index; the bits above choose between the results. */
+static TARGET void lanes_select_fixed(const mont_ctx *ctx, uint64_t *out, const uint64_t *part, unsigned window,
+                                      const uint64_t idx[LANES]) {
     const lane wanted = _mm512_loadu_si512(idx);
-    for (size_t at = 0; at < ctx->digits; at += BLOCK) {
-        lane acc[BLOCK];
-        for (int j = 0; j < BLOCK; j++) {
-            acc[j] = _mm512_setzero_si512();
-        }
-        const uint64_t *entry = rows + at;
-        for (size_t e = 0; e < entries; e++, entry += ctx->stride) {
-            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, ALL_LANES(e));
-#pragma GCC unroll 10
-            for (int j = 0; j < BLOCK; j++) {
-                acc[j] = _mm512_mask_mov_epi64(acc[j], here, ALL_LANES(entry[j]));
+    if (window == 6) {
+        const __mmask8 bit4 = _mm512_test_epi64_mask(wanted, ALL_LANES(16)), bit5 = _mm512_test_epi64_mask(wanted, ALL_LANES(32));
+        for (size_t j = 0; j < ctx->digits; j++, part += 64) {
+            lane r[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                r[i] = _mm512_permutex2var_epi64(_mm512_loadu_si512(part + 16 * i), wanted, _mm512_loadu_si512(part + 16 * i + 8));
             }
+            r[0] = _mm512_mask_mov_epi64(r[0], bit4, r[1]);
+            r[2] = _mm512_mask_mov_epi64(r[2], bit4, r[3]);
+            _mm512_store_si512(out + 8 * j, _mm512_mask_mov_epi64(r[0], bit5, r[2]));
         }
-        for (int j = 0; j < BLOCK; j++) {
-            _mm512_store_si512(out + 8 * (at + (size_t)j), acc[j]);
+        return;
+    }
+    for (size_t j = 0; j < ctx->digits; j++) {
+        lane found = _mm512_setzero_si512();
+        for (size_t e = 0; e < (size_t)1 << window; e++, part++) {
+            found = _mm512_mask_mov_epi64(found, _mm512_cmpeq_epi64_mask(wanted, ALL_LANES(e)), ALL_LANES(*part));
         }
+        _mm512_store_si512(out + 8 * j, found);
     }
 }
 

@@ -129,8 +129,8 @@ static void lanes_store(const mont_ctx *ctx, uint64_t *const rows[LANES], const 
     lane_put(ctx, rows[0], 0, x);
 }
 
-static void lanes_select_row(const mont_ctx *ctx, uint64_t *out, const uint64_t *rows, size_t entries,
-                             const uint64_t idx[LANES]) {
+static void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *rows, size_t entries,
+                         const uint64_t idx[LANES]) {
     for (size_t j = 0; j < ctx->digits; j++) {
         out[j] = 0;
     }
@@ -142,7 +142,14 @@ static void lanes_select_row(const mont_ctx *ctx, uint64_t *out, const uint64_t 
     }
 }
 
-#define lanes_select lanes_select_row
+static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, uint64_t *scratch) {
+    (void)ctx, (void)part, (void)window, (void)scratch;
+}
+
+static void lanes_select_fixed(const mont_ctx *ctx, uint64_t *out, const uint64_t *part, unsigned window,
+                               const uint64_t idx[LANES]) {
+    lanes_select(ctx, out, part, (size_t)1 << window, idx);
+}
 
 static void row_unpack(const mont_ctx *ctx, uint64_t *row, const uint8_t *bytes, size_t size) {
     for (size_t j = 0; j < ctx->digits; j++) {

@@ -110,6 +110,20 @@ def test_fixed_bases(core: str, leaking: bool) -> None:
             assert got == [s * pow(5, e, n) % n for s, e in zip(start, exps, strict=True)]
 
 
+@pytest.mark.parametrize("window", [1, 2, 5, 6, 7])
+def test_fixed_tables_of_every_window(core: str, window: int) -> None:
+    for ring, rng in rings(core, [64, 1366]):
+        n, windows = int(ring.modulus), 3
+        for leaking in (False, True):
+            table = ring.table(ring.take(3), window, windows, leaking=leaking)
+            exps = [0, (1 << window * windows) - 1] + [rng.getrandbits(window * windows) for _ in range(150)]
+            data = b"".join(e.to_bytes(3, "little") for e in exps)
+            got = ring.fixed_power(
+                ring.one, table, data, size=3, window=window, windows=windows, leaking=leaking
+            )  # fmt: skip
+            assert ring.numbers(got) == [pow(3, e, n) for e in exps]
+
+
 def test_products_of_segments_and_inverses(core: str) -> None:
     for ring, rng in rings(core, [64, 600]):
         n = int(ring.modulus)
@@ -203,7 +217,7 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.power(handle, three, three, b"\1\1", 8, True),
         lambda: _native.power(handle, three, three, b"\1\1\1", 8, False),
         lambda: _native.power(handle, three, three, b"", 0, True),
-        lambda: _native.fixed_table(handle, three, one, 1),
+        lambda: _native.fixed_table(handle, three, one, 1, True),
         lambda: _native.fixed_power(handle, one, one, two, 1, 2, b"\1", 1, True),
         lambda: _native.segments(handle, one, two, idx, np.array([0, 2], np.int64)),
         lambda: _native.segments(handle, one, two, idx[:1], np.array([0, 2], np.int64)),

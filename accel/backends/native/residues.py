@@ -173,9 +173,10 @@ class ResidueRing:
             inverse[1::2] = self.mul(parents, np.ascontiguousarray(below[0::2]))
         return inverse[: len(a)]
 
-    def table(self, base: Uints, window: int, windows: int) -> Uints:
+    def table(self, base: Uints, window: int, windows: int, *, leaking: bool) -> Uints:
+        """For fixed_power with the same `leaking`."""
         out = self.empty(windows << window)
-        _native.fixed_table(self._handle, out, base, window)
+        _native.fixed_table(self._handle, out, base, window, not leaking)
         return out
 
     def fixed_power(
@@ -215,7 +216,7 @@ class FixedBase:
         """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
         windows = -(-bits // self._window)
         if windows > self._windows:
-            self._table, self._windows = self._ring.table(self._base, self._window, windows), windows
+            self._table, self._windows = self._ring.table(self._base, self._window, windows, leaking=self._leaking), windows
         return self._ring.fixed_power(
             start, self._table, exponents, size=size, window=self._window, windows=windows, leaking=self._leaking
         )
