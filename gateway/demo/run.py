@@ -60,10 +60,11 @@ class _Run:
 
     @contextmanager
     def step(self, title: str, story: str, *, messages: bool = False) -> Iterator[None]:
-        began = now_ms()
+        # Steps do not overlap and end after their last event, although both may carry the same millisecond.
+        began = max(now_ms(), self.steps[-1].finished) if self.steps else now_ms()
         self.progress.begin(title)
         yield
-        self.steps.append(report.Step(title, story, began, now_ms(), messages=messages))
+        self.steps.append(report.Step(title, story, began, now_ms() + 1, messages=messages))
         self.progress.done(title)
 
 
