@@ -1,7 +1,7 @@
-"""The kernels of accel/ against their rivals, in one run: `python -m bench.kernels [--quick] [--only TEXT] [--json FILE]`.
+"""The kernels of accel/ against their rivals: `python -m bench.kernels [--quick] [--only TEXT] [--json FILE]`.
 
-One thread. Contestants of a row take turns (A/B/A/B ...), so that a busy machine slows all of them alike; the ratio of a
-row is the median over the rounds of (ours / rival), both of the same round. A rival that is not installed is left out
+One thread. Contestants of a row take turns (A/B/A/B ...), so that a busy machine slows all of them alike; the ratio of
+a row is the median over the rounds of (ours / rival), both of the same round. A rival that is not installed is left out
 and named. Rates mean nothing on another machine; ratios mean little on another class of CPU.
 """
 
@@ -136,7 +136,7 @@ def sparse(rows: int, cols: int, bits: int) -> SparseMatrix:
 
 def additive(quick: bool) -> Iterator[Row]:
     try:
-        from phe import paillier as phe
+        from phe import paillier as phe  # noqa: PLC0415  # a test oracle, never shipped
     except ImportError:
         print("phe is not installed: the homomorphic rows are left out", file=sys.stderr)
         return
@@ -169,10 +169,11 @@ def additive(quick: bool) -> Iterator[Row]:
                     "encrypt": (count, lambda key=key: key.encrypt(numbers, RANDOM)),
                 }
                 if not label:
+                    few_of_ours = key.split(batch, [200, 800])[0]
                     jobs |= {
                         "decrypt": (
                             200,
-                            lambda secret=secret, part=key.split(batch, [200, 800])[0]: secret.decrypt(part),
+                            lambda secret=secret, part=few_of_ours: secret.decrypt(part),
                         ),
                         "add": (count, lambda key=key, batch=batch: key.add(batch, batch)),
                         "scale": (count, lambda key=key, batch=batch: key.scale(batch, numbers)),
@@ -222,10 +223,8 @@ def ring(quick: bool) -> Iterator[Row]:
     matrix = sparse(rows, 40, 20)
     vector = np.frombuffer(os.urandom(16 * rows), np.uint64).reshape(rows, 2)
     reference = registry.ring128("reference")
-    ours = [
-        Contestant(name, rows * 40, lambda k=registry.ring128(name): k.matvec(matrix, vector))
-        for name in native_backends("ring128")[:1]
-    ]
+    kernels = {name: registry.ring128(name) for name in native_backends("ring128")[:1]}
+    ours = [Contestant(name, rows * 40, lambda k=kernels[name]: k.matvec(matrix, vector)) for name in kernels]
     rival = Contestant(
         f"numpy {metadata.version('numpy')} (backend reference)", rows * 40, lambda: reference.matvec(matrix, vector)
     )

@@ -181,9 +181,10 @@ static TARGET int batch_affine(const mont_ctx *ctx, uint64_t *out, const uint64_
 
 static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint8_t *exps,
                               size_t exp_step, size_t exp_bits, int scan, size_t count) {
-    /* Fixed windows from the top; the first one is read from the table. A scan reads the whole table every time, so it
-     * wants a smaller one. */
-    unsigned window = exp_bits <= 8 ? 1 : exp_bits <= 40 ? 2 : exp_bits <= 160 ? 3 : exp_bits <= 600 ? 4 : 5;
+    /* Fixed windows from the top; the first one is read from the table. A scan reads the whole table every time: lanes of
+     * up to 40 digits with 16 entries still fit the first cache. */
+    const int small = exp_bits <= 600 || (LANES > 1 && scan && ctx->digits <= 40);
+    unsigned window = exp_bits <= 8 ? 1 : exp_bits <= 40 ? 2 : exp_bits <= 160 ? 3 : small ? 4 : 5;
     if (!scan && exp_bits > 1800) {
         window = 6;
     }

@@ -333,22 +333,42 @@ static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, 
 
 /* All entries of a digit pass through registers, sixteen at a time through vpermi2q, which picks by the low four bits of
  * the index; the bits above choose between the results. */
+INLINE void select_permuted(const mont_ctx *ctx, uint64_t *out, const uint64_t *part, const int window, lane wanted) {
+    const int pieces = 1 << (window - 4);
+    for (size_t j = 0; j < ctx->digits; j++, part += 16 * pieces) {
+        lane r[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < pieces; i++) {
+            const uint64_t *words = part + 16 * i;
+            r[i] = _mm512_permutex2var_epi64(_mm512_loadu_si512(words), wanted, _mm512_loadu_si512(words + 8));
+        }
+#pragma GCC unroll 3
+        for (int bit = 0; bit < window - 4; bit++) {
+            const __mmask8 set = _mm512_test_epi64_mask(wanted, ALL_LANES(16 << bit));
+#pragma GCC unroll 4
+            for (int i = 0; i < pieces; i += 2 << bit) {
+                r[i] = _mm512_mask_mov_epi64(r[i], set, r[i + (1 << bit)]);
+            }
+        }
+        _mm512_store_si512(out + 8 * j, r[0]);
+    }
+}
+
 static TARGET void lanes_select_fixed(const mont_ctx *ctx, uint64_t *out, const uint64_t *part, unsigned window,
                                       const uint64_t idx[LANES]) {
     const lane wanted = _mm512_loadu_si512(idx);
-    if (window == 6) {
-        const __mmask8 bit4 = _mm512_test_epi64_mask(wanted, ALL_LANES(16)), bit5 = _mm512_test_epi64_mask(wanted, ALL_LANES(32));
-        for (size_t j = 0; j < ctx->digits; j++, part += 64) {
-            lane r[4];
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                r[i] = _mm512_permutex2var_epi64(_mm512_loadu_si512(part + 16 * i), wanted, _mm512_loadu_si512(part + 16 * i + 8));
-            }
-            r[0] = _mm512_mask_mov_epi64(r[0], bit4, r[1]);
-            r[2] = _mm512_mask_mov_epi64(r[2], bit4, r[3]);
-            _mm512_store_si512(out + 8 * j, _mm512_mask_mov_epi64(r[0], bit5, r[2]));
-        }
+    switch (window) {
+    case 5:
+        select_permuted(ctx, out, part, 5, wanted);
         return;
+    case 6:
+        select_permuted(ctx, out, part, 6, wanted);
+        return;
+    case 7:
+        select_permuted(ctx, out, part, 7, wanted);
+        return;
+    default:
+        break;
     }
     for (size_t j = 0; j < ctx->digits; j++) {
         lane found = _mm512_setzero_si512();

@@ -216,7 +216,10 @@ class FixedBase:
         """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
         windows = -(-bits // self._window)
         if windows > self._windows:
-            self._table, self._windows = self._ring.table(self._base, self._window, windows, leaking=self._leaking), windows
+            self._table, self._windows = (
+                self._ring.table(self._base, self._window, windows, leaking=self._leaking),
+                windows,
+            )
         return self._ring.fixed_power(
             start, self._table, exponents, size=size, window=self._window, windows=windows, leaking=self._leaking
         )
