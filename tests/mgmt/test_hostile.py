@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from gateway.auth.keys import load_signer
 from gateway.auth.schemes import Signer
+from gateway.data_plane.io.edge import roots_of
 from gateway.errors import WIRE, Kind
 from gateway.model import Limits
 from specs import headers as names
@@ -122,3 +125,15 @@ async def test_a_project_that_was_refused_or_has_ended_opens_no_data(world: Worl
     assert await authorise(b, permits, [use("psi")], project=project, job="job-2") is None
     await b.admin_call("POST", f"{where}/terminate")
     assert await authorise(b, permits, [use("psi")], project=project, job="job-3") is Kind.GRANT_MISSING
+
+
+async def test_a_newcomer_shuts_no_partner_out_by_the_name_of_its_ca(
+    world: World, a: Node, b: Node, c: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not after a restart, when the data process has forgotten whom it pinned first."""
+    await world.partners(a, b)
+    await world.partners(c, b)
+    monkeypatch.setattr("gateway.data_plane.io.tls.subject", lambda _: "CN=the same")
+    roots, problems = roots_of(await b.run(b.partners.routes), pinned={})
+    assert set(roots) == {a.id}
+    assert len(problems) == 1
