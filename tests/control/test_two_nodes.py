@@ -652,6 +652,22 @@ async def test_a_third_node_schedules(tmp_path: Path) -> None:
         assert sorted((c.source, c.target) for c in world.routes("job.create")) == [("S", "A"), ("S", "B")]
 
 
+async def test_nobody_is_asked_about_a_job_whose_id_cannot_be_used(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        made = await world["A"].jobs.validate(job_file())
+        body = {
+            "audit_id": "au-1",
+            "job_id": "job-\u00fc",
+            "flow_id": "f",
+            "name": "n",
+            "project_id": "p",
+            "dag": made["dag"],
+            "conf": made["conf"],
+        }
+        await refused(world, "job.audit.apply", body, Kind.MALFORMED)
+        assert await world["B"].jobs.all() == []
+
+
 async def test_a_partner_cannot_have_any_number_of_jobs_scheduled(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "S").running() as world:
         for node in "AB":
