@@ -58,7 +58,7 @@ class Progress:
             return
         for task in rows(views):
             states = ", ".join(f"{party} {state}" for party, (state, _) in task[1].items())
-            if self._told.get(task[0]) != states:
+            if states and self._told.get(task[0]) != states:
                 self._told[task[0]] = states
                 self._console.print(f"  {task[0]}: {states}", markup=False)
 
