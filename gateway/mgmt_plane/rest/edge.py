@@ -296,7 +296,7 @@ class Edge:
             ]
             if self._strict:
                 required.append((names.TRACE, head.trace))
-                if route.method == "POST":
+                if request.method.upper() == "POST":
                     required.append((names.CSRF, head.csrf))
             for name, value in required:
                 if not value:
