@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
+from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
@@ -49,6 +51,7 @@ from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.scheduler import Runtime, Scheduler
@@ -153,7 +156,11 @@ class Control:
         store = SqlStore(url)
         self._trail = Trail(store, identity=identity, signer=signer, clock=clock)
         self._store = TrailedStore(store, self._trail, clock)
-        self._tender = TrailTender(self._trail, journal)
+        # Of its own: who asks how things are must not wait in line, nor for a process that is not there.
+        self._watch = DataPlaneLink(self._run, wait_s=0.0)
+        self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
+        counters = Counters()
+        journal.listen(counters.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
@@ -267,7 +274,23 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        admin = [*Admin(context).routes(), *job_admin.routes(), *TrailAdmin(self._trail).routes()]
+        health = Health(
+            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            metrics=partial(
+                exposition,
+                counters=counters,
+                store=self._store,
+                trail=self._trail,
+                stats=self._watch.stats,
+                clock=clock,
+            ),
+        )
+        admin = [
+            *Admin(context).routes(),
+            *job_admin.routes(),
+            *TrailAdmin(self._trail).routes(),
+            *health.routes(),
+        ]
         app = admin_app(admin, token=token, limits=limits, journal=journal)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -303,6 +326,7 @@ class Control:
         await self._link.close()
         await self._client.close()
         await self._tender.stop()
+        await self._watch.close()
         await self._store.close()
         self._journal.note("control.stopped")
 

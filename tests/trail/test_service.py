@@ -43,6 +43,12 @@ def told(entries: list[TrailEntry], event: str) -> list[TrailEntry]:
     return [each for each in entries if each.event == event]
 
 
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # what is waited for is a counter
+            await asyncio.sleep(0.005)
+
+
 async def exported(node: Node, **times: Any) -> list[bytes]:
     header = await node.trail.heading(**times)
     entries: list[TrailEntry] = []
@@ -244,13 +250,22 @@ async def test_the_database_itself_takes_no_change(tmp_path: Path, a: Node) -> N
     migrate(url)
     store = SqlStore(url)
     trail = Trail(store, identity=a.identity, signer=a.signer, clock=a.clock)
+    asked = 0
+
+    async def stats() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {"refused": {"forbidden": 2 if asked < 3 else 5}}
+
     trailed = TrailedStore(store, trail, a.clock)
-    tender = TrailTender(trail, ListJournal(), every_s=0.01)
+    tender = TrailTender(trail, ListJournal(), stats=stats, every_s=0.01, channel_every_s=0.01)
     tender.start()
+    await until(lambda: asked > 3)
     await asyncio.gather(*(trailed.run(lambda tx, n=n: tx.insert(GrantUse(f"g{n}", JobId("j"), 1))) for n in range(30)))  # type: ignore[misc]
     await tender.stop()
-    found = await store.run(lambda tx: tx.select(TrailEntry, order="seq"))
-    assert [each.seq for each in found] == list(range(1, 33))
+    found = list(await store.run(lambda tx: tx.select(TrailEntry, order="seq")))
+    assert [each.seq for each in found] == list(range(1, 35))
+    assert [dict(each.facts) for each in told(found, "channel.refused")] == [{"forbidden": 2}, {"forbidden": 3}]
     header = await trail.heading()
     lines = [json_line(each).encode() for each in (header, *await trail.entries(first=1, last=header.last))]
     assert verify(lines, trusted=frozenset({a.pki.fingerprint})).problems == ()
