@@ -300,7 +300,7 @@ class Control:
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
         self._loop = asyncio.get_running_loop()
-        await self._trail.tell("node.started", "", **_configuration(self._config))
+        await self._trail.started(**_configuration(self._config))
         self._tender.start()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)

@@ -245,6 +245,24 @@ async def test_who_acts_is_not_mixed_up_between_requests(a: Node) -> None:  # no
     assert all(each.who == each.subject for each in await trail_of(a))
 
 
+async def test_a_task_started_by_a_request_acts_for_the_node(a: Node) -> None:  # noqa: F811
+    with acting(ADMIN):
+        later = asyncio.create_task(a.run(lambda tx: record(tx, "later", "")))
+        await a.run(lambda tx: record(tx, "now", ""))
+    await later
+    assert {each.event: (each.actor, each.who) for each in await trail_of(a)} == {
+        "now": ("admin", ADMIN.who),
+        "later": ("node", "A"),
+    }
+
+
+async def test_a_start_tells_what_changed(a: Node) -> None:  # noqa: F811
+    await a.trail.started(config_sha256="1", version="1")
+    await a.trail.started(config_sha256="1", version="1")
+    await a.trail.started(config_sha256="2", version="1")
+    assert [each.facts["changed"] for each in await trail_of(a)] == [[], [], ["config_sha256"]]
+
+
 async def test_the_database_itself_takes_no_change(tmp_path: Path, a: Node) -> None:  # noqa: F811
     url = f"sqlite:///{tmp_path / 'node.db'}"
     migrate(url)

@@ -8,12 +8,14 @@ Failed authentications have no transaction. They are counted in `Failures`, whic
 write, and are written by `Trail.flush`, which runtime.trail calls every second.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
+from weakref import ReferenceType, ref
 
 from gateway.auth.schemes import Signer
 from gateway.errors import CallerError, Kind, Refused
@@ -25,6 +27,7 @@ from gateway.ports import Clock, Record, Store, Tx
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
+STARTED: Final = "node.started"
 SEAL_ENTRIES: Final = 100
 SEAL_MS: Final = 600_000
 PAGE: Final = 500
@@ -48,17 +51,28 @@ class Actor:
 
 
 _ITSELF: Final = Actor("node")
-_acting: ContextVar[Actor] = ContextVar("acting", default=_ITSELF)
+_acting: ContextVar[tuple[Actor, "ReferenceType[asyncio.Task[Any]]"] | None] = ContextVar("acting", default=None)
 
 
 @contextmanager
 def acting(actor: Actor) -> Iterator[None]:
-    """What happens inside is done by `actor`. For the doors alone."""
-    token = _acting.set(actor)
+    """What the running task does inside is done by `actor`. For the doors alone.
+
+    A task that is started inside acts for the node itself: it may live for hours after its occasion.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise CallerError("only a task can act")
+    token = _acting.set((actor, ref(task)))
     try:
         yield
     finally:
         _acting.reset(token)
+
+
+def _actor() -> Actor:
+    bound = _acting.get()
+    return bound[0] if bound is not None and bound[1]() is asyncio.current_task() else _ITSELF
 
 
 def record(tx: Tx, event: str, subject: str, **facts: Any) -> None:
@@ -257,8 +271,19 @@ class Trail:
 
     async def tell(self, event: str, subject: str, **facts: Any) -> None:
         """An act that changes nothing in the store, e.g. that the gateway started."""
-        actor = _acting.get()
+        actor = _actor()
         await self._store.run(lambda tx: self.append(tx, [Act(event, subject, facts)], actor))
+
+    async def started(self, **facts: str) -> None:
+        """The gateway starts with this configuration; `changed` names the facts that differ from the last start."""
+
+        def work(tx: Tx) -> None:
+            before = tx.select(TrailEntry, event=STARTED, order="-seq", limit=1)
+            known = before[0].facts if before else facts
+            changed = sorted(name for name, value in facts.items() if known.get(name) != value)
+            self.append(tx, [Act(STARTED, "", {**facts, "changed": changed})], _ITSELF)
+
+        await self._store.run(work)
 
     async def tend(self) -> None:
         """Write the failures that wait and seal what has waited too long."""
@@ -373,7 +398,7 @@ class TrailedStore:
         self._clock = clock
 
     async def run(self, work: Callable[[Tx], T]) -> T:
-        actor = _acting.get()
+        actor = _actor()
 
         def watched(tx: Tx) -> T:
             seen = TrailedTx(tx)

@@ -1,0 +1,112 @@
+"""The audit trail of a real gateway, exported and judged with the commands of an auditor, and what monitoring sees."""
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway import cli
+from tests.integration.rig import Partner, Rig, Side, wait_for
+
+
+def interconn(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = cli.main(list(arguments))
+    return code, capsys.readouterr().out
+
+
+def ask(side: Side, path: str, *, token: bool = True) -> tuple[int, str]:
+    parts = urlsplit(side.client.url)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    secret = (side.folder / "admin.token").read_text().strip()
+    connection.request("GET", path, headers={"Authorization": f"Bearer {secret}"} if token else {})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def entries(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()[1:]]
+
+
+def test_an_auditor_exports_and_verifies(rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = rig.add_dataset(rig.payment, [{"id": 1, "x": 2}])
+    audit = rig.grant(dataset)
+    stranger = Partner(rig.payment, rig.bank.node_id, rig.payment.pki)
+    assert stranger.call("project.list", {"contract_id": "x"}, certificate=False)[1]["code"] == 401
+
+    config, ca = str(rig.payment.folder / "node.toml"), str(rig.payment.pki / "ca.pem")
+    file = tmp_path / "trail.jsonl"
+
+    def export() -> list[dict[str, Any]] | None:
+        file.unlink(missing_ok=True)
+        assert interconn(capsys, "audit", "export", "--config", config, "--out", str(file))[0] == 0
+        found = entries(file)
+        return found if any(each["event"] == "auth.failed" for each in found) else None
+
+    found = wait_for(export, "the failed authentication is written")
+    assert file.stat().st_size > 0
+    assert found[0]["event"] == "node.started"
+    assert set(found[0]["facts"]) >= {"config_sha256", "version"}
+    told = {(each["event"], each["actor"], each["facts"].get("about", "")) for each in found}
+    assert ("contract.approved", "admin", "") in told
+    assert ("audit.applied", "partner", dataset) in told
+    assert ("audit.approved", "admin", dataset) in told
+    assert any(each["event"] == "grant.made" and each["facts"]["dataset_id"] == dataset for each in found)
+    assert audit["audit_id"] in file.read_text()
+    assert 'token"' not in file.read_text()
+
+    code, text = interconn(capsys, "audit", "verify", str(file), "--ca", ca)
+    assert code == 0
+    assert "complete and unchanged" in text
+    code, text = interconn(capsys, "audit", "verify", str(file), "--fingerprint", rig.payment.node.fingerprint())
+    assert code == 0
+    code, text = interconn(capsys, "audit", "verify", str(file))
+    assert code == 0
+    assert "Compare it" in text
+    code, text = interconn(capsys, "audit", "verify", str(file), "--ca", str(rig.bank.pki / "ca.pem"))
+    assert code == 1
+    assert text.startswith("line 1: ")
+
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:4], *lines[5:]]))
+    code, text = interconn(capsys, "audit", "verify", str(file), "--ca", ca, "--json")
+    assert code == 1
+    verdict = json.loads(text)
+    assert not verdict["ok"]
+    assert verdict["problems"][0]["line"] == 5
+    assert "missing" in verdict["problems"][0]["text"]
+    assert interconn(capsys, "audit", "export", "--config", config, "--out", str(file))[0] == 1  # it exists
+
+
+def test_csv_on_standard_output_and_times(rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, ca = str(rig.bank.folder / "node.toml"), str(rig.bank.pki / "ca.pem")
+    code, text = interconn(capsys, "audit", "export", "--config", config, "--format", "csv", "--since", "2020-01-01")
+    assert code == 0
+    assert text.startswith("seq,at,time,event,")
+    file = tmp_path / "trail.csv"
+    file.write_text(text)
+    assert interconn(capsys, "audit", "verify", str(file), "--ca", ca)[0] == 0
+    file.write_text(text.replace("contract.approved", "contract.rejected", 1))
+    code, text = interconn(capsys, "audit", "verify", str(file), "--ca", ca)
+    assert code == 1
+    assert "was changed" in text
+    code, text = interconn(capsys, "audit", "export", "--config", config, "--until", "2020-01-01T00:00+01:00")
+    assert code == 0
+    assert text.count("\n") == 1
+
+
+def test_monitoring(rig: Rig) -> None:
+    assert ask(rig.bank, "/healthz", token=False)[0] == 200
+    assert json.loads(ask(rig.bank, "/readyz", token=False)[1])["status"] == "ok"
+    assert ask(rig.bank, "/metrics", token=False)[0] == 401
+    status, text = ask(rig.bank, "/metrics")
+    assert status == 200
+    assert 'interconn_requests_total{door="edge",route="node.contract.confirm",code="0"} 1' in text
+    assert 'interconn_approvals{kind="contract",direction="OUT",state="APPROVED"} 1' in text
+    assert "interconn_data_process_up 1" in text
