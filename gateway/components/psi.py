@@ -25,7 +25,10 @@ def body(task: Task) -> None:
         result: PsiResult = drive(party, link, patience=task.patience(), progress=task.output.progress)
         if not len(result.rows):
             raise ComponentError(Code.EMPTY_INTERSECTION, "the parties have no id in common")
-    rows = (table.rows[row] for row in result.rows.tolist())
+    # Both know the common ids now. Their order, unlike that of the masked points, is the same in every run, so that a
+    # split with a fixed seed is reproducible.
+    order = sorted(result.rows.tolist(), key=lambda row: ids[row].strip())
+    rows = (table.rows[row] for row in order)
     count = task.write_table("data0", table.columns, rows, alignment=result.alignment.hex())
     report = {"own_rows": len(ids), "partner_rows": result.partner_count, "intersection_size": count}
     task.write_json("report0", {"component": "psi", "party": task.party, **report})
