@@ -154,7 +154,14 @@ class Control:
         url = f"sqlite:///{config.path(config.paths.state)}"
         migrate(url)
         store = SqlStore(url)
-        self._trail = Trail(store, identity=identity, signer=signer, clock=clock)
+        self._trail = Trail(
+            store,
+            identity=identity,
+            signer=signer,
+            clock=clock,
+            seal_entries=config.trail.seal_entries,
+            seal_ms=round(config.trail.seal_minutes * 60_000),
+        )
         self._store = TrailedStore(store, self._trail, clock)
         # Of its own: who asks how things are must not wait in line, nor for a process that is not there.
         self._watch = DataPlaneLink(self._run, wait_s=0.0)

@@ -1,5 +1,6 @@
 """What can be done to an exported trail, and that `verify` names the line."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -7,6 +8,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from gateway.auth.keys import load_signer
 from gateway.auth.schemes import Signer
@@ -261,3 +264,26 @@ def test_what_an_entry_may_hold_is_bounded() -> None:
     assert trail.read_csv_line(csv_line(made)) == made
     with pytest.raises(ProtocolViolation):
         trail.read_json_line(json_line(made) + " ")
+
+
+@settings(max_examples=150, deadline=None)
+@given(csv=st.booleans(), place=st.floats(0, 1, exclude_max=True), change=st.integers(0, 2), byte=st.integers(0, 255))
+def test_no_single_byte_can_be_changed(csv: bool, place: float, change: int, byte: int) -> None:
+    good = b"".join(export(csv=csv))
+    at = int(place * len(good))
+    put = [bytes([byte]), b"", bytes([good[at], byte])][change]
+    assume(put != good[at : at + 1])
+    changed = good[:at] + put + good[at + 1 :]
+    assume(changed != good)
+    assert judged(io.BytesIO(changed).readlines()).problems, (at, good[at - 20 : at + 20], put)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_other_choice_or_order_of_the_lines_passes(data: st.DataObject) -> None:
+    good = export()
+    chosen = data.draw(st.lists(st.integers(0, len(good) - 1), max_size=len(good) + 3))
+    moved = data.draw(st.permutations(range(len(good))))
+    for order in (chosen, list(moved)):
+        assume(order != list(range(len(good))))
+        assert judged([good[number] for number in order]).problems
