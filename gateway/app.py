@@ -28,6 +28,7 @@ from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
+from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
@@ -44,6 +45,7 @@ from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_bui
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Identity, InstId, NodeId
@@ -281,6 +283,7 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
+        receipts = Receipts(book=book, partners=self._partners, signer=signer, clock=clock)
         health = Health(
             ready=partial(readiness, store=self._store, stats=self._watch.stats),
             metrics=partial(
@@ -296,6 +299,7 @@ class Control:
             *Admin(context).routes(),
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
+            *ReceiptAdmin(receipts, self._store).routes(),
             *health.routes(),
         ]
         app = admin_app(admin, token=token, limits=limits, journal=journal)

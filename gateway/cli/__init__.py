@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.cli import audit, dataset, job, local, partner, project, show, trail
+from gateway.cli import audit, dataset, job, local, partner, project, receipt, show, trail
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
 from gateway.errors import CallerError, GatewayError, Kind, Unavailable
@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     audit.add(audits)
     trail.add(audits)
     project.add(add_group(actions, "project", "rooms for cooperation"))
-    job.add(add_group(actions, "job", "jobs and their results"))
+    jobs = add_group(actions, "job", "jobs and their results")
+    job.add(jobs)
+    receipt.add(jobs)
     return top
 
 

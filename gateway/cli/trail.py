@@ -27,11 +27,16 @@ def add(group: Group) -> None:
         "verify", verify, "say whether an exported file is exactly what the node wrote, offline", node=False
     )
     verified.add_argument("file", type=Path, help="from `interconn audit export`")
+    anchor_options(verified)
+
+
+def anchor_options(verified: argparse.ArgumentParser) -> None:
+    """Whose signatures count."""
     verified.add_argument(
-        "--ca", type=Path, action="append", metavar="FILE", help="the node's CA (pki/ca.pem); repeat after a rotation"
+        "--ca", type=Path, action="append", metavar="FILE", help="a node's CA (pki/ca.pem); may be repeated"
     )
     verified.add_argument(
-        "--fingerprint", type=fingerprint, action="append", metavar="HEX", help="of the node's CA, instead of --ca"
+        "--fingerprint", type=fingerprint, action="append", metavar="HEX", help="of a node's CA, instead of --ca"
     )
 
 
@@ -89,7 +94,8 @@ def _target(file: Path | None) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def _anchors(call: Call) -> frozenset[str]:
+def anchors(call: Call) -> frozenset[str]:
+    """The fingerprints that `anchor_options` name."""
     from gateway.auth.chain import certificates, fingerprint  # noqa: PLC0415  # as above
 
     found = set(call.fingerprint or ())
@@ -105,7 +111,7 @@ def verify(call: Call) -> Exit:
     from gateway.mgmt_plane.core.trail import read_lines  # noqa: PLC0415  # as above
     from gateway.mgmt_plane.core.trail import verify as judge  # noqa: PLC0415
 
-    trusted = _anchors(call)
+    trusted = anchors(call)
     with call.file.open("rb") as stream:
         verdict = judge(read_lines(stream), trusted=trusted)
     header = verdict.header

@@ -110,3 +110,49 @@ def test_monitoring(rig: Rig) -> None:
     assert 'interconn_requests_total{door="edge",route="node.contract.confirm",code="0"} 1' in text
     assert 'interconn_approvals{kind="contract",direction="OUT",state="APPROVED"} 1' in text
     assert "interconn_data_process_up 1" in text
+
+
+def test_both_parties_sign_the_receipt_of_a_job(rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": f"customer-{number}", "x": number} for number in range(10)]
+    mine, theirs = rig.add_dataset(rig.bank, rows), rig.add_dataset(rig.payment, rows)
+    rig.grant(theirs)
+    step = {"name": "psi_1", "component": "psi"}
+    job_id = rig.submit(rig.job_file(rig.project(mine, theirs), (mine, theirs), [step]))
+    rig.ended(job_id)
+    bank, payment = (str(side.folder / "node.toml") for side in rig.sides)
+    ours, both = tmp_path / "ours.json", tmp_path / "both.json"
+
+    def receipt(config: str, *more: str) -> int:
+        return interconn(capsys, "job", "receipt", job_id, "--config", config, *more)[0]
+
+    assert receipt(bank, "--out", str(ours)) == 0
+    assert receipt(payment, "--countersign", str(ours), "--out", str(both)) == 0
+    anchors = [item for side in rig.sides for item in ("--ca", str(side.pki / "ca.pem"))]
+    code, text = interconn(capsys, "job", "verify-receipt", str(both), *anchors)
+    assert code == 0, text
+    assert "succeeded" in text
+    code, text = interconn(capsys, "job", "verify-receipt", str(ours), *anchors)
+    assert code == 1
+    assert f"Without a good signature of {rig.payment.node_id}" in text
+    stated = json.loads(both.read_text())["receipt"]
+    assert stated["tasks"].keys() == {"psi_1"}
+    assert stated["datasets"] == {rig.bank.node_id: [mine], rig.payment.node_id: [theirs]}
+
+    for name, value in (("outcome", "failed"), ("finished", 1), ("datasets", {}), ("digest", "0" * 64)):
+        forged = json.loads(ours.read_text())
+        forged["receipt"][name] = value
+        ours.with_name("forged.json").write_text(json.dumps(forged))
+        assert receipt(payment, "--countersign", str(ours.with_name("forged.json"))) == 1
+        assert interconn(capsys, "job", "verify-receipt", str(ours.with_name("forged.json")), *anchors)[0] == 1
+    # A statement that is true under a signature that is not, and one that is no receipt at all.
+    forged = json.loads(ours.read_text())
+    forged["receipt"]["finished"] += 1
+    ours.with_name("forged.json").write_text(json.dumps(forged))
+    assert receipt(payment, "--countersign", str(ours.with_name("forged.json"))) == 1
+    ours.with_name("forged.json").write_text("[]")
+    assert interconn(capsys, "job", "verify-receipt", str(ours.with_name("forged.json")))[0] == 1
+    told = tmp_path / "trail.jsonl"
+    assert interconn(capsys, "audit", "export", "--config", payment, "--out", str(told))[0] == 0
+    events = {each["event"]: each["subject"] for each in entries(told) if job_id in each["subject"]}
+    assert {"job.created", "job.finished", "receipt.countersigned"} <= set(events)
+    assert any(each["event"] == "grant.used" and each["facts"]["job_id"] == job_id for each in entries(told))

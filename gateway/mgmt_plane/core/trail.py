@@ -37,7 +37,7 @@ _SAFE: Final = 1 << 53
 """Whole numbers below this mean the same to every JSON reader."""
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
     """RFC 8785 for what a trail holds: ASCII member names, texts, whole numbers, booleans, null."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -74,7 +74,7 @@ def _has_float(value: Any) -> bool:
 def entry_hash(entry: TrailEntry) -> str:
     """SHA-256 hex over `prev` and everything else but `hash`."""
     content = {name: value for name, value in asdict(entry).items() if name not in ("prev", "hash")}
-    return hashlib.sha256(_ENTRY_TAG + f"{entry.prev}\n{_canonical(content)}".encode()).hexdigest()
+    return hashlib.sha256(_ENTRY_TAG + f"{entry.prev}\n{canonical(content)}".encode()).hexdigest()
 
 
 def chained(
@@ -133,7 +133,7 @@ class Header:
         """What the signature covers: everything else."""
         content = asdict(self)
         del content["signature"]
-        return _EXPORT_TAG + _canonical(content).encode()
+        return _EXPORT_TAG + canonical(content).encode()
 
 
 _ENTRY_NAMES: Final = tuple(each.name for each in fields(TrailEntry))
@@ -146,7 +146,7 @@ _EXPORT: Final = "export"
 def json_line(record: TrailEntry | Header) -> str:
     """One line of an export in JSON lines, with its line feed."""
     value = asdict(record)
-    return _canonical({_EXPORT: value} if isinstance(record, Header) else value) + "\n"
+    return canonical({_EXPORT: value} if isinstance(record, Header) else value) + "\n"
 
 
 def csv_columns() -> str:
@@ -157,11 +157,11 @@ def csv_columns() -> str:
 def csv_line(record: TrailEntry | Header) -> str:
     """One line of an export in CSV. A cell that a spreadsheet would take for a formula gets an apostrophe in front."""
     if isinstance(record, Header):
-        row = dict.fromkeys(_COLUMNS, "") | {"seq": _EXPORT, "facts": _canonical(asdict(record))}
+        row = dict.fromkeys(_COLUMNS, "") | {"seq": _EXPORT, "facts": canonical(asdict(record))}
     else:
         time = datetime.fromtimestamp(record.at / 1000, UTC).isoformat(timespec="milliseconds")
         row = {name: str(value) for name, value in asdict(record).items()}
-        row |= {"facts": _canonical(record.facts), "time": time}
+        row |= {"facts": canonical(record.facts), "time": time}
     out = io.StringIO()
     cells = [f"'{cell}" if (cell := row[name]).startswith(_FORMULA) else cell for name in _COLUMNS]
     csv.writer(out, lineterminator="\n").writerow(cells)
