@@ -3,8 +3,9 @@
 import os
 import sys
 
+from accel import registry
 from gateway.errors import Kind, Refused
-from gateway.operators.psi import EcdhPsi, PsiResult, x25519_mask
+from gateway.operators.psi import EcdhPsi, PsiResult
 from gateway.sdk.component import Task, run
 from gateway.sdk.drive import drive
 from gateway.sdk.result import Code, ComponentError
@@ -18,7 +19,10 @@ def body(task: Task) -> None:
         column = table.column(task.parameters["id"])
         ids = [row[column].encode() for row in table.rows]
         try:
-            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=x25519_mask, random=os.urandom)
+            kernel = registry.x25519(os.environ.get("INTERCONN_ACCEL") or None)
+            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=kernel.mask_points, random=os.urandom)
+        except registry.BackendRefused as e:
+            raise ComponentError(Code.BAD_INPUT, str(e)) from e
         except Refused as e:
             code = Code.DUPLICATE_IDS if e.kind is Kind.CONFLICT else Code.BAD_INPUT
             raise ComponentError(code, f"input train_data, column {task.parameters['id']!r}: {e}") from e
