@@ -6,11 +6,14 @@ module knows the configuration, and nothing here decides anything but which part
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +28,13 @@ from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
+from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
+from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
+from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
@@ -39,18 +45,23 @@ from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_bui
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Identity, InstId, NodeId
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.metrics import Counters, exposition, readiness
+from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
+from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM
 from specs.states import AuditKind, AuthType
@@ -135,7 +146,7 @@ class Control:
     def __init__(self, config: Config, journal: Journal) -> None:
         """Opens the database and reads the keys; raises GatewayError where they cannot be used."""
         self._config = config
-        self._journal = journal
+        self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
         clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
         self._clock = clock
@@ -146,7 +157,22 @@ class Control:
 
         url = f"sqlite:///{config.path(config.paths.state)}"
         migrate(url)
-        self._store = SqlStore(url)
+        store = SqlStore(url)
+        self._trail = Trail(
+            store,
+            identity=identity,
+            signer=signer,
+            clock=clock,
+            seal_entries=config.trail.seal_entries,
+            seal_ms=round(config.trail.seal_minutes * 60_000),
+        )
+        self._store = TrailedStore(store, self._trail, clock)
+        # Of its own: who asks how things are must not wait in line, nor for a process that is not there.
+        self._watch = DataPlaneLink(self._run, wait_s=0.0)
+        self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
+        counters = Counters()
+        journal.listen(counters.listen)
+        journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
             signer=signer,
@@ -259,7 +285,26 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        app = admin_app([*Admin(context).routes(), *job_admin.routes()], token=token, limits=limits, journal=journal)
+        receipts = Receipts(book=book, partners=self._partners, signer=signer, clock=clock)
+        health = Health(
+            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            metrics=partial(
+                exposition,
+                counters=counters,
+                store=self._store,
+                trail=self._trail,
+                stats=self._watch.stats,
+                clock=clock,
+            ),
+        )
+        admin = [
+            *Admin(context).routes(),
+            *job_admin.routes(),
+            *TrailAdmin(self._trail).routes(),
+            *ReceiptAdmin(receipts, self._store).routes(),
+            *health.routes(),
+        ]
+        app = admin_app(admin, token=token, limits=limits, journal=journal)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -268,6 +313,8 @@ class Control:
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
         self._loop = asyncio.get_running_loop()
+        await self._trail.started(**_configuration(self._config))
+        self._tender.start()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
@@ -291,6 +338,8 @@ class Control:
         await self._server.stop()
         await self._link.close()
         await self._client.close()
+        await self._tender.stop()
+        await self._watch.close()
         await self._store.close()
         self._journal.note("control.stopped")
 
@@ -327,6 +376,23 @@ class Control:
                 await self._link.set_routes(await self._store.run(self._partners.routes))
             except GatewayError as error:
                 self._journal.note("routes.untold", reason=str(error))
+
+
+def _configuration(config: Config) -> dict[str, str]:
+    """What the audit trail keeps of the configuration at every start: a change shows as another digest."""
+    tree = asdict(config)
+    del tree["folder"]
+    text = json.dumps(tree, sort_keys=True, default=str)
+    return {
+        "version": version("interconn"),
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "signing_chain_sha256": _digest(config.key_file(config.keys.signing_chain)),
+        "tls_chain_sha256": _digest(config.key_file(config.keys.tls_chain)),
+    }
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _identity(config: Config) -> Identity:

@@ -101,6 +101,14 @@ class ProfileSection:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailSection:
+    """The audit trail is sealed with the node's key after so many entries, and when the oldest unsealed is so old."""
+
+    seal_entries: int = 100
+    seal_minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -111,6 +119,7 @@ class Config:
     paths: PathsSection = field(default_factory=PathsSection)
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
+    trail: TrailSection = field(default_factory=TrailSection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
@@ -180,9 +189,10 @@ def _check(config: Config) -> None:
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
-    for item in fields(config.jobs):
-        value = getattr(config.jobs, item.name)
-        if not isinstance(value, bool) and value <= 0:
-            raise ConfigError(f"jobs.{item.name} must be positive")
+    for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
+        for item in fields(bounds):
+            value = getattr(bounds, item.name)
+            if not isinstance(value, bool) and value <= 0:
+                raise ConfigError(f"{name}.{item.name} must be positive")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")

@@ -321,6 +321,33 @@ class OutCall:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailEntry:
+    """One line of the audit trail; made by core.trail alone, never changed, never deleted."""
+
+    seq: int
+    """1, 2, 3 ... without a gap."""
+    at: int
+    event: str
+    """What happened: dotted words, e.g. contract.approved."""
+    actor: str
+    """What kind of somebody did it: admin, partner, platform, node (this gateway by itself), claimed (not proven)."""
+    who: str
+    """Which: id of the admin's token, node id."""
+    subject: str
+    """To what: kind and id, e.g. contract:ct-..."""
+    trace_id: str
+    facts: Json
+    """Texts, whole numbers, booleans and lists or objects of these."""
+    prev: str
+    """Hash of the entry before, 64 zeros for the first."""
+    hash: str
+    """SHA-256 hex over `prev` and everything above."""
+
+    def key(self) -> str:
+        return f"{self.seq:016d}"
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """One entry of config.role: `role.index` at a node. Not a `party` object of an operator."""
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.cli import audit, dataset, job, local, partner, project, show
+from gateway.cli import audit, dataset, job, local, partner, project, receipt, show, trail
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
 from gateway.errors import CallerError, GatewayError, Kind, Unavailable
@@ -43,9 +43,13 @@ def parser() -> argparse.ArgumentParser:
     local.add(actions)
     partner.add(add_group(actions, "partner", "contracts with other nodes"))
     dataset.add(add_group(actions, "dataset", "data that is offered and granted"))
-    audit.add(add_group(actions, "audit", "approvals, given and asked for"))
+    audits = add_group(actions, "audit", "approvals, given and asked for; and the audit trail")
+    audit.add(audits)
+    trail.add(audits)
     project.add(add_group(actions, "project", "rooms for cooperation"))
-    job.add(add_group(actions, "job", "jobs and their results"))
+    jobs = add_group(actions, "job", "jobs and their results")
+    job.add(jobs)
+    receipt.add(jobs)
     return top
 
 

@@ -21,6 +21,7 @@ from gateway.model import (
     Project,
     Share,
     TaskView,
+    TrailEntry,
 )
 from gateway.store.codec import KEY, Member, members
 
@@ -55,4 +56,5 @@ TABLES: Final[Mapping[type, Table]] = {
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
+    TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

@@ -30,6 +30,7 @@ from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
     CallState,
@@ -44,6 +45,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import EdgeReply, EdgeRequest, PeerReply, Tx
+from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
@@ -69,10 +71,13 @@ class FakeClock:
 @dataclass
 class ListJournal:
     events: list[dict[str, Any]] = field(default_factory=list)
+    listeners: list[Callable[[str, Mapping[str, Any]], None]] = field(default_factory=list)
 
     def note(self, event: str, **ids: str | float | bool | None) -> None:
         json.dumps(ids)
         self.events.append({"event": event, **ids})
+        for listener in self.listeners:
+            listener(event, ids)
 
     def recent(self, *, limit: int, **equals: str) -> list[Mapping[str, Any]]:
         return [each for each in self.events if all(each.get(k) == v for k, v in equals.items())][-limit:]
@@ -165,13 +170,16 @@ class Node:
         self.clock = self.world.clock
         self.entropy = SystemEntropy()
         self.journal = ListJournal()
-        self.store = MemoryStore()
         self.routes_changed = 0
         self.signer = load_signer(
             auth_type=self.auth_type,
             key_uri=made.signing_key.as_uri(),
             credential=credential_text(made, self.auth_type),
         )
+        store = MemoryStore()
+        self.trail = Trail(store, identity=self.identity, signer=self.signer, clock=self.clock)
+        self.store = TrailedStore(store, self.trail, self.clock)
+        self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}
         self.outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
         self.partners = Partners(

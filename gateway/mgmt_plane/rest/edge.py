@@ -40,6 +40,7 @@ from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid
+from gateway.mgmt_plane.service.trail import Actor, acting
 from gateway.model import Contract, Identity, Limits, NodeId, TraceId
 from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, Store
 from specs import headers as names
@@ -256,7 +257,8 @@ class Edge:
         handler = self._handlers.get(name)
         if handler is None:
             raise Refused(f"{name} is not offered", kind=Kind.NOT_OFFERED, detail="")
-        return await handler(caller, payload)
+        with acting(Actor("partner" if caller.proven else "claimed", caller.node_id, caller.trace_id)):
+            return await handler(caller, payload)
 
     def _check_size(self, request: EdgeRequest) -> None:
         if len(request.body) > self._limits.body_bytes:
