@@ -142,7 +142,7 @@ class Control:
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
 
-        url = f"sqlite:///{config.path(config.paths.state)}"
+        url = store_url(config)
         migrate(url)
         self._store = SqlStore(url)
         self._client = SignedClient(
@@ -339,6 +339,13 @@ def _identity(config: Config) -> Identity:
         address=node.address,
         description=node.description,
     )
+
+
+def store_url(config: Config) -> str:
+    """The database's address, password included where it has one; raises CallerError where its file cannot be used."""
+    if (file := config.store_file()) is not None:
+        return read_secret(file).decode("utf-8", "replace").strip()
+    return config.store.url or f"sqlite:///{config.path(config.paths.state)}"
 
 
 def _signer(config: Config) -> Signer:
