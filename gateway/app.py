@@ -27,6 +27,7 @@ from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.client import SignedClient
+from gateway.mgmt_plane.rest.documentation import add_documentation, document
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.platform import Platform
@@ -52,7 +53,7 @@ from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, writ
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.store.sql import SqlStore, migrate
-from specs.routes import PLATFORM
+from specs.routes import PLATFORM, Side
 from specs.states import AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
@@ -258,6 +259,8 @@ class Control:
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
         app = admin_app([*Admin(context).routes(), *job_admin.routes()], token=token, limits=limits, journal=journal)
+        listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
+        add_documentation(app, document(version=identity.system_version, servers=listeners))
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None

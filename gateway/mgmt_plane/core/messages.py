@@ -1,8 +1,8 @@
 """Bodies of the management layer: check them, give them the names of A-12, make those that we send.
 
-`check(route, payload)` is the whole syntax of a request: JSON Schema from specs/schemas/management.json plus the
-aliases that the digest asks to accept. What a body means is the services'. Refusals name the member and the rule, never
-a value.
+`check(route, payload)` is the whole syntax of a request: JSON Schema from specs/schemas, which /openapi.json shows,
+plus the aliases that the digest asks to accept. What a body means is the services'. Refusals name the member and the
+rule, never a value.
 """
 
 import json
@@ -21,6 +21,7 @@ from gateway.errors import ProtocolViolation
 from gateway.mgmt_plane.core.approval import decision
 from gateway.mgmt_plane.core.jsontext import parse_object
 from gateway.model import Audit, Component, Contract, Dataset, Identity, Limits, NodeId, Project
+from specs.openapi import REQUESTS, request_schemas
 from specs.states import AuditKind
 
 SUBJECT: Final[Mapping[AuditKind, str]] = {
@@ -53,8 +54,10 @@ _Validator: Final = extend(  # type: ignore[no-untyped-call]
 
 @cache
 def _document() -> Mapping[str, Any]:
-    text = resources.files("specs").joinpath("schemas", "management.json").read_text("utf-8")
-    return dict(json.loads(text))
+    folder = resources.files("specs").joinpath("schemas")
+    files = {name: json.loads(folder.joinpath(name).read_text("utf-8")) for name in REQUESTS}
+    routes, shared = request_schemas(files)
+    return {"routes": routes, "$defs": shared}
 
 
 @cache

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
+from gateway.mgmt_plane.rest.documentation import OPEN_PATHS
 from gateway.model import Limits
 from gateway.ports import Journal
 
@@ -98,7 +99,7 @@ def admin_app(routes: Sequence[AdminRoute], *, token: str, limits: Limits, journ
     @web.middleware
     async def door(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
         try:
-            if not admitted(request):
+            if request.path not in OPEN_PATHS and not admitted(request):
                 journal.note("admin.refused", path=request.path[:200], address=request.remote)
                 return _json({"code": WIRE[Kind.UNAUTHENTICATED].code, "msg": "bearer token missing or wrong"}, 401)
             return await handler(request)
