@@ -131,7 +131,9 @@ class _SqlTx:
     ) -> Sequence[R]:
         table = self._table(kind)
         name, descending = ordering(kind, order)
-        by = table.c[name].desc().nulls_last() if descending else table.c[name].asc().nulls_first()
+        by = table.c[name].desc() if descending else table.c[name].asc()
+        if table.c[name].nullable:  # elsewhere the words would only keep PostgreSQL from using an index
+            by = by.nulls_last() if descending else by.nulls_first()
         statement = self._where(select(table), kind, equals).order_by(by, table.c[KEY])
         if limit is not None:
             statement = statement.limit(limit)

@@ -400,6 +400,22 @@ def test_the_revisions_make_exactly_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
+def test_the_list_of_datasets_walks_an_index(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    """A page deep in a long list sorts nothing; checked by the plan, not by a clock."""
+    sqlite, postgresql = f"sqlite:///{tmp_path / 'node.db'}", postgres_server.database()
+    listing = "SELECT * FROM dataset WHERE public = {} ORDER BY created ASC, record_key ASC LIMIT 20 OFFSET 80000"
+    for url, explain, true in ((sqlite, "EXPLAIN QUERY PLAN ", "1"), (postgresql, "EXPLAIN ", "true")):
+        migrate(url)
+        with create_engine(url.replace("postgresql:", "postgresql+psycopg:")).connect() as connection:
+            if url == postgresql:
+                connection.exec_driver_sql("SET enable_seqscan = off; SET enable_bitmapscan = off")  # it is empty
+            rows = connection.exec_driver_sql(explain + listing.format(true)).all()
+        plan = " ".join(str(row) for row in rows)
+        assert "ix_dataset_public_created_record_key" in plan
+        assert "B-TREE" not in plan
+        assert "Sort" not in plan
+
+
 async def test_sql_pragmas(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'node.db'}"
     migrate(url)

@@ -121,10 +121,11 @@ def check(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """limit None: everything (page_size=-1)."""
+    """whole: everything was asked for (page_size=-1); `limit` is then the most that is given at once."""
 
     offset: int
-    limit: int | None
+    limit: int
+    whole: bool = False
 
 
 def page_of(payload: Mapping[str, Any], limits: Limits) -> Page:
@@ -135,13 +136,16 @@ def page_of(payload: Mapping[str, Any], limits: Limits) -> Page:
     if size == -1:
         if number != 1:
             raise ProtocolViolation("page_size -1 has one page only")
-        return Page(0, None)
+        return Page(0, limits.list_records, whole=True)
     if not 1 <= size <= limits.page_size:
         raise ProtocolViolation(f"page_size must be -1 or 1 to {limits.page_size}")
     return Page((number - 1) * size, size)
 
 
-def paged(records: Sequence[Mapping[str, Any]], total: int) -> dict[str, Any]:
+def paged(records: Sequence[Mapping[str, Any]], total: int, page: Page) -> dict[str, Any]:
+    """The answer of a list. Everything or an error: a list that is cut off silently would look complete (M-019)."""
+    if page.whole and total > len(records):
+        raise ProtocolViolation(f"page_size -1 gives at most {page.limit} records and there are {total}: ask for pages")
     return {"records": list(records), "total": total}
 
 
