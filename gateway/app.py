@@ -32,6 +32,7 @@ from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
+from gateway.mgmt_plane.rest.documentation import add_documentation, document
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.health import Health
@@ -63,7 +64,7 @@ from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
-from specs.routes import PLATFORM
+from specs.routes import PLATFORM, Side
 from specs.states import AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
@@ -76,6 +77,8 @@ _LONGEST_SOCKET: Final = "control.sock"
 
 def serve(file: Path) -> int:
     """Run the gateway of a node.toml until SIGTERM or SIGINT; the exit code."""
+    # Staged rows, logs and sockets, also those of components, are nobody else's, whatever folder they were put in.
+    os.umask(0o077)
     try:
         config = load(file)
         run = _folders(config)
@@ -153,7 +156,7 @@ class Control:
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
 
-        url = f"sqlite:///{config.path(config.paths.state)}"
+        url = store_url(config)
         migrate(url)
         store = SqlStore(url)
         self._trail = Trail(
@@ -303,6 +306,8 @@ class Control:
             *health.routes(),
         ]
         app = admin_app(admin, token=token, limits=limits, journal=journal)
+        listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
+        add_documentation(app, document(version=identity.system_version, servers=listeners))
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -405,6 +410,13 @@ def _identity(config: Config) -> Identity:
         address=node.address,
         description=node.description,
     )
+
+
+def store_url(config: Config) -> str:
+    """The database's address, password included where it has one; raises CallerError where its file cannot be used."""
+    if (file := config.store_file()) is not None:
+        return read_secret(file).decode("utf-8", "replace").strip()
+    return config.store.url or f"sqlite:///{config.path(config.paths.state)}"
 
 
 def _signer(config: Config) -> Signer:

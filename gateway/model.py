@@ -386,6 +386,8 @@ class Limits:
     clock_window_ms: int = 300_000
     nonces: int = 200_000
     page_size: int = 1000
+    list_records: int = 5000
+    """Of a list that is asked for as a whole (page_size=-1)."""
     permits_per_request: int = 64
     dag_components: int = 256
     dag_edges: int = 4096
@@ -405,5 +407,7 @@ class Limits:
     """Contracts that wait for an admin (APPLIED, IN)."""
     open_audits: int = 1000
     """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    open_jobs: int = 100
+    """Jobs of one partner that this node schedules for it and that have not ended."""
     edge_addresses: int = 10_000
     """Source addresses whose unsigned calls are counted at a time."""

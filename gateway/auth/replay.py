@@ -45,6 +45,11 @@ class ReplayGuard:
             if not self._count[signer]:
                 del self._count[signer]
 
+    def knows(self, signer: str, nonce: str, *, now: int) -> bool:
+        """Whether the nonce is remembered; remembers nothing itself."""
+        self._forget(now)
+        return (signer, nonce) in self._seen
+
     def remember(self, signer: str, nonce: str, *, now: int) -> None:
         """Call once the signature is verified. Raises Refused(REPLAYED), or Refused(TOO_MANY) when memory is full."""
         self._forget(now)

@@ -46,11 +46,11 @@ def _table(name: str, kind: type, *indexes: tuple[str, ...]) -> Table:
 
 TABLES: Final[Mapping[type, Table]] = {
     Contract: _table("contract", Contract, ("peer_node_id", "status"), ("status",)),
-    Dataset: _table("dataset", Dataset, ("public",)),
+    Dataset: _table("dataset", Dataset, ("public", "created", KEY)),
     Audit: _table("audit", Audit, ("kind", "subject"), ("kind", "status"), ("peer_node_id",), ("contract_id",)),
     Grant: _table("resource_grant", Grant, ("dataset_id", "user"), ("audit_key",)),
     GrantUse: _table("grant_use", GrantUse, ("job_id",), ("grant",)),
-    Project: _table("project", Project, ("created",)),
+    Project: _table("project", Project, ("created",), ("initiator", "created")),
     Component: _table("component", Component, ("name",), ("enabled",)),
     Job: _table("job", Job, ("status",), ("flow_id",), ("created",)),
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),

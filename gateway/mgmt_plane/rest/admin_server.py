@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
+from gateway.mgmt_plane.rest.documentation import OPEN_PATHS
 from gateway.mgmt_plane.service.trail import Actor, acting
 from gateway.model import Limits
 from gateway.ports import Journal
@@ -115,7 +116,7 @@ def admin_app(routes: Sequence[AdminRoute], *, token: str, limits: Limits, journ
     @web.middleware
     async def door(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
         try:
-            if (request.method, request.path) in open_paths:
+            if (request.method, request.path) in open_paths or request.path in OPEN_PATHS:
                 return await handler(request)
             if not admitted(request):
                 journal.note("admin.refused", path=request.path[:200], address=request.remote)

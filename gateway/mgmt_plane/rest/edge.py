@@ -55,7 +55,7 @@ _QUERY_FIELDS: Final = 64
 _MS_DIGITS: Final = 13
 _S_DIGITS: Final = 10
 _CARRIED_NONCES: Final = 10
-"""One part in so many of the nonce memory is for keys that a body carries: they belong to nobody yet."""
+"""One part in so many of the nonce memory is for keys of applicants and such: they belong to no partner (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ class Edge:
             ]
             if self._strict:
                 required.append((names.TRACE, head.trace))
-                if route.method == "POST":
+                if request.method.upper() == "POST":
                     required.append((names.CSRF, head.csrf))
             for name, value in required:
                 if not value:
@@ -352,10 +352,25 @@ class Edge:
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
-        self._replay.remember(source, call.head.nonce, now=call.now)
+        self._remember(contract, call)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
             raise Refused("the contract does not hold", kind=Kind.CONTRACT_INVALID, detail="")
         return Caller(source, contract, call.trace_id, call.head.token_set, proven=True)
+
+    def _remember(self, contract: Contract, call: _Call) -> None:
+        """Take note of a nonce under the key that proved the call, in the memory of those whose contract holds.
+
+        Anybody may apply, in any name, so other keys share the smaller memory and are counted like unsigned calls:
+        otherwise an applicant could fill the memory of our partners, or use up what is theirs under their name.
+        """
+        signer = parse_credential(contract.auth_type, contract.auth_credential).fingerprint
+        if is_valid(contract, call.now):
+            if self._carried.knows(signer, call.head.nonce, now=call.now):
+                raise Refused("nonce seen before", kind=Kind.REPLAYED, detail="")
+            self._replay.remember(signer, call.head.nonce, now=call.now)
+        else:
+            self._rate.count(call.request.peer_address, now=self._clock.monotonic())
+            self._carried.remember(signer, call.head.nonce, now=call.now)
 
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""
