@@ -162,7 +162,7 @@ class Control:
         self._trail = Trail(
             store,
             identity=identity,
-            signer=signer,
+            signer=lambda: signer,
             clock=clock,
             seal_entries=config.trail.seal_entries,
             seal_ms=round(config.trail.seal_minutes * 60_000),
@@ -286,7 +286,7 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        receipts = Receipts(book=book, partners=self._partners, signer=signer, clock=clock)
+        receipts = Receipts(book=book, partners=self._partners, signer=lambda: signer, clock=clock)
         health = Health(
             ready=partial(readiness, store=self._store, stats=self._watch.stats),
             metrics=partial(

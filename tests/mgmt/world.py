@@ -177,7 +177,7 @@ class Node:
             credential=credential_text(made, self.auth_type),
         )
         store = MemoryStore()
-        self.trail = Trail(store, identity=self.identity, signer=self.signer, clock=self.clock)
+        self.trail = Trail(store, identity=self.identity, signer=lambda: self.signer, clock=self.clock)
         self.store = TrailedStore(store, self.trail, self.clock)
         self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}

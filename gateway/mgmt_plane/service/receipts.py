@@ -1,6 +1,6 @@
 """Receipts of this node's jobs: ours, and our signature under a partner's that says what we know ourselves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.auth.schemes import Signer
@@ -17,7 +17,7 @@ from specs.states import JobState
 class Receipts:
     """Works inside transactions that the callers open."""
 
-    def __init__(self, *, book: JobBook, partners: Partners, signer: Signer, clock: Clock) -> None:
+    def __init__(self, *, book: JobBook, partners: Partners, signer: Callable[[], Signer], clock: Clock) -> None:
         self._book = book
         self._partners = partners
         self._signer = signer
@@ -30,13 +30,13 @@ class Receipts:
         return statement(job, self._book.plan(job), tx.select(Share, job_id=job_id))
 
     def _signature(self, stated: Json) -> dict[str, Any]:
-        node_id, at = self._book.identity.node_id, self._clock.now_ms()
+        node_id, at, signer = self._book.identity.node_id, self._clock.now_ms(), self._signer()
         return {
             "node_id": node_id,
             "at": at,
-            "auth_type": self._signer.auth_type.value,
-            "credential": self._signer.credential,
-            "signature": self._signer.sign(receipt_text(stated, node_id=node_id, at=at)),
+            "auth_type": signer.auth_type.value,
+            "credential": signer.credential,
+            "signature": signer.sign(receipt_text(stated, node_id=node_id, at=at)),
         }
 
     def issue(self, tx: Tx, job_id: JobId) -> Mapping[str, Any]:
@@ -70,5 +70,5 @@ class Receipts:
 
     def _anchor(self, tx: Tx, node_id: str) -> str:
         if node_id == self._book.identity.node_id:
-            return self._signer.fingerprint
+            return self._signer().fingerprint
         return self._partners.contract_with(tx, NodeId(node_id)).fingerprint

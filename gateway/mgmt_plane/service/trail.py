@@ -192,14 +192,17 @@ class Failures:
 
 
 class Trail:
-    """Writes and reads the trail. The store given to `TrailedStore` and to this must be the same."""
+    """Writes and reads the trail. The store given to `TrailedStore` and to this must be the same.
+
+    signer: the node's signing key as it is now.
+    """
 
     def __init__(
         self,
         store: Store,
         *,
         identity: Identity,
-        signer: Signer,
+        signer: Callable[[], Signer],
         clock: Clock,
         seal_entries: int = SEAL_ENTRIES,
         seal_ms: int = SEAL_MS,
@@ -249,7 +252,7 @@ class Trail:
         return first is not None and self._clock.now_ms() - first.at >= self._seal_ms
 
     def _seal(self, tx: Tx, head: TrailEntry) -> TrailEntry:
-        at = self._clock.now_ms()
+        at, signer = self._clock.now_ms(), self._signer()
         text = seal_text(node_id=self._identity.node_id, seq=head.seq, digest=head.hash, at=at)
         entry = chained(
             head,
@@ -260,9 +263,9 @@ class Trail:
             subject=f"trail:{head.seq}",
             trace_id="",
             facts={
-                "auth_type": self._signer.auth_type.value,
-                "credential": self._signer.credential,
-                "signature": self._signer.sign(text),
+                "auth_type": signer.auth_type.value,
+                "credential": signer.credential,
+                "signature": signer.sign(text),
             },
             bound=False,
         )
@@ -326,6 +329,7 @@ class Trail:
             first = 1 if since is None else _first_after(tx, count, lambda at: at >= since)
             last = count if until is None else _first_after(tx, count, lambda at: at > until) - 1
             last = max(last, first - 1)
+            signer = self._signer()
             header = Header(
                 node_id=self._identity.node_id,
                 first=first,
@@ -333,10 +337,10 @@ class Trail:
                 prev=_hash_of(tx, first - 1),
                 head=_hash_of(tx, last),
                 exported=self._clock.now_ms(),
-                auth_type=self._signer.auth_type.value,
-                credential=self._signer.credential,
+                auth_type=signer.auth_type.value,
+                credential=signer.credential,
             )
-            return replace(header, signature=self._signer.sign(header.text()))
+            return replace(header, signature=signer.sign(header.text()))
 
         return await self._store.run(work)
 
