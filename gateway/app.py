@@ -11,13 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.auth.keys import load_signer, read_secret
+from gateway.auth.keys import KeyRing, load_signer, read_secret
+from gateway.auth.pki import renew_signing
 from gateway.auth.schemes import Signer
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
@@ -25,6 +27,7 @@ from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
+from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.edge import Edge
@@ -36,16 +39,18 @@ from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
+from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.schedule import Schedule
-from gateway.model import Identity, InstId, NodeId
+from gateway.model import Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
@@ -138,7 +143,8 @@ class Control:
         clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
-        signer = _signer(config)
+        ring = KeyRing(_signer(config))
+        self._ring = ring
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
 
@@ -147,7 +153,7 @@ class Control:
         self._store = SqlStore(url)
         self._client = SignedClient(
             identity=identity,
-            signer=signer,
+            signer=ring,
             tls_chain=tls_chain,
             tls_key=tls_key,
             limits=limits,
@@ -159,11 +165,14 @@ class Control:
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=signer, limits=limits, outgoing=outgoing, default_profile=config.profile.default
+            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default
         )
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
+        overlap_ms = int(config.keys.overlap_h * 3_600_000)
+        keys = Keys(identity=identity, ring=ring, partners=self._partners, clock=clock, overlap_ms=overlap_ms)
         services = Services(
+            keys=keys,
             identity=identity,
             store=self._store,
             limits=limits,
@@ -181,6 +190,17 @@ class Control:
             on_result=audits.call_ended,
         )
         outgoing.on_put(self._outbox.wake)
+        of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
+        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy)
+        key_admin = KeyAdmin(
+            KeyContext(
+                **of_keys,
+                make=lambda: asyncio.to_thread(_new_signer, config),
+                wake=self._rekeyer.wake,
+                refusals=self._rekeyer.refusals,
+                clock=clock,
+            )
+        )
 
         jobs = config.jobs
         rules = JobRules(
@@ -247,7 +267,7 @@ class Control:
             clock=clock,
             entropy=entropy,
             journal=journal,
-            fingerprint=signer.fingerprint,
+            fingerprint=ring.current.fingerprint,
             listeners={
                 "edge": _url("https", config.edge.host, config.edge.port),
                 "platform": _url("http", config.platform.host, config.platform.port),
@@ -257,7 +277,8 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        app = admin_app([*Admin(context).routes(), *job_admin.routes()], token=token, limits=limits, journal=journal)
+        admin_routes = [*Admin(context).routes(), *job_admin.routes(), *key_admin.routes()]
+        app = admin_app(admin_routes, token=token, limits=limits, journal=journal)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -267,12 +288,17 @@ class Control:
         """Serve; control.json is there when this returns."""
         self._loop = asyncio.get_running_loop()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
+        for key in await self._store.run(lambda tx: tx.select(OwnKey)):
+            self._ring.add(
+                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
+            )
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
         await self._server.start()
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
@@ -284,6 +310,7 @@ class Control:
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._rekeyer.stop()
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()
@@ -339,6 +366,20 @@ def _identity(config: Config) -> Identity:
         address=node.address,
         description=node.description,
     )
+
+
+def _new_signer(config: Config) -> tuple[Signer, str]:
+    """A new signing key under this node's CA, next to the configured one, and its URI."""
+    keys = config.keys
+    chain, key = renew_signing(
+        ca=config.key_file(keys.ca),
+        ca_key=config.key_file(keys.ca_key),
+        directory=config.key_file(keys.signing_key).parent,
+        node_id=config.node.node_id,
+        now=datetime.now(UTC),
+    )
+    uri = key.resolve().as_uri()
+    return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
 
 
 def _signer(config: Config) -> Signer:

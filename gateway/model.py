@@ -77,9 +77,37 @@ class Contract:
     description: str
     created: int
     updated: int
+    our_key: str = ""
+    """Id of the signing key of ours that the partner has acknowledged; empty: the one that node.toml names."""
+    old_auth_type: str = ""
+    old_auth_credential: str = ""
+    """What the partner signed with before its last node/update; accepted until `old_until`."""
+    old_tls_ca: str = ""
+    old_until: int = 0
+    ca_offered: str = ""
+    """Fingerprint of a new trust anchor that the partner wants to sign under; waits for our admin."""
+    ca_allowed: str = ""
+    """Fingerprint of the new trust anchor that our admin allows."""
 
     def key(self) -> str:
         return self.contract_id
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKey:
+    """A signing key of this node that came after the one of node.toml; the private key is where `key_uri` says."""
+
+    key_id: str
+    """SHA-256 of the public key (SubjectPublicKeyInfo DER), hex."""
+    auth_type: str
+    credential: str
+    key_uri: str
+    emergency: bool
+    """The keys before it are compromised: partners must drop them at once."""
+    created: int
+
+    def key(self) -> str:
+        return self.key_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ class Caller:
     """x-mprac-token-set as received."""
     proven: bool = False
     """A signature was present and verified; false on open routes and where an unsigned apply or confirm only claims."""
+    retired_key: bool = False
+    """The signature was made with the key that the partner has replaced (still in its overlap)."""
 
 
 @dataclass(frozen=True, slots=True)

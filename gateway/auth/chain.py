@@ -116,11 +116,19 @@ def check_leaf(leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, no
 
 
 def check_client(der: bytes, tls_ca: str, *, node_id: str, now_ms: int) -> None:
-    """The certificate a partner showed in TLS, against the CA pinned for it (PEM)."""
+    """The certificate a partner showed in TLS, against the CA pinned for it (PEM; two while it changes its CA)."""
     try:
         leaf = x509.load_der_x509_certificate(der)
     except ValueError as e:
         raise _no("client certificate cannot be read") from e
     if not tls_ca:
         raise _no("no CA is pinned for this node")
-    check_leaf(leaf, certificates(tls_ca)[0], node_id=node_id, now_ms=now_ms)
+    why = _no("no CA is pinned for this node")
+    for ca in certificates(tls_ca):
+        try:
+            check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+        except Refused as e:
+            why = e
+        else:
+            return
+    raise why

@@ -100,8 +100,12 @@ def parse_credential(auth_type: str, text: str) -> Credential:
         raise _no("auth_credential is not a PEM public key") from e
     if isinstance(key, rsa.RSAPublicKey) is not (kind is AuthType.SHA256_RSA):
         raise _no("auth_credential does not fit auth_type")
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Credential(kind, key, hashlib.sha256(der).hexdigest(), "", ())
+    return Credential(kind, key, key_digest(key), "", ())
+
+
+def key_digest(key: PublicKey) -> str:
+    """SHA-256 of the SubjectPublicKeyInfo DER, hex: the id of a key."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def pin_ca(pem: str, *, now_ms: int) -> tuple[str, str]:
@@ -121,6 +125,16 @@ class Signer:
     credential: str
     fingerprint: str
     key: PrivateKey = field(repr=False)
+    key_id: str = ""
+    """SHA-256 of the public key (SubjectPublicKeyInfo DER), hex."""
+
+    @property
+    def current(self) -> "Signer":
+        """A lone signer is a key ring of one (see keys.KeyRing)."""
+        return self
+
+    def of(self, _key_id: str) -> "Signer":
+        return self
 
     def sign(self, message: bytes) -> str:
         """base64 of the signature over `message`."""
@@ -136,4 +150,4 @@ def make_signer(auth_type: AuthType, credential: str, key: PrivateKey) -> Signer
     parsed = parse_credential(auth_type, credential)
     if parsed.key != key.public_key():
         raise CallerError("the signing key is not the one of the credential")
-    return Signer(auth_type, credential, parsed.fingerprint, key)
+    return Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))

@@ -22,12 +22,13 @@ from yarl import URL
 
 from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.chain import MAX_CHAIN, check_client, check_leaf, fingerprint, named_node
+from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Signer
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.core.profile import profile
-from gateway.mgmt_plane.service.partners import is_valid
+from gateway.mgmt_plane.service.partners import is_valid, pinned_cas
 from gateway.model import Contract, Identity, Limits, TraceId
 from gateway.ports import Clock, Entropy, Journal, PeerReply
 from specs import headers as names
@@ -68,6 +69,7 @@ class _Call:
     trace_id: TraceId
     token_set: str
     success: frozenset[int]
+    signer: Signer
 
 
 def _presented(sslobject: ssl.SSLObject) -> list[bytes]:
@@ -104,7 +106,7 @@ class SignedClient:
         self,
         *,
         identity: Identity,
-        signer: Signer,
+        signer: Signer | KeyRing,
         tls_chain: Path,
         tls_key: Path,
         limits: Limits,
@@ -153,14 +155,16 @@ class SignedClient:
             trace_id=trace_id,
             token_set=token_set,
             success=profile(contract.profile).success,
+            signer=self._signer.of(contract.our_key),
         )
-        known = is_valid(contract, self._clock.now_ms())
+        now = self._clock.now_ms()
+        known, tls_ca = is_valid(contract, now), pinned_cas(contract, now)
         ended = contract.status.value == "TERMINATED"
         show = found.auth in (Auth.SIGNED, Auth.APPLICANT) and (known or ended)
         attempts = 1 if route in _ONCE else max(self._limits.request_attempts, 2 if route in _EITHER else 1)
         for attempt in range(attempts):
             try:
-                return await self._attempt(call, self._context(contract.tls_ca, contract.peer_node_id, show=show))
+                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=show))
             except (Unavailable, PeerError) as e:
                 last = attempt + 1 == attempts
                 if last or (isinstance(e, PeerError) and not (route in _EITHER and attempt == 0)):
@@ -223,7 +227,7 @@ class SignedClient:
                     body=call.body,
                 )
             )
-            headers[names.AUTH_SIGN] = self._signer.sign(message)
+            headers[names.AUTH_SIGN] = call.signer.sign(message)
         return headers
 
     async def _exchange(self, call: _Call, context: ssl.SSLContext) -> PeerReply:
@@ -338,6 +342,7 @@ class SignedClient:
             trace_id=TraceId(f"tr-{self._entropy.token(16).hex()}"),
             token_set="",
             success=frozenset({0, 200}),
+            signer=self._signer.current,
         )
         try:
             reply = await self._attempt(call, self._context(ca_pem, node_id, show=False))

@@ -39,7 +39,7 @@ from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.outgoing import new_trace
-from gateway.mgmt_plane.service.partners import Partners, is_valid
+from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.model import Contract, Identity, Limits, NodeId, TraceId
 from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, Store
 from specs import headers as names
@@ -348,12 +348,12 @@ class Edge:
             return self._carried_proof(call, claimed)
         if not call.head.sign:
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
-        contract = self._prove(await self._contracts(call, source), call)
+        contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
         self._replay.remember(source, call.head.nonce, now=call.now)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
             raise Refused("the contract does not hold", kind=Kind.CONTRACT_INVALID, detail="")
-        return Caller(source, contract, call.trace_id, call.head.token_set, proven=True)
+        return Caller(source, contract, call.trace_id, call.head.token_set, proven=True, retired_key=retired)
 
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""
@@ -368,7 +368,8 @@ class Edge:
             raise Refused("the contract is another node's", kind=Kind.CONTRACT_UNKNOWN, detail="")
         return [contract] if contract.auth_credential else []
 
-    def _prove(self, contracts: Sequence[Contract], call: _Call) -> Contract:
+    def _prove(self, contracts: Sequence[Contract], call: _Call) -> tuple[Contract, bool]:
+        """The contract that the signature proves, and whether by the key that the partner has replaced (M-037)."""
         message = call.signed_bytes()
         why = Refused("not a partner", kind=Kind.UNAUTHENTICATED, detail="")
         for contract in contracts:
@@ -376,19 +377,31 @@ class Edge:
                 if is_valid(contract, call.now):
                     # A contract that only waits, or has ended, pins no CA in our listener.
                     self._check_certificate(contract, call)
-                credential = parse_credential(contract.auth_type, contract.auth_credential)
-                credential.check(node_id=contract.peer_node_id, now_ms=call.now)
-                credential.verify(message, call.head.sign)
+                return contract, self._verify(contract, call, message)
             except Refused as e:
                 why = e
-            else:
-                return contract
         raise Refused(f"not proven: {why}", kind=Kind.UNAUTHENTICATED, detail="") from why
+
+    def _verify(self, contract: Contract, call: _Call, message: bytes) -> bool:
+        """Whether it took the replaced key; raises Refused where neither verifies."""
+        try:
+            credential = parse_credential(contract.auth_type, contract.auth_credential)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.verify(message, call.head.sign)
+        except Refused:
+            if call.now >= contract.old_until:
+                raise
+            credential = parse_credential(contract.old_auth_type, contract.old_auth_credential)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.verify(message, call.head.sign)
+            return True
+        return False
 
     def _check_certificate(self, contract: Contract, call: _Call) -> None:
         if call.request.peer_cert is None:
             raise Refused("no client certificate", kind=Kind.UNAUTHENTICATED)
-        check_client(call.request.peer_cert, contract.tls_ca, node_id=contract.peer_node_id, now_ms=call.now)
+        cas = pinned_cas(contract, call.now)
+        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now)
 
     def _carried_proof(self, call: _Call, claimed: Caller) -> Caller:
         """Apply and confirm: where signed, with the key they carry; unsigned is within the standard (M-010)."""
