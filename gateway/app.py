@@ -49,6 +49,7 @@ from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.nonces import NonceFile
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
@@ -244,7 +245,11 @@ class Control:
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
 
+        state = config.path(config.paths.state)
+        folder = state.with_name(f"{state.stem}-nonces")
+        self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
         edge = Edge(
+            nonces=self._nonces,
             **base,
             partners=self._partners,
             store=self._store,
@@ -314,6 +319,7 @@ class Control:
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()
+        await self._nonces.close()
         await self._link.close()
         await self._client.close()
         await self._store.close()

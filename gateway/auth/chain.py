@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.errors import Kind, Refused
@@ -23,7 +23,7 @@ MIN_RSA: Final = 2048
 MAX_RSA: Final = 8192
 """Bits; a larger key only makes verifying slow."""
 
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 def _no(why: str) -> Refused:
@@ -35,7 +35,7 @@ def node_urn(node_id: str) -> str:
 
 
 def usable_key(key: object) -> PublicKey:
-    """The key, if it is one we verify with: RSA of 2048 to 8192 bits, or EC on P-256."""
+    """The key, if it is one we verify with: RSA of 2048 to 8192 bits, EC on P-256, or Ed25519."""
     if isinstance(key, rsa.RSAPublicKey):
         if not MIN_RSA <= key.key_size <= MAX_RSA:
             raise _no(f"RSA key must have {MIN_RSA} to {MAX_RSA} bits")
@@ -44,7 +44,9 @@ def usable_key(key: object) -> PublicKey:
         if not isinstance(key.curve, ec.SECP256R1):
             raise _no("EC key must be on P-256")
         return key
-    raise _no("key must be RSA or EC P-256")
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    raise _no("key must be RSA, EC P-256 or Ed25519")
 
 
 def certificates(pem: str) -> list[x509.Certificate]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.auth.schemes import PrivateKey, Signer, make_signer
@@ -54,8 +54,8 @@ def load_key(uri: str) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         # Its text may quote the file.
         raise CallerError(f"{path} is not an unencrypted PEM private key") from e
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise CallerError(f"{path}: the key must be RSA or EC")
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        raise CallerError(f"{path}: the key must be RSA, EC or Ed25519")
     return key
 
 

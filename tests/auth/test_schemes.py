@@ -47,10 +47,11 @@ def cert_signer(pki: Pki) -> Signer:
 
 
 def signers(pki: Pki, rsa_key: rsa.RSAPrivateKey) -> list[Signer]:
-    ec_key = ec.generate_private_key(ec.SECP256R1())
+    ec_key, ed_key = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     return [
         make_signer(AuthType.SHA256_RSA, public_pem(rsa_key), rsa_key),
         make_signer(AuthType.SHA256_ECDSA, public_pem(ec_key), ec_key),
+        make_signer(AuthType.ED25519, public_pem(ed_key), ed_key),
         cert_signer(pki),
     ]
 

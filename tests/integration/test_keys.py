@@ -73,7 +73,7 @@ def test_both_sides_rotate_in_mid_conversation(rig: Rig, capsys: pytest.CaptureF
     assert contracts == {rig.contract_id}
 
 
-@pytest.mark.req("M-037")
+@pytest.mark.req("M-012", "M-037")
 def test_a_revoked_key_is_void_at_once_and_the_new_one_survives_a_crash(rig: Rig) -> None:
     thief = Partner(rig.payment, rig.bank.node_id, rig.bank.pki)
     listing = {"contract_id": rig.contract_id}
@@ -82,10 +82,16 @@ def test_a_revoked_key_is_void_at_once_and_the_new_one_survives_a_crash(rig: Rig
     wait_for(lambda: told(rig.bank), "the new key is acknowledged")
     assert thief.call("dataset.pub.list", listing)[1]["code"] == WIRE[Kind.UNAUTHENTICATED].code
     current = rig.bank.client.get("keys")["key_id"]
+    other = Partner(rig.bank, rig.payment.node_id, rig.payment.pki)
+    captured, waiting = (other.prepare("dataset.pub.list", listing) for _ in range(2))
+    assert json.loads(other.send(*captured)[1])["code"] == 0
     for side in rig.sides:
         rig.kill(side)
     lab.down(rig.directory)
     nodes = lab.up(rig.directory)
+    # Nonces survive as well (M-012), and what was signed before the crash but not served still is.
+    assert json.loads(other.send(*captured)[1])["code"] == WIRE[Kind.REPLAYED].code
+    assert json.loads(other.send(*waiting)[1])["code"] == 0
     bank = nodes.node("bank").client(timeout_s=20.0)
     assert bank.get("keys")["key_id"] == current
     assert bank.get("partners", rig.payment.node_id, "datasets") == []

@@ -46,7 +46,7 @@ from gateway.model import (
     OutCall,
     TraceId,
 )
-from gateway.ports import EdgeReply, EdgeRequest, PeerReply, Tx
+from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
@@ -265,7 +265,7 @@ class Node:
     def _changed(self) -> None:
         self.routes_changed += 1
 
-    def new_edge(self) -> Edge:
+    def new_edge(self, nonces: NonceLog | None = None) -> Edge:
         return Edge(
             identity=self.identity,
             partners=self.partners,
@@ -276,6 +276,7 @@ class Node:
             entropy=self.entropy,
             journal=self.journal,
             strict=self.strict,
+            nonces=nonces,
         )
 
     @property

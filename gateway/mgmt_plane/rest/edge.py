@@ -40,8 +40,8 @@ from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
-from gateway.model import Contract, Identity, Limits, NodeId, TraceId
-from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, Store
+from gateway.model import Contract, Identity, Limits, NodeId, SeenNonce, TraceId
+from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, NonceLog, Store
 from specs import headers as names
 from specs.codes import OK
 from specs.routes import BY_PATH, ROUTES, Auth, Route, Side
@@ -55,6 +55,8 @@ _MS_DIGITS: Final = 13
 _S_DIGITS: Final = 10
 _CARRIED_NONCES: Final = 10
 """One part in so many of the nonce memory is for keys that a body carries: they belong to nobody yet."""
+_SIGNED, _CARRIED = 0, 1
+"""The two guards, as the nonce log tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,17 @@ def _query(raw: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _milliseconds(text: str) -> int:
+    """A checked x-timestamp. Seconds count as their end: a call must not look older than it is for being rounded."""
+    return int(text) if len(text) == _MS_DIGITS else int(text) * 1000 + 999
+
+
 class Edge:
     """Turns an EdgeRequest of a partner into an EdgeReply; never raises.
 
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
-    x-csrf-protection on POST and x-trace-id (A-19).
+    x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
+    before the start is taken.
     """
 
     def __init__(
@@ -169,6 +177,7 @@ class Edge:
         entropy: Entropy,
         journal: Journal,
         strict: bool = False,
+        nonces: NonceLog | None = None,
     ) -> None:
         self._identity = identity
         self._partners = partners
@@ -180,11 +189,15 @@ class Edge:
         self._journal = journal
         self._strict = strict
         self._checked = checked_routes()
-        start = clock.now_ms()
+        start = clock.now_ms() if nonces is None else nonces.complete_since
+        self._nonces = nonces
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
         self._carried = ReplayGuard(
             window_ms=limits.clock_window_ms, capacity=max(4, limits.nonces // _CARRIED_NONCES), not_before=start
         )
+        if nonces is not None:
+            for guard, seen in nonces.recall():
+                (self._carried if guard == _CARRIED else self._replay).recall(seen, now=clock.now_ms())
         self._rate = RateLimit(per_minute=limits.unsigned_per_minute, addresses=limits.edge_addresses)
 
     async def handle(self, request: EdgeRequest) -> EdgeReply:
@@ -328,8 +341,7 @@ class Edge:
             return
         if not profile(contract.profile).seconds:
             raise ProtocolViolation("x-timestamp must be milliseconds in 13 digits")
-        # The end of the second: a call must not look older than our start for being rounded down.
-        self._replay.check_time(int(head.timestamp) * 1000 + 999, now=now)
+        self._replay.check_time(_milliseconds(head.timestamp), now=now)
 
     def _payload(self, call: _Call) -> Mapping[str, Any]:
         if call.route.method == "GET":
@@ -345,12 +357,15 @@ class Edge:
         if call.route.auth is Auth.OPEN:
             return claimed
         if call.route.auth is Auth.CARRIED:
-            return self._carried_proof(call, claimed)
+            return await self._carried_proof(call, claimed)
         if not call.head.sign:
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
-        self._replay.remember(source, call.head.nonce, now=call.now)
+        seen = self._replay.remember(
+            source, call.head.nonce, now=call.now, timestamp=_milliseconds(call.head.timestamp)
+        )
+        await self._keep(_SIGNED, seen)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
             raise Refused("the contract does not hold", kind=Kind.CONTRACT_INVALID, detail="")
         return Caller(source, contract, call.trace_id, call.head.token_set, proven=True, retired_key=retired)
@@ -403,7 +418,11 @@ class Edge:
         cas = pinned_cas(contract, call.now)
         check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now)
 
-    def _carried_proof(self, call: _Call, claimed: Caller) -> Caller:
+    async def _keep(self, guard: int, seen: SeenNonce) -> None:
+        if self._nonces is not None:
+            await self._nonces.keep(guard, seen)
+
+    async def _carried_proof(self, call: _Call, claimed: Caller) -> Caller:
         """Apply and confirm: where signed, with the key they carry; unsigned is within the standard (M-010)."""
         if not call.head.sign:
             return claimed
@@ -418,5 +437,7 @@ class Edge:
         except Refused as e:
             # Everything in the body is the caller's own: it may know what is wrong with it.
             raise Refused(str(e), kind=Kind.UNAUTHENTICATED) from e
-        self._carried.remember(credential.fingerprint, call.head.nonce, now=call.now)
+        at = _milliseconds(call.head.timestamp)
+        seen = self._carried.remember(credential.fingerprint, call.head.nonce, now=call.now, timestamp=at)
+        await self._keep(_CARRIED, seen)
         return Caller(claimed.node_id, None, claimed.trace_id, claimed.token_set, proven=True)
