@@ -282,3 +282,28 @@ def test_a_key_is_made_only_by_the_key_of_the_ca(tmp_path: Path) -> None:
 def test_a_proof_has_no_line_breaks() -> None:
     with pytest.raises(ProtocolViolation, match="line break"):
         key_proof(source="a\n", target="b", contract_id="c", credential="d")
+
+
+@pytest.mark.req("M-012", "M-014")
+async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contract_id: str) -> None:
+    route, asked = f"/admin/v1/partners/{contract_id}/profile", {"contract_id": contract_id}
+    with pytest.raises(Refused):
+        await b.admin_call("POST", route, {"profile": "none"})
+    await b.admin_call("POST", route, {"profile": "strict-1.2-rfc9421"})
+    # What was not agreed is not taken, on either side.
+    assert await heard(a, b, contract_id) == code(Kind.UNAUTHENTICATED)
+    await a.admin_call("POST", route, {"profile": "strict-1.2-rfc9421"})
+    known = await a.contract(b)
+    await a.client.call(known, LIST, {**asked, "page_num": 1, "page_size": 5}, trace_id=trace())
+    _, headers = a.client.calls[-1]
+    assert "x-auth-sign" not in headers
+    assert headers["signature-input"].startswith('interconn=("@method"')
+    await rotate(a)
+    assert await a.rekeyer.tell() == 0
+    await a.client.call(await a.contract(b), LIST, asked, trace_id=trace())
+    _, headers = a.client.calls[-1]
+    unsigned = {name: value for name, value in headers.items() if name not in ("content-type",)}
+    again = await a.send(b, LIST, asked, headers=unsigned, sign=False)
+    assert again["code"] == code(Kind.REPLAYED)
+    bent = await a.send(b, LIST, asked, headers={**unsigned, "x-nonce": "other"}, sign=False)
+    assert bent["code"] == code(Kind.UNAUTHENTICATED)

@@ -32,12 +32,13 @@ from urllib.parse import parse_qsl
 
 from gateway.auth.canonical import Signed, canonical
 from gateway.auth.chain import check_client
+from gateway.auth.httpsig import verify as verify_rfc9421
 from gateway.auth.replay import ReplayGuard
-from gateway.auth.schemes import parse_credential
+from gateway.auth.schemes import Credential, parse_credential
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
-from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.core.profile import Signature, profile
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.model import Contract, Identity, Limits, NodeId, SeenNonce, TraceId
@@ -85,19 +86,31 @@ class _Call:
     trace_id: TraceId
     now: int
 
-    def signed_bytes(self) -> bytes:
-        return canonical(
-            Signed(
-                method=self.request.method,
-                path=self.request.path,
-                query=self.query,
-                source=self.head.source,
-                target=self.head.target,
-                nonce=self.head.nonce,
-                timestamp=self.head.timestamp,
-                body=self.request.body,
-            )
+    def signed(self) -> Signed:
+        return Signed(
+            method=self.request.method,
+            path=self.request.path,
+            query=self.query,
+            source=self.head.source,
+            target=self.head.target,
+            nonce=self.head.nonce,
+            timestamp=self.head.timestamp,
+            body=self.request.body,
         )
+
+
+def _a01(credential: Credential, call: _Call) -> None:
+    credential.verify(canonical(call.signed()), call.head.sign)
+
+
+def _rfc9421(credential: Credential, call: _Call) -> None:
+    verify_rfc9421(call.signed(), call.request.headers, raw_query=call.request.raw_query, credential=credential)
+
+
+_VERIFY: Final[Mapping[Signature, Callable[[Credential, _Call], None]]] = {
+    Signature.A_01: _a01,
+    Signature.RFC_9421: _rfc9421,
+}
 
 
 @dataclass(slots=True)
@@ -358,7 +371,7 @@ class Edge:
             return claimed
         if call.route.auth is Auth.CARRIED:
             return await self._carried_proof(call, claimed)
-        if not call.head.sign:
+        if not (call.head.sign or "signature" in call.request.headers):
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
@@ -385,30 +398,30 @@ class Edge:
 
     def _prove(self, contracts: Sequence[Contract], call: _Call) -> tuple[Contract, bool]:
         """The contract that the signature proves, and whether by the key that the partner has replaced (M-037)."""
-        message = call.signed_bytes()
         why = Refused("not a partner", kind=Kind.UNAUTHENTICATED, detail="")
         for contract in contracts:
             try:
                 if is_valid(contract, call.now):
                     # A contract that only waits, or has ended, pins no CA in our listener.
                     self._check_certificate(contract, call)
-                return contract, self._verify(contract, call, message)
+                return contract, self._verify(contract, call)
             except Refused as e:
                 why = e
         raise Refused(f"not proven: {why}", kind=Kind.UNAUTHENTICATED, detail="") from why
 
-    def _verify(self, contract: Contract, call: _Call, message: bytes) -> bool:
+    def _verify(self, contract: Contract, call: _Call) -> bool:
         """Whether it took the replaced key; raises Refused where neither verifies."""
+        verify = _VERIFY[profile(contract.profile).signature]
         try:
             credential = parse_credential(contract.auth_type, contract.auth_credential)
             credential.check(node_id=contract.peer_node_id, now_ms=call.now)
-            credential.verify(message, call.head.sign)
+            verify(credential, call)
         except Refused:
             if call.now >= contract.old_until:
                 raise
             credential = parse_credential(contract.old_auth_type, contract.old_auth_credential)
             credential.check(node_id=contract.peer_node_id, now_ms=call.now)
-            credential.verify(message, call.head.sign)
+            verify(credential, call)
             return True
         return False
 
@@ -433,7 +446,7 @@ class Edge:
         try:
             credential = parse_credential(auth_type, text)
             credential.check(node_id=claimed.node_id, now_ms=call.now)
-            credential.verify(call.signed_bytes(), call.head.sign)
+            _a01(credential, call)
         except Refused as e:
             # Everything in the body is the caller's own: it may know what is wrong with it.
             raise Refused(str(e), kind=Kind.UNAUTHENTICATED) from e
