@@ -96,3 +96,20 @@ def test_a_revoked_key_is_void_at_once_and_the_new_one_survives_a_crash(rig: Rig
     assert bank.get("keys")["key_id"] == current
     assert bank.get("partners", rig.payment.node_id, "datasets") == []
     assert thief.call("dataset.pub.list", listing)[1]["code"] == WIRE[Kind.UNAUTHENTICATED].code
+
+
+@pytest.mark.req("M-014")
+def test_rfc_9421_between_two_gateways(rig: Rig) -> None:
+    dataset_id = rig.add_dataset(rig.payment, [{"id": "k", "x": 1}])
+    for side in rig.sides:
+        side.client.post("partners", rig.contract_id, "profile", profile="strict-1.2-rfc9421")
+    assert len(rig.bank.client.get("partners", rig.payment.node_id, "datasets")) == 1
+    asked = rig.bank.client.post(
+        "datasets", "apply", node_id=rig.payment.node_id, dataset_id=dataset_id, auth_scope={"COMPONENT": ["psi"]}
+    )
+    rig.decide(rig.payment, asked["audit_id"], "reject")
+    assert rig.settled(rig.bank, asked["audit_id"])["status"] == "REJECTED"
+    # The other form is not taken any more.
+    partner = Partner(rig.payment, rig.bank.node_id, rig.bank.pki)
+    reply = partner.call("dataset.pub.list", {"contract_id": rig.contract_id})[1]
+    assert reply["code"] == WIRE[Kind.UNAUTHENTICATED].code

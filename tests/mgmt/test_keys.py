@@ -302,7 +302,7 @@ async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contrac
     assert await a.rekeyer.tell() == 0
     await a.client.call(await a.contract(b), LIST, asked, trace_id=trace())
     _, headers = a.client.calls[-1]
-    unsigned = {name: value for name, value in headers.items() if name not in ("content-type",)}
+    unsigned = {name: value for name, value in headers.items() if name != "content-type"}
     again = await a.send(b, LIST, asked, headers=unsigned, sign=False)
     assert again["code"] == code(Kind.REPLAYED)
     bent = await a.send(b, LIST, asked, headers={**unsigned, "x-nonce": "other"}, sign=False)
