@@ -71,6 +71,8 @@ _LONGEST_SOCKET: Final = "control.sock"
 
 def serve(file: Path) -> int:
     """Run the gateway of a node.toml until SIGTERM or SIGINT; the exit code."""
+    # Staged rows, logs and sockets, also those of components, are nobody else's, whatever folder they were put in.
+    os.umask(0o077)
     try:
         config = load(file)
         run = _folders(config)

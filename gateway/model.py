@@ -416,5 +416,7 @@ class Limits:
     """Contracts that wait for an admin (APPLIED, IN)."""
     open_audits: int = 1000
     """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    open_jobs: int = 100
+    """Jobs of one partner that this node schedules for it and that have not ended."""
     edge_addresses: int = 10_000
     """Source addresses whose unsigned calls are counted at a time."""

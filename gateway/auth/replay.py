@@ -19,6 +19,11 @@ def _hash(text: bytes, size: int) -> bytes:
     return hashlib.blake2b(text, digest_size=size).digest()
 
 
+def _digest(signer: str, nonce: str) -> bytes:
+    who = signer.encode()
+    return _hash(len(who).to_bytes(4, "big") + who + nonce.encode(), 16)
+
+
 class ReplayGuard:
     """Remembers nonces per signer for as long as their timestamp would be taken; full means refuse, never forget.
 
@@ -52,17 +57,23 @@ class ReplayGuard:
             self._size -= len(digests)
             self._count -= signers  # keeps only what is above zero
 
+    def knows(self, signer: str, nonce: str, *, now: int) -> bool:
+        """Whether the nonce is remembered; remembers nothing itself."""
+        self._forget(now)
+        return self._holds(_digest(signer, nonce))
+
+    def _holds(self, digest: bytes) -> bool:
+        return any(digest in digests for digests, _ in self._buckets.values())
+
     def remember(self, signer: str, nonce: str, *, now: int, timestamp: int | None = None) -> SeenNonce:
         """Call once the signature is verified. timestamp: the signed one, ms, within the window; else the latest.
 
         Raises Refused(REPLAYED), or Refused(TOO_MANY) when memory is full.
         """
         self._forget(now)
-        who = signer.encode()
-        digest = _hash(len(who).to_bytes(4, "big") + who + nonce.encode(), 16)
-        if any(digest in digests for digests, _ in self._buckets.values()):
+        digest, mark = _digest(signer, nonce), _hash(signer.encode(), 8)
+        if self._holds(digest):
             raise Refused("nonce seen before", kind=Kind.REPLAYED, detail="")
-        mark = _hash(who, 8)
         if self._size >= self._capacity or self._count[mark] >= self._share:
             raise Refused("nonce memory is full", kind=Kind.TOO_MANY, detail="")
         until = now + 2 * self._window if timestamp is None else timestamp + self._window + 1
@@ -72,7 +83,7 @@ class ReplayGuard:
 
     def recall(self, seen: SeenNonce, *, now: int) -> None:
         """Remember what an earlier process remembered; also beyond capacity, for it must not be forgotten."""
-        if seen.until > now and not any(seen.digest in digests for digests, _ in self._buckets.values()):
+        if seen.until > now and not self._holds(seen.digest):
             self._put(seen)
 
     def _put(self, seen: SeenNonce) -> None:

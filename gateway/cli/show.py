@@ -94,7 +94,8 @@ def _cell(value: object) -> str:
         return ", ".join(f"{name}: {_cell(member)}" for name, member in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_cell(member) for member in value)
-    return str(value)
+    # Within a cell a line feed could begin a line that looks like one of ours, a false fingerprint say.
+    return str(value).replace("\n", "\ufffd").replace("\t", "\ufffd")
 
 
 def clean(text: str) -> str:
@@ -111,7 +112,10 @@ def when(milliseconds: int | None) -> str:
     """Local time of a wire timestamp, empty for none."""
     if milliseconds is None:
         return ""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "in the far future"  # a partner proposes what it likes
 
 
 def grouped(fingerprint: str) -> str:

@@ -42,6 +42,7 @@ class ControlServer:
                 self._answer,
                 max_line_size=self._limits.header_bytes,
                 max_field_size=self._limits.header_bytes,
+                auto_decompress=False,  # what is signed is what came
                 access_log=None,
             ),
             handle_signals=False,

@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.errors import WIRE, Kind, PeerError, Unavailable
-from gateway.model import Outcome, TraceId
+from gateway.model import NodeId, Outcome, TraceId
+from gateway.ports import Caller, Tx
 from specs.states import JobState, TaskState
 from tests.control.world import FAST, Call, World, approved, eventually, fail, hang, job_file
 
@@ -41,9 +43,7 @@ async def refused(world: World, route: str, body: Any, kind: Kind, **where: str)
     return str(error.value)
 
 
-@pytest.mark.req(
-    "C-012", "C-013", "C-030", "C-033", "C-034", "C-035", "C-042", "C-054", "C-063", "C-064", "C-113", "C-116"
-)
+@pytest.mark.req("C-013", "C-033", "C-034", "C-035", "C-042", "C-054", "C-064", "C-113", "C-116")
 async def test_a_whole_job(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -65,6 +65,13 @@ async def test_a_whole_job(tmp_path: Path) -> None:
         started = {c.body["task_name"]: c.body["task_id"] for c in world.routes("task.start")}
         assert all(ids[name] == task_id for name, task_id in started.items())
         assert all(set(c.body) == {"task_id", "job_id", "task_name"} for c in world.routes("task.start"))
+        # No task began before those whose outputs it reads had ended, on either side.
+        plan = world["A"].book.plan(at_a)
+        for name in "AB":
+            shares = {s.task_name: s for s in await world[name].shares(job_id)}
+            for task, share in shares.items():
+                for edge in plan.nodes[task].inputs:
+                    assert share.created >= (shares[edge.producer].finished or 0) > 0
         import re
 
         assert all(re.fullmatch(r"task_[0-9a-z]{32}", task_id) for task_id in ids.values())
@@ -87,7 +94,7 @@ async def test_a_whole_job(tmp_path: Path) -> None:
         assert world["A"].data_plane.history[0].outgoing["B"] == token
 
 
-@pytest.mark.req("M-065", "C-021")
+@pytest.mark.req("M-065")
 async def test_nothing_runs_before_all_have_approved(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -112,6 +119,9 @@ async def test_one_refusal_rejects_the_job(tmp_path: Path) -> None:
         at_a = await world["A"].until(job.job_id, JobState.REJECTED)
         at_b = await world["B"].job(job.job_id)
         assert at_b.status is JobState.REJECTED
+        shown = await call(world, "job.status_all", {"job_id": job.job_id}, source="B", target="A")
+        assert shown["job_status"] == "REJECTED"
+        assert {s.value for s in JobState} == {"PENDING", "READY", "REJECTED", "RUNNING", "FINISHED"}
         assert at_a.outcome is Outcome.REFUSED
         assert "B refused" in at_a.reason
         assert not world.routes("job.create", "job.start")
@@ -225,7 +235,7 @@ async def test_clean_up_stop_changes_nothing(tmp_path: Path) -> None:
         await world["A"].schedule.stop(job_id)
 
 
-@pytest.mark.req("C-009", "C-015", "C-016", "C-017", "C-018", "C-020", "C-004")
+@pytest.mark.req("C-009", "C-015", "C-016", "C-018", "C-020", "C-004")
 async def test_create_is_checked_and_idempotent(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "C").running() as world:
         await world.grant("B", "A")
@@ -296,7 +306,7 @@ async def test_who_accepted_is_stopped_when_another_refuses(tmp_path: Path) -> N
         assert not world.routes("job.start", "task.start")
 
 
-@pytest.mark.req("C-031", "C-032", "C-037", "C-038", "C-039", "C-009")
+@pytest.mark.req("C-021", "C-031", "C-032", "C-037", "C-038", "C-039", "C-009")
 async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "C").running() as world:
         await world.grant("B", "A")
@@ -321,6 +331,7 @@ async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
         create = {"job_id": job_id, "flow_id": "f", "dag": at_a.dag, "config": at_a.config}
         await refused(world, "job.start", {"job_id": job_id}, Kind.ILLEGAL_TRANSITION)
         await call(world, "job.create", create, tokens=tokens)
+        assert (await world["B"].job(job_id)).status is JobState.READY
         await refused(world, "task.start", task, Kind.ILLEGAL_TRANSITION)
         await refused(world, "job.start", {"job_id": job_id}, Kind.FORBIDDEN, source="C")
         await call(world, "job.start", {"job_id": job_id})
@@ -346,7 +357,7 @@ async def test_start_calls_in_the_wrong_place(tmp_path: Path) -> None:
         assert len(world["B"].launcher.runs) == 1
 
 
-@pytest.mark.req("C-051", "C-052", "C-053", "C-057", "C-058", "C-050", "C-066", "C-067", "C-009")
+@pytest.mark.req("C-050", "C-051", "C-052", "C-053", "C-057", "C-058", "C-063", "C-066", "C-067", "C-009")
 async def test_states_are_told_to_participants_only(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "C").running() as world:
         await world.grant("B", "A")
@@ -375,6 +386,8 @@ async def test_states_are_told_to_participants_only(tmp_path: Path) -> None:
         await call(world, "task.callback", back, source="B", target="A")
         after = {v.role: v.status for v in await world["A"].views(job_id)}
         assert after["host"] is TaskState.SUCCESS
+        both = await call(world, "job.status_all", {"job_id": job_id}, source="B", target="A")
+        assert both["status"][task_id] in {"READY", "RUNNING"}
         assert after["guest"] is before["guest"] or after["guest"] is TaskState.RUNNING
         await world["A"].schedule.stop(job_id)
 
@@ -415,6 +428,20 @@ async def test_one_node_in_two_roles(tmp_path: Path) -> None:
         assert environment["config.inst_id.host.0"] == "inst-B"
         assert environment["config.inst_id.host.1"] == "inst-A"
         assert Counter(c.route for c in world.calls)["task.start"] == 1
+
+
+@pytest.mark.req("C-030", "C-036")
+async def test_a_partner_in_two_roles_is_called_once(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        body = job_file()
+        body["parties"] = {"guest": "A", "host": ["B", "B"]}
+        body["data"] = {"guest": "ds-A", "host": ["ds-B", "ds-B"]}
+        await world.grant("B", "A")
+        job_id = await approved(world, body)
+        assert (await world["A"].until(job_id, JobState.FINISHED)).outcome is Outcome.SUCCEEDED
+        counts = Counter(c.route for c in world.calls)
+        assert counts["job.create"] == counts["job.start"] == counts["task.start"] == 1
+        assert {(s.role, s.index) for s in await world["B"].shares(job_id)} == {("host", 0), ("host", 1)}
 
 
 @pytest.mark.req("C-089")
@@ -514,6 +541,45 @@ async def test_a_grant_for_another_component_does_not_open_the_data(tmp_path: Pa
         assert (await world["A"].until(job_id, JobState.FINISHED)).outcome is Outcome.SUCCEEDED
 
 
+async def test_no_task_id_leads_a_task_to_anothers_output(tmp_path: Path) -> None:
+    """`t` with output `z-data0` and `t-z` with output `data0` would be one artifact: data past a grant's scope."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        for node in "AB":
+            world[node].scheduler._drive = lambda job_id: None  # type: ignore[assignment]
+        psi = {"componentName": "psi", "provider": "interconn", "version": "1.0.0"}
+        dag = {
+            "components": [
+                {"name": name, **psi, "input": [], "output": [{"type": "dataset", "key": key}]}
+                for name, key in (("one", "data0"), ("two", "z-data0"), ("three", "data1"))
+            ]
+        }
+        config = {
+            "initiator": {"role": "guest", "node_id": "A"},
+            "role": {"guest": ["A"], "host": ["B"]},
+            "task_params": {
+                side: {"0": {n: {"dataset_id": f"ds-{at}"} for n in ("one", "two", "three")}}
+                for side, at in (("guest", "A"), ("host", "B"))
+            },
+        }
+        job = await world["A"].jobs.submit(dag=dag, config=config, flow_id="", project_id="", name="")
+        await world["B"].until(job.job_id, JobState.PENDING)
+        await world["B"].jobs.decide(job.job_id, approve=True)
+        await world["A"].until(job.job_id, JobState.READY)
+        now = world["A"].clock.now_ms()
+        permits = await world["A"].run(
+            lambda tx: world["A"].grants.permits_held(tx, holder="B", dataset_ids=["ds-B"], now=now)
+        )
+        create = {"job_id": job.job_id, "flow_id": "f", "dag": dag, "config": config}
+        await call(world, "job.create", create, tokens=world["A"].grants.token_set(permits))
+        await call(world, "job.start", {"job_id": job.job_id})
+        task = {"job_id": job.job_id, "task_name": "one", "task_id": "t-z"}
+        await call(world, "task.start", task)
+        await refused(world, "task.start", {**task, "task_name": "two", "task_id": "t"}, Kind.CONFLICT)
+        await call(world, "task.start", {**task, "task_name": "three", "task_id": "t"})
+        await world["A"].schedule.stop(job.job_id)
+
+
 @pytest.mark.req("M-066")
 async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
     from gateway.model import Direction
@@ -537,6 +603,26 @@ async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
         await refused(world, "job.start", {"job_id": job_id}, Kind.ILLEGAL_TRANSITION)
 
 
+async def test_a_contract_can_end_although_another_has_expired(tmp_path: Path) -> None:
+    """A job of three: the end of one contract withdraws it from the third node, with which no contract holds."""
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        body = job_file()
+        body["parties"]["host"] = ["B", "C"]
+        body["data"]["host"] = ["ds-B", "ds-C"]
+        job = await world["A"].jobs.submit_file(body)
+        await world["C"].until(job.job_id, JobState.PENDING)
+        node = world["A"]
+
+        def expire(tx: Tx) -> None:
+            contract = node.partners.contract_with(tx, NodeId("C"))
+            tx.replace(contract, replace(contract, expired_time=2))
+
+        await node.run(expire)
+        caller = Caller(NodeId("B"), None, TraceId("t"))
+        await node.run(lambda tx: node.partners.terminated(tx, caller, {"contract_id": "c-A-B"}))
+        assert (await node.job(job.job_id)).status is JobState.FINISHED
+
+
 async def test_a_data_plane_that_is_down_fails_the_job_on_both_sides(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -548,6 +634,7 @@ async def test_a_data_plane_that_is_down_fails_the_job_on_both_sides(tmp_path: P
         assert not world.routes("task.start")
 
 
+@pytest.mark.req("C-012")
 async def test_a_third_node_schedules(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B", "S").running() as world:
         await world.grant("B", "A")
@@ -562,7 +649,41 @@ async def test_a_third_node_schedules(tmp_path: Path) -> None:
             ended = await world[node].until(job.job_id, JobState.FINISHED)
             assert ended.outcome is Outcome.SUCCEEDED, (node, ended.reason)
         assert [c.target for c in world.routes("job.create_all")] == ["S"]
-        assert {(c.source, c.target) for c in world.routes("job.create")} == {("S", "A"), ("S", "B")}
+        assert sorted((c.source, c.target) for c in world.routes("job.create")) == [("S", "A"), ("S", "B")]
+
+
+async def test_nobody_is_asked_about_a_job_whose_id_cannot_be_used(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        made = await world["A"].jobs.validate(job_file())
+        body = {
+            "audit_id": "au-1",
+            "job_id": "job-\u00fc",
+            "flow_id": "f",
+            "name": "n",
+            "project_id": "p",
+            "dag": made["dag"],
+            "conf": made["conf"],
+        }
+        await refused(world, "job.audit.apply", body, Kind.MALFORMED)
+        assert await world["B"].jobs.all() == []
+
+
+async def test_a_partner_cannot_have_any_number_of_jobs_scheduled(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "S").running() as world:
+        for node in "AB":
+            world[node].launcher.scripts["psi"] = hang
+        made = await world["A"].jobs.validate(job_file())
+        made["conf"]["job_params"]["common"]["scheduler_node_id"] = "S"
+        body = {"job_id": "job-1", "flow_id": "f", "dag": made["dag"], "config": made["conf"]}
+        scheduler = world["S"]
+        scheduler.book.limits = replace(scheduler.book.limits, open_jobs=1)
+
+        def one_open(tx: Tx) -> None:
+            caller = Caller(NodeId("A"), None, TraceId("t"))
+            scheduler.schedule._accept_scheduling(tx, caller, scheduler.schedule._read_create(body))
+
+        await scheduler.run(one_open)
+        await refused(world, "job.create_all", {**body, "job_id": "job-2"}, Kind.TOO_MANY, target="S")
 
 
 async def test_a_restart_fails_what_ran_and_tells_the_partner(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 from dataclasses import replace
 
 import aiohttp
@@ -11,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from yarl import URL
 
+from gateway.data_plane.io import body, forward
 from gateway.data_plane.io.forward import safe_path
 from gateway.errors import Kind, ProtocolViolation
 from gateway.model import Limits
@@ -152,4 +154,50 @@ async def test_odd_methods_are_not_carried(client: aiohttp.ClientSession) -> Non
         for method in ("OPTIONS", "PATCH", "TRACE"):
             async with client.request(method, f"{a.platform}/healthz") as response:
                 assert (await response.json())["code"] == 424
+        assert a.control.seen == []
+
+
+async def test_slow_senders_keep_nobody_out(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger that sends bodies drop by drop takes none of the connections to control."""
+    monkeypatch.setattr(forward, "CONNECTIONS", 4)
+    async with node("LX-A") as a:
+        head = b"POST /v1/interconn/node/contract/apply HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        tls = rig.partner_tls(None)
+        slow = [await asyncio.open_connection("127.0.0.1", a.ports.edge, ssl=tls) for _ in range(6)]
+        for _, writer in slow:
+            writer.write(head)
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(3), client.post(f"{a.edge}/v1/interconn/x", data=b"{}", ssl=tls) as response:
+            assert (response.status, len(a.control.seen)) == (200, 1)
+        for _, writer in slow:
+            writer.close()
+
+
+async def test_a_body_has_a_slowest_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "STALL_S", 0.2)
+    async with node("LX-A") as a:
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.ports.platform)
+        writer.write(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+
+        async def drip() -> None:
+            while True:
+                writer.write(b" ")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        async with asyncio.timeout(5):
+            assert b'"code": 400' in await reader.readuntil(b"}")
+        dripping.cancel()
+        writer.close()
+        assert a.control.seen == []
+
+
+async def test_compressed_bodies_are_not_taken(client: aiohttp.ClientSession) -> None:
+    """What is signed is what came."""
+    async with node("LX-A") as a:
+        url, packed = f"{a.edge}/v1/interconn/x", gzip.compress(b"{}")
+        async with client.post(
+            url, data=packed, headers={"content-encoding": "gzip"}, ssl=rig.partner_tls(None)
+        ) as response:
+            assert (await response.json())["code"] == 400
         assert a.control.seen == []

@@ -117,7 +117,7 @@ def test_the_open_endpoints_need_no_signature_and_show_no_credential(rig: Rig, p
     assert reply["data"] == {"status": "ok"}
 
 
-@pytest.mark.req("M-038", "M-073", "C-018", "C-032", "C-037", "C-051", "C-067")
+@pytest.mark.req("M-038", "M-073", "C-032", "C-037", "C-051", "C-067")
 @pytest.mark.parametrize(
     ("route", "payload", "expected"),
     [
@@ -190,7 +190,18 @@ def test_malformed_json(rig: Rig, partner: Partner, body: bytes) -> None:
 
 @pytest.mark.req("M-022")
 @pytest.mark.parametrize(
-    "member", ["address", "auth_credential", "auth_type", "inst_id", "institution", "name", "node_id"]
+    "member",
+    [
+        "address",
+        "auth_credential",
+        "auth_type",
+        "inst_id",
+        "institution",
+        "name",
+        "node_id",
+        "system",
+        "system_version",
+    ],
 )
 def test_apply_without_a_mandatory_member(rig: Rig, partner: Partner, member: str) -> None:
     body = {

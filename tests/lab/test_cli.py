@@ -176,6 +176,14 @@ def test_words_of_a_partner_cannot_drive_the_terminal(node, capsys):
     assert "\x1b" not in told
     assert "\r" not in told
     assert "[bold]evil[/bold]" in told
+    node.answers["GET", "/partners"] = [
+        {**CONTRACT, "peer_name": "x\nfingerprint  0000 0000", "expired_time": 2**53 - 1, "description": "a\nb"}
+    ]
+    for command in (["partner", "list"], ["partner", "show", CONTRACT["contract_id"]]):
+        assert cli.main(command) == 0
+        told = capsys.readouterr().out
+        assert "in the far future" in told
+        assert not any(line.startswith("fingerprint  0000") for line in told.splitlines())
     assert show.clean("a\x00b\u202ec\n") == "a\ufffdb\ufffdc\n"
 
 

@@ -134,6 +134,7 @@ def test_a_bad_dag_is_refused_with_its_place(path: str, new: Any, where: str, wo
         ("role/guest", "A", "config.role.guest"),
         ("role/guest", [""], "config.role.guest[0]"),
         ("role/guest", ["bad id"], "config.role.guest[0]"),
+        ("role/common", ["A"], "config.role"),
         ("role/host", ["B"] * 65, "config.role.host"),
         ("initiator", ..., "config.initiator"),
         ("initiator/node_id", ..., "config.initiator.node_id"),

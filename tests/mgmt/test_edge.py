@@ -27,7 +27,7 @@ def asked(contract_id: str) -> dict[str, str]:
     return {"contract_id": contract_id}
 
 
-@pytest.mark.req("M-003", "M-004", "M-005", "M-016")
+@pytest.mark.req("M-003", "M-004", "M-005")
 async def test_good_and_bad_answers_have_the_envelope(a: Node, b: Node, asked: dict[str, str]) -> None:
     good = await a.send(b, LIST, asked)
     assert (good["code"], good["http"]) == (0, 200)

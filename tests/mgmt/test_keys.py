@@ -15,7 +15,7 @@ from gateway.mgmt_plane.service.keys import OVERLAP, PROOF
 from gateway.mgmt_plane.service.partners import pinned_cas
 from gateway.model import OwnKey
 from specs.states import ApprovalState, AuthType
-from tests.mgmt.world import Node, World, pki, tampered, tls_leaf, trace
+from tests.mgmt.world import Node, World, decoded, pki, tampered, tls_leaf, trace
 
 UPDATE, LIST = "node.update", "dataset.pub.list"
 DAY_MS = 86_400_000
@@ -307,3 +307,20 @@ async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contrac
     assert again["code"] == code(Kind.REPLAYED)
     bent = await a.send(b, LIST, asked, headers={**unsigned, "x-nonce": "other"}, sign=False)
     assert bent["code"] == code(Kind.UNAUTHENTICATED)
+
+
+@pytest.mark.req("M-012")
+@pytest.mark.parametrize("auth_type", [AuthType.CERT, AuthType.SHA256_ECDSA])
+async def test_a_call_captured_before_the_rotation_is_a_replay_after_it(world: World, auth_type: AuthType) -> None:
+    a, b = world.node("A", auth_type=auth_type), world.node("B")
+    contract = await world.apply(a, b)
+    approve = f"/admin/v1/partners/{contract.contract_id}/approve"
+    ca = {} if auth_type is AuthType.CERT else {"ca_pem": a.pki.ca.read_text()}
+    await b.admin_call("POST", approve, ca)
+    await b.flush()
+    world.clock.ms += 10
+    captured = a.request(b, LIST, {"contract_id": contract.contract_id})
+    assert decoded(await b.edge.handle(captured))["code"] == 0
+    await rotate(a)
+    assert await a.rekeyer.tell() == 0
+    assert decoded(await b.edge.handle(captured))["code"] == code(Kind.REPLAYED)

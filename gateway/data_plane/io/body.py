@@ -14,14 +14,16 @@ from gateway.errors import Kind, ProtocolViolation, Unavailable
 
 STALL_S: Final = 30.0
 """A sender that gives no byte for so long is cut off."""
+SLOWEST_BYTES_PER_S: Final = 128 << 10
+"""A body may take STALL_S and, besides, the time that its size, or its bound, needs at this pace."""
 
 
 @contextlib.asynccontextmanager
 async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> AsyncIterator[Buffer]:
     """The whole body of a request, its bytes borrowed from `budget` inside the block.
 
-    Raises ProtocolViolation(TOO_LARGE) over `limit` bytes, (MALFORMED) for a compressed, cut off or stalled body,
-    Unavailable(BUFFER_FULL).
+    Raises ProtocolViolation(TOO_LARGE) over `limit` bytes, (MALFORMED) for a compressed, cut off, stalled or too slow
+    body, Unavailable(BUFFER_FULL).
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ProtocolViolation("content-encoding: compressed bodies are not taken")
@@ -30,11 +32,14 @@ async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> As
         raise too_large(limit)
     go_on(request)
     loan = _Loan(budget)
+    reading = _to_the_end(request, limit, loan) if length is None else _exactly(request, length, loan)
     try:
-        if length is None:
-            yield await _to_the_end(request, limit, loan)
-        else:
-            yield await _exactly(request, length, loan)
+        try:
+            async with asyncio.timeout(STALL_S + (limit if length is None else length) / SLOWEST_BYTES_PER_S):
+                whole = await reading
+        except TimeoutError as e:
+            raise ProtocolViolation("body: too slow") from e
+        yield whole
     finally:
         budget.repay(loan.size)
 

@@ -1,6 +1,8 @@
-"""Everything that is not chan/*: handed to the control process over its Unix socket, streamed both ways.
+"""Everything that is not chan/*: handed to the control process over its Unix socket.
 
-The data process owns the ports, the control process decides. Original headers go along except those of one hop and
+The data process owns the ports, the control process decides. A body is read to its end before one of the few
+connections to control is taken, or a handful of slow senders would keep everybody else out; answers are streamed.
+Original headers go along except those of one hop and
 any that begin with `x-interconn-`: these only this process writes, and control believes them.
 """
 
@@ -17,6 +19,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.data_plane.core.budget import Budget
+from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io import body
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
 
@@ -40,6 +44,12 @@ _ONE_HOP: Final = frozenset(
     }
 )
 ANSWER_S: Final = 60.0
+CONNECT_S: Final = 10.0
+"""Waiting for one of the connections to control, too."""
+CONNECTIONS: Final = 256
+HELD_BYTES: Final = 256 << 20
+"""Bodies on their way, all together."""
+_PIECE: Final = 256 << 10
 _SLASHES: Final = re.compile("/{2,}")
 
 
@@ -70,6 +80,7 @@ class ControlForward:
     def __init__(self, socket: Path, *, limit: int) -> None:
         self._socket = socket
         self._limit = limit
+        self._budget = Budget(process_bytes=max(limit, HELD_BYTES), session_bytes=0)
         self._session: aiohttp.ClientSession | None = None
 
     async def handle(
@@ -77,24 +88,34 @@ class ControlForward:
     ) -> web.StreamResponse:
         """Send the request on as `prefix` + `path` and its answer back; path: from `safe_path`.
 
-        Raises ProtocolViolation(TOO_LARGE, NOT_OFFERED), Unavailable(OVERLOADED) when control does not answer.
+        Raises ProtocolViolation(TOO_LARGE, MALFORMED, NOT_OFFERED), Unavailable(OVERLOADED) when control does not
+        answer or too many bodies are on their way.
         """
         if request.method not in _METHODS:
             raise ProtocolViolation(f"method {request.method[:16]}: not offered", kind=Kind.NOT_OFFERED)
-        length = request.content_length
-        if length is not None and length > self._limit:
-            raise body.too_large(self._limit)
         query = request.rel_url.raw_query_string
         url = URL(f"http://control{prefix}{path}{'?' + query if query else ''}", encoded=True)
         headers = _onward(request.headers)
         headers[PEER_ADDRESS] = request.remote or ""
         if peer_cert is not None:
             headers[PEER_CERT] = base64.b64encode(peer_cert).decode()
-        source = _Source(request, self._limit)
+        if not request.body_exists:
+            return await self._carry(request, url, headers, None)
+        try:
+            async with body.body_of(request, self._budget, limit=self._limit) as whole:
+                return await self._carry(request, url, headers, whole)
+        except Unavailable as e:
+            if e.kind is Kind.BUFFER_FULL:
+                raise Unavailable("too many bodies for control", kind=Kind.OVERLOADED) from e
+            raise
+
+    async def _carry(
+        self, request: web.BaseRequest, url: URL, headers: "CIMultiDict[str]", whole: Buffer | None
+    ) -> web.StreamResponse:
         answer: web.StreamResponse | None = None
         try:
             session = self._session or self._open()
-            data = source.pieces() if request.body_exists else None
+            data = None if whole is None else _pieces(whole)
             async with session.request(
                 request.method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
@@ -110,8 +131,6 @@ class ControlForward:
             if answer is not None:
                 # The head of an answer is out; a second one would be read as its body. The caller sees a broken end.
                 raise ConnectionResetError("answer of control broken off") from e
-            if source.failure is not None:
-                raise source.failure from e
             raise Unavailable("control cannot be reached", kind=Kind.OVERLOADED) from e
 
     async def close(self) -> None:
@@ -121,9 +140,9 @@ class ControlForward:
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self._socket), limit=256),
+            connector=aiohttp.UnixConnector(str(self._socket), limit=CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=ANSWER_S),
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=5.0, sock_read=ANSWER_S),
             skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
             auto_decompress=False,
             trust_env=False,
@@ -131,26 +150,10 @@ class ControlForward:
         return self._session
 
 
-class _Source:
-    """A request's body as it comes, bounded; keeps why it broke off."""
-
-    def __init__(self, request: web.BaseRequest, limit: int) -> None:
-        self._request = request
-        self._left = limit
-        self._limit = limit
-        self.failure: GatewayError | None = None
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        body.go_on(self._request)
-        try:
-            while piece := await body.next_piece(self._request):
-                self._left -= len(piece)
-                if self._left < 0:
-                    raise body.too_large(self._limit)
-                yield piece
-        except GatewayError as e:
-            self.failure = e
-            raise
+async def _pieces(whole: Buffer) -> AsyncIterator[Buffer]:
+    view = memoryview(whole)
+    for at in range(0, len(view), _PIECE):
+        yield view[at : at + _PIECE]
 
 
 def _onward(headers: "CIMultiDict[str] | aiohttp.typedefs.LooseHeaders") -> "CIMultiDict[str]":

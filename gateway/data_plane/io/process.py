@@ -97,16 +97,17 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
-        self._control = ControlForward(settings.run_dir / link.CONTROL_SOCKET, limit=limits.body_bytes)
+        # One each: whatever partners and strangers do, our own side's calls come through.
+        socket_file = settings.run_dir / link.CONTROL_SOCKET
+        self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         shared: Mapping[str, Any] = {
             "channel": self.channel,
-            "control": self._control,
             "budget": budget,
             "limits": limits,
             "journal": journal,
         }
-        self._edge_door = http_server.EdgeDoor(edge=self._edge, **shared)
-        self._platform_door = http_server.PlatformDoor(**shared)
+        self._edge_door = http_server.EdgeDoor(edge=self._edge, control=self._control[0], **shared)
+        self._platform_door = http_server.PlatformDoor(control=self._control[1], **shared)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             keep_sessions=self.channel.keep_sessions,
@@ -151,7 +152,8 @@ class DataProcess:
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._runners.clear()
         await self._partners.close()
-        await self._control.close()
+        for control in self._control:
+            await control.close()
         self._journal.note("data.stopped")
 
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:

@@ -280,9 +280,14 @@ def namespace_of(job_id: str, party: Party) -> str:
     return f"{job_id}-{party.role}-{party.index}"
 
 
+def artifact_name(task_id: str, key: str) -> str:
+    """Name of a task's output below its party's namespace (C-116)."""
+    return f"{task_id}-{key}"
+
+
 def artifact(job_id: str, party: Party, task_id: str, key: str) -> dict[str, str]:
     """Value of an input or output variable (C-116)."""
-    return {"namespace": namespace_of(job_id, party), "name": f"{task_id}-{key}"}
+    return {"namespace": namespace_of(job_id, party), "name": artifact_name(task_id, key)}
 
 
 def digest(dag: Json, config: Json) -> str:
@@ -457,7 +462,8 @@ def _cycle(waiting: Mapping[TaskName, set[TaskName]]) -> list[TaskName]:
 def _roles(conf: Mapping[str, Any], limits: Limits) -> dict[str, tuple[NodeId, ...]]:
     roles: dict[str, tuple[NodeId, ...]] = {}
     for role, raw in _mapping(conf.get("role"), "config.role").items():
-        if not _ROLE.fullmatch(role):
+        # `common` stands for all parties in the parameters.
+        if not _ROLE.fullmatch(role) or role == "common":
             raise DagError("config.role", f"{role[:40]!r} is not usable as a role")
         nodes = _list(raw, f"config.role.{role}", limits.parties)
         for i, node in enumerate(nodes):

@@ -55,7 +55,7 @@ _QUERY_FIELDS: Final = 64
 _MS_DIGITS: Final = 13
 _S_DIGITS: Final = 10
 _CARRIED_NONCES: Final = 10
-"""One part in so many of the nonce memory is for keys that a body carries: they belong to nobody yet."""
+"""One part in so many of the nonce memory is for keys of applicants and such: they belong to no partner (yet)."""
 _SIGNED, _CARRIED = 0, 1
 """The two guards, as the nonce log tells them apart."""
 
@@ -375,13 +375,30 @@ class Edge:
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
-        seen = self._replay.remember(
-            source, call.head.nonce, now=call.now, timestamp=_milliseconds(call.head.timestamp)
-        )
-        await self._keep(_SIGNED, seen)
+        await self._remember(contract, call, retired=retired)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
             raise Refused("the contract does not hold", kind=Kind.CONTRACT_INVALID, detail="")
         return Caller(source, contract, call.trace_id, call.head.token_set, proven=True, retired_key=retired)
+
+    async def _remember(self, contract: Contract, call: _Call, *, retired: bool) -> None:
+        """Take note of a nonce under the key that proved the call, in the memory of those whose contract holds.
+
+        Anybody may apply, in any name, so other keys share the smaller memory and are counted like unsigned calls:
+        otherwise an applicant could fill the memory of our partners, or use up what is theirs under their name.
+        """
+        credential = (
+            parse_credential(contract.old_auth_type, contract.old_auth_credential)
+            if retired
+            else parse_credential(contract.auth_type, contract.auth_credential)
+        )
+        signer, nonce, at = credential.fingerprint, call.head.nonce, _milliseconds(call.head.timestamp)
+        if is_valid(contract, call.now):
+            if self._carried.knows(signer, nonce, now=call.now):
+                raise Refused("nonce seen before", kind=Kind.REPLAYED, detail="")
+            await self._keep(_SIGNED, self._replay.remember(signer, nonce, now=call.now, timestamp=at))
+        else:
+            self._rate.count(call.request.peer_address, now=self._clock.monotonic())
+            await self._keep(_CARRIED, self._carried.remember(signer, nonce, now=call.now, timestamp=at))
 
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""

@@ -294,13 +294,19 @@ class Audits:
     # --- either side ends it ----------------------------------------------------------------------------------------
 
     def terminate(self, tx: Tx, audit_key: str, *, trace_id: TraceId | None = None) -> Audit:
-        """Our side ends an approval or withdraws an application; the partner is told through the outbox."""
+        """Our side ends an approval or withdraws an application; the partner is told through the outbox.
+
+        Where no contract with it holds any more, ours ends all the same: there is nobody to tell.
+        """
         old = self._by_key(tx, audit_key)
         if old.direction is Direction.IN and old.status is ApprovalState.APPLIED:
             raise Refused("an application is rejected, not terminated", kind=Kind.ILLEGAL_TRANSITION)
         new = self._end(tx, old)
         if new != old:
-            contract = self._partners.contract_with(tx, old.peer_node_id)
+            try:
+                contract = self._partners.contract_with(tx, old.peer_node_id)
+            except Refused:
+                return new
             self._send(tx, contract, new, "terminate", body={"audit_id": new.audit_id}, trace_id=trace_id)
         return new
 

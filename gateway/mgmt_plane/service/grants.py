@@ -11,9 +11,10 @@ from dataclasses import replace
 from gateway.auth.tokens import issue_token, token_digest
 from gateway.errors import GatewayError, Kind, Refused
 from gateway.mgmt_plane.core.acl import LEVEL_DATASET, DatasetUse, check_grant, token_set
-from gateway.mgmt_plane.service.partners import Partners
+from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import (
     Audit,
+    Contract,
     Dataset,
     DatasetId,
     Direction,
@@ -26,7 +27,7 @@ from gateway.model import (
     Permit,
 )
 from gateway.ports import Clock, Entropy, Tx
-from specs.states import ApprovalState, AuditKind
+from specs.states import ApprovalState, AuditKind, AuthScope
 
 __all__ = ["DatasetUse", "Grants"]
 
@@ -99,9 +100,19 @@ class Grants:
         """A private dataset shows itself to those it was granted to (M-043)."""
         now = self._clock.now_ms()
         return any(
-            grant.time_limit is None or now <= grant.time_limit
+            (grant.time_limit is None or now <= grant.time_limit) and self._contract_holds(tx, grant, now)
             for grant in tx.select(Grant, dataset_id=dataset_id, user=user, revoked=False)
         )
+
+    @staticmethod
+    def _contract_holds(tx: Tx, grant: Grant, now: int) -> bool:
+        """A grant ends with the contract it was given under, also where that only ran out (M-034).
+
+        Else a later contract with the same node would bring old grants back to life.
+        """
+        audit = tx.get(Audit, grant.audit_key)
+        contract = tx.get(Contract, audit.contract_id) if audit is not None else None
+        return contract is not None and is_valid(contract, now)
 
     def authorise(
         self,
@@ -163,7 +174,12 @@ class Grants:
             except Refused as e:
                 why = e
             else:
-                return grant
+                if not self._contract_holds(tx, grant, now):
+                    why = Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
+                elif AuthScope.PROJECT.value in grant.scope and not _stands(tx, user, project_id):
+                    why = Refused("the project is not approved", kind=Kind.GRANT_MISSING, detail=use.dataset_id)
+                else:
+                    return grant
         raise why
 
     def recheck(
@@ -213,3 +229,9 @@ class Grants:
     def token_set(self, permits: Sequence[Json]) -> str:
         """x-mprac-token-set that presents these permits."""
         return token_set(permits)
+
+
+def _stands(tx: Tx, user: NodeId, project_id: str) -> bool:
+    """False where a project was asked for, by either side, and is not approved (any more)."""
+    audits = tx.select(Audit, kind=AuditKind.PROJECT, subject=project_id, peer_node_id=user)
+    return not audits or any(each.status is ApprovalState.APPROVED for each in audits)

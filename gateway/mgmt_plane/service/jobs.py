@@ -24,6 +24,7 @@ from gateway.mgmt_plane.core.dag import (
     digest,
     parse_plan,
     problems,
+    safe_id,
 )
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
@@ -568,9 +569,11 @@ class Jobs:
             raise Refused("conf.initiator is not the applicant")
         if self._book.own not in plan.participants:
             raise Refused("conf.role does not name this node")
+        # Else job/create would refuse it, after people had approved it.
+        job_id = JobId(safe_id(audit.subject, "job_id", self._book.limits))
         now = self._book.clock.now_ms()
         job = Job(
-            job_id=JobId(audit.subject),
+            job_id=job_id,
             flow_id=str(audit.body.get("flow_id", "")),
             project_id=str(audit.body.get("project_id", "")),
             name=str(audit.body.get("name", ""))[:128],

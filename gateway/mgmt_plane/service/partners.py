@@ -146,19 +146,25 @@ class Partners:
         return contract
 
     def routes(self, tx: Tx) -> list[PeerRoute]:
-        """Where the data plane may go and whom it may hear: one route per partner with a valid contract (M-075)."""
+        """Where the data plane may go and whom it may hear: one route per partner with a valid contract (M-075).
+
+        The longest partnership first: where two CAs bear one name, the newcomer must not shut the other out.
+        """
         now = self._clock.now_ms()
-        found: dict[NodeId, PeerRoute] = {}
+        found: dict[NodeId, Contract] = {}
         for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
-            if is_valid(each, now) and each.peer_node_id not in found:
-                found[each.peer_node_id] = PeerRoute(
-                    node_id=each.peer_node_id,
-                    inst_id=each.peer_inst_id,
-                    address=each.peer_address,
-                    tls_ca=pinned_cas(each, now),
-                    profile=each.profile,
-                )
-        return list(found.values())
+            if is_valid(each, now):
+                found.setdefault(each.peer_node_id, each)
+        return [
+            PeerRoute(
+                node_id=each.peer_node_id,
+                inst_id=each.peer_inst_id,
+                address=each.peer_address,
+                tls_ca=pinned_cas(each, now),
+                profile=each.profile,
+            )
+            for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
+        ]
 
     # --- we apply ---------------------------------------------------------------------------------------------------
 

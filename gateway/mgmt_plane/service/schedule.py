@@ -12,7 +12,7 @@ from typing import Any
 from gateway.auth.tokens import parse_token_set
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import DatasetUse
-from gateway.mgmt_plane.core.dag import Plan, digest, parse_plan, problems, safe_id
+from gateway.mgmt_plane.core.dag import Plan, artifact_name, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
     JOB_FINAL,
     JobEvent,
@@ -107,6 +107,13 @@ class Schedule:
             raise Refused("the job has ended", kind=Kind.STOPPED)
         if self._book.own in create.plan.participants:
             self._check_approval(tx, caller, create)
+        if job is None:
+            open_jobs = sum(
+                tx.count(Job, initiator=caller.node_id, scheduling=True, status=state)
+                for state in (JobState.READY, JobState.RUNNING)
+            )
+            if open_jobs >= self._book.limits.open_jobs:
+                raise Refused("too many jobs are scheduled for this node", kind=Kind.TOO_MANY, detail="")
         fresh = job or self._record(caller, create)
         fresh = replace(
             fresh, scheduling=True, scheduler=self._book.own, status=JobState.READY, permits={"": caller.token_set}
@@ -262,6 +269,14 @@ class Schedule:
             return
         if tx.count(Share, task_id=task_id):
             raise Refused("task_id is known as another task's", kind=Kind.CONFLICT)
+        # Outputs are called <task_id>-<key>: two ids must not make one name, or a task would read another's output.
+        taken = {
+            artifact_name(share.task_id, output.key)
+            for share in tx.select(Share, job_id=job_id)
+            for output in plan.nodes[share.task_name].outputs
+        }
+        if any(artifact_name(task_id, output.key) in taken for output in plan.nodes[name].outputs):
+            raise Refused("task_id would give an output the name of another task's", kind=Kind.CONFLICT)
         if job.status is JobState.FINISHED:
             raise Refused("the job has ended", kind=Kind.STOPPED)
         if job.status is not JobState.RUNNING:
