@@ -6,12 +6,15 @@ module knows the configuration, and nothing here decides anything but which part
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +31,14 @@ from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
+from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
+from gateway.mgmt_plane.rest.documentation import add_documentation, document
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
+from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
@@ -43,13 +50,17 @@ from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.nonces import NonceFile
+from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
@@ -57,8 +68,9 @@ from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
+from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
-from specs.routes import PLATFORM
+from specs.routes import PLATFORM, Side
 from specs.states import AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
@@ -141,7 +153,7 @@ class Control:
     def __init__(self, config: Config, journal: Journal) -> None:
         """Opens the database and reads the keys; raises GatewayError where they cannot be used."""
         self._config = config
-        self._journal = journal
+        self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
         clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
         self._clock = clock
@@ -151,9 +163,24 @@ class Control:
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
 
-        url = f"sqlite:///{config.path(config.paths.state)}"
+        url = store_url(config)
         migrate(url)
-        self._store = SqlStore(url)
+        store = SqlStore(url)
+        self._trail = Trail(
+            store,
+            identity=identity,
+            signer=ring,
+            clock=clock,
+            seal_entries=config.trail.seal_entries,
+            seal_ms=round(config.trail.seal_minutes * 60_000),
+        )
+        self._store = TrailedStore(store, self._trail, clock)
+        # Of its own: who asks how things are must not wait in line, nor for a process that is not there.
+        self._watch = DataPlaneLink(self._run, wait_s=0.0)
+        self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
+        counters = Counters()
+        journal.listen(counters.listen)
+        journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
             signer=ring,
@@ -284,8 +311,29 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        admin_routes = [*Admin(context).routes(), *job_admin.routes(), *key_admin.routes()]
-        app = admin_app(admin_routes, token=token, limits=limits, journal=journal)
+        receipts = Receipts(book=book, partners=self._partners, signer=ring, clock=clock)
+        health = Health(
+            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            metrics=partial(
+                exposition,
+                counters=counters,
+                store=self._store,
+                trail=self._trail,
+                stats=self._watch.stats,
+                clock=clock,
+            ),
+        )
+        admin = [
+            *Admin(context).routes(),
+            *job_admin.routes(),
+            *TrailAdmin(self._trail).routes(),
+            *ReceiptAdmin(receipts, self._store).routes(),
+            *key_admin.routes(),
+            *health.routes(),
+        ]
+        app = admin_app(admin, token=token, limits=limits, journal=journal)
+        listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
+        add_documentation(app, document(version=identity.system_version, servers=listeners))
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -294,11 +342,13 @@ class Control:
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
         self._loop = asyncio.get_running_loop()
-        await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         for key in await self._store.run(lambda tx: tx.select(OwnKey)):
             self._ring.add(
                 load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
             )
+        await self._trail.started(**_configuration(self._config))
+        self._tender.start()
+        await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
         await self._server.start()
@@ -324,6 +374,8 @@ class Control:
         await self._nonces.close()
         await self._link.close()
         await self._client.close()
+        await self._tender.stop()
+        await self._watch.close()
         await self._store.close()
         self._journal.note("control.stopped")
 
@@ -362,6 +414,23 @@ class Control:
                 self._journal.note("routes.untold", reason=str(error))
 
 
+def _configuration(config: Config) -> dict[str, str]:
+    """What the audit trail keeps of the configuration at every start: a change shows as another digest."""
+    tree = asdict(config)
+    del tree["folder"]
+    text = json.dumps(tree, sort_keys=True, default=str)
+    return {
+        "version": version("interconn"),
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "signing_chain_sha256": _digest(config.key_file(config.keys.signing_chain)),
+        "tls_chain_sha256": _digest(config.key_file(config.keys.tls_chain)),
+    }
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _identity(config: Config) -> Identity:
     node = config.node
     return Identity(
@@ -388,6 +457,13 @@ def _new_signer(config: Config) -> tuple[Signer, str]:
     )
     uri = key.resolve().as_uri()
     return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
+
+
+def store_url(config: Config) -> str:
+    """The database's address, password included where it has one; raises CallerError where its file cannot be used."""
+    if (file := config.store_file()) is not None:
+        return read_secret(file).decode("utf-8", "replace").strip()
+    return config.store.url or f"sqlite:///{config.path(config.paths.state)}"
 
 
 def _signer(config: Config) -> Signer:

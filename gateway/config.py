@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
@@ -84,6 +84,13 @@ class PathsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSection:
+    url: str = ""
+    """Empty: SQLite in paths.state. Else postgresql://USER@HOST:PORT/DATABASE without a password, or file:PATH of a
+    file that holds the address, password included, and that only its owner can read."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobsSection:
     """Defaults of job_params.common; a job may ask for less, not for more."""
 
@@ -105,6 +112,14 @@ class ProfileSection:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailSection:
+    """The audit trail is sealed with the node's key after so many entries, and when the oldest unsealed is so old."""
+
+    seal_entries: int = 100
+    seal_minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -113,13 +128,20 @@ class Config:
     admin: AdminSection = field(default_factory=AdminSection)
     keys: KeysSection = field(default_factory=KeysSection)
     paths: PathsSection = field(default_factory=PathsSection)
+    store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
+    trail: TrailSection = field(default_factory=TrailSection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
         """A path of the file, absolute."""
         return relative if relative.is_absolute() else self.folder / relative
+
+    def store_file(self) -> Path | None:
+        """The file that holds the database's address, None where [store] url is the address itself."""
+        parts = urlsplit(self.store.url)
+        return self.path(Path(parts.path)) if parts.scheme == "file" else None
 
     def key_file(self, uri: str) -> Path:
         """The file that a key URI names; only `file:` is known here."""
@@ -184,11 +206,29 @@ def _check(config: Config) -> None:
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
-    for item in fields(config.jobs):
-        value = getattr(config.jobs, item.name)
-        if not isinstance(value, bool) and value <= 0:
-            raise ConfigError(f"jobs.{item.name} must be positive")
+    _check_store(config.store.url)
+    for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
+        for item in fields(bounds):
+            value = getattr(bounds, item.name)
+            if not isinstance(value, bool) and value <= 0:
+                raise ConfigError(f"{name}.{item.name} must be positive")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")
+
+
+def _check_store(url: str) -> None:
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        secret = parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
+    except ValueError as error:
+        raise ConfigError("store.url is not a URL") from error
+    if secret:
+        raise ConfigError("store.url must not hold a password: write the address to a file and name that, file:PATH")
+    if parts.scheme == "file" and (parts.netloc or not parts.path):
+        raise ConfigError("store.url file: takes a path, relative to this file or absolute")
+    if parts.scheme not in {"file", "sqlite", "postgresql"}:
+        raise ConfigError("store.url must begin with postgresql:, sqlite: or file:")

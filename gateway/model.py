@@ -349,6 +349,33 @@ class OutCall:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailEntry:
+    """One line of the audit trail; made by core.trail alone, never changed, never deleted."""
+
+    seq: int
+    """1, 2, 3 ... without a gap."""
+    at: int
+    event: str
+    """What happened: dotted words, e.g. contract.approved."""
+    actor: str
+    """What kind of somebody did it: admin, partner, platform, node (this gateway by itself), claimed (not proven)."""
+    who: str
+    """Which: id of the admin's token, node id."""
+    subject: str
+    """To what: kind and id, e.g. contract:ct-..."""
+    trace_id: str
+    facts: Json
+    """Texts, whole numbers, booleans and lists or objects of these."""
+    prev: str
+    """Hash of the entry before, 64 zeros for the first."""
+    hash: str
+    """SHA-256 hex over `prev` and everything above."""
+
+    def key(self) -> str:
+        return f"{self.seq:016d}"
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """One entry of config.role: `role.index` at a node. Not a `party` object of an operator."""
 
@@ -397,6 +424,8 @@ class Limits:
     nonces: int = 2_000_000
     """Some 100 bytes each; a quarter of them carries 1,600 signed requests a second of one partner."""
     page_size: int = 1000
+    list_records: int = 5000
+    """Of a list that is asked for as a whole (page_size=-1)."""
     permits_per_request: int = 64
     dag_components: int = 256
     dag_edges: int = 4096

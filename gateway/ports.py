@@ -58,7 +58,10 @@ class Store(Protocol):
     """The management plane's memory."""
 
     async def run(self, work: Callable[[Tx], T]) -> T:
-        """Run `work` in one transaction; a raised error rolls back. `work` must not do I/O of its own."""
+        """Run `work` in one transaction; a raised error rolls back. `work` must not do I/O of its own.
+
+        Where another writer got in its way it is run again from the start, a few times.
+        """
         ...
 
     async def close(self) -> None: ...

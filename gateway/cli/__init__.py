@@ -1,8 +1,8 @@
 """The command `interconn`.
 
-Everything about a running node goes through its admin API (gateway/admin_client.py); only `serve`, `init`, `lab` and
-`demo` touch files and processes of this machine. Exit codes: 0 done, 1 refused or failed, 2 wrong command line,
-3 no gateway answers, 130 interrupted.
+Everything about a running node goes through its admin API (gateway/admin_client.py); only `serve`, `init`, `lab`,
+`demo` and `store` touch files and processes of this machine. Exit codes: 0 done, 1 refused or failed, 2 wrong command
+line, 3 no gateway answers, 130 interrupted.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.cli import audit, dataset, job, key, local, partner, project, show
+from gateway.cli import audit, dataset, job, key, local, partner, project, receipt, show, store, trail
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
 from gateway.errors import CallerError, GatewayError, Kind, Unavailable
@@ -24,6 +24,7 @@ Try it          interconn lab up --dir build/lab     two nodes on this machine
 Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
 Work with it    interconn partner | key | dataset | audit | project | job
+Look after it   interconn store backup | restore | migrate | rollback | prune
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
@@ -44,9 +45,14 @@ def parser() -> argparse.ArgumentParser:
     partner.add(add_group(actions, "partner", "contracts with other nodes"))
     key.add(add_group(actions, "key", "signing keys, ours and the partners'"))
     dataset.add(add_group(actions, "dataset", "data that is offered and granted"))
-    audit.add(add_group(actions, "audit", "approvals, given and asked for"))
+    audits = add_group(actions, "audit", "approvals, given and asked for; and the audit trail")
+    audit.add(audits)
+    trail.add(audits)
     project.add(add_group(actions, "project", "rooms for cooperation"))
-    job.add(add_group(actions, "job", "jobs and their results"))
+    jobs = add_group(actions, "job", "jobs and their results")
+    job.add(jobs)
+    receipt.add(jobs)
+    store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     return top
 
 

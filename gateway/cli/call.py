@@ -119,5 +119,13 @@ def pick(records: Sequence[Mapping[str, Any]], wanted: str, members: Sequence[st
         raise Refused(f"no {what} {wanted!r}", kind=Kind.NOT_FOUND)
     if len(found) > 1:
         ids = ", ".join(str(record.get(members[0])) for record in found)
-        raise Refused(f"{wanted!r} means several: {ids}", kind=Kind.CONFLICT)
+        raise Refused(f"{wanted!r} means several: {ids}; give the id of one", kind=Kind.CONFLICT)
     return found[0]
+
+
+def partner_id(client: AdminClient, wanted: str) -> str:
+    """Node id of the partner that `wanted` names, by id or by name; `wanted` itself where it is no partner's name."""
+    named = {c["peer_node_id"] for c in client.get("partners") if c["peer_name"] == wanted}
+    if len(named) > 1:
+        raise Refused(f"{wanted!r} means several nodes: {', '.join(sorted(named))}", kind=Kind.CONFLICT)
+    return str(named.pop()) if named else wanted

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import audit
-from gateway.cli.call import Call, Exit, UsageError, until
+from gateway.cli.call import Call, Exit, UsageError, partner_id, until
 from gateway.cli.parser import Group
 from specs.states import AuditKind, AuthScope
 
@@ -21,9 +21,9 @@ def add(group: Group) -> None:
     new.add_argument("--private", action="store_true", help="partners do not see it")
     group.command("list", listing, "our catalogue")
     remote = group.command("remote", listing_remote, "what a partner offers")
-    remote.add_argument("node_id", help="node id of the partner")
+    remote.add_argument("node_id", metavar="partner", help="node id or name of the partner")
     apply = group.command("apply", applying, "ask a partner for the use of one of its datasets")
-    apply.add_argument("node_id", help="node id of the partner")
+    apply.add_argument("node_id", metavar="partner", help="node id or name of the partner")
     apply.add_argument("dataset_id", help="dataset of that partner")
     apply.add_argument("--component", action="append", metavar="NAME", help="only for this component (repeatable)")
     apply.add_argument("--project", action="append", metavar="ID", help="only within this project (repeatable)")
@@ -81,7 +81,8 @@ def listing(call: Call) -> Exit:
 
 
 def listing_remote(call: Call) -> Exit:
-    datasets = call.client().get("partners", call.node_id, "datasets")
+    client = call.client()
+    datasets = client.get("partners", partner_id(client, call.node_id), "datasets")
     rows = [
         [
             dataset.get("dataset_id"),
@@ -100,10 +101,11 @@ def listing_remote(call: Call) -> Exit:
 
 def applying(call: Call) -> Exit:
     scope = {AuthScope.COMPONENT.value: call.component, AuthScope.PROJECT.value: call.project}
-    asked = call.client().post(
+    client = call.client()
+    asked = client.post(
         "datasets",
         "apply",
-        node_id=call.node_id,
+        node_id=partner_id(client, call.node_id),
         dataset_id=call.dataset_id,
         auth_scope={name: ids for name, ids in scope.items() if ids} or None,
         **_limits(call),

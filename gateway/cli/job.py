@@ -13,6 +13,7 @@ from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import Group
 from gateway.cli.show import size, when
 from gateway.errors import Kind, Refused
+from specs.description import CONF_KEYS
 from specs.states import JobState
 
 FILE_BYTES: Final = 1 << 20
@@ -116,6 +117,25 @@ def _print_dag(call: Call, dag: Mapping[str, Any], conf: Mapping[str, Any]) -> N
         for component in dag["components"]
     ]
     call.out.table(("task", "component", "takes", "makes"), rows, empty="No tasks.")
+    # Who gets which result is a parameter, so nobody approves without having seen them.
+    for component in dag["components"]:
+        for whose, given in _parameters(conf, component["name"]):
+            call.out.line(
+                f"{component['name']} ({whose}): {', '.join(f'{key}={value}' for key, value in given.items())}"
+            )
+
+
+def _parameters(conf: Mapping[str, Any], task: str) -> list[tuple[str, dict[str, str]]]:
+    """("all" or the party, parameters as JSON) of a task, without the datasets, which the table shows."""
+    blocks = {"all": conf["task_params"].get("common", {})}
+    for role, members in conf["task_params"].items():
+        if role != "common":
+            blocks |= {f"{role}.{index}": own for index, own in members.items()}
+    found = {
+        whose: {key: json.dumps(value) for key, value in block.get(task, {}).items() if key not in CONF_KEYS}
+        for whose, block in blocks.items()
+    }
+    return [(whose, given) for whose, given in found.items() if given]
 
 
 def _sources(conf: Mapping[str, Any], task: str) -> list[str]:
@@ -152,7 +172,9 @@ def approving(call: Call) -> Exit:
     client = call.client()
     seen = client.get("jobs", call.job)
     if not call.out.as_json:
-        _print_dag(call, seen["job"]["dag"], seen["job"]["config"])
+        job = seen["job"]
+        call.out.members([("name", job["name"]), ("initiator", job["initiator"]), ("project", job.get("project_id"))])
+        _print_dag(call, job["dag"], job["config"])
     if not call.agree("Take part in this job?", otherwise="--yes"):
         call.out.line("Nothing was changed.")
         return Exit.FAILED
@@ -164,7 +186,10 @@ def rejecting(call: Call) -> Exit:
 
 
 def stopping(call: Call) -> Exit:
-    return _done(call, call.client().post("jobs", call.job, "stop", task_name=call.task), "stopping")
+    client = call.client()
+    job = client.get("jobs", call.job)["job"]
+    ended = f"has ended already: {job['status']}, {job['outcome']}" if job["status"] in ENDED else ""
+    return _done(call, client.post("jobs", call.job, "stop", task_name=call.task), ended or "stopping")
 
 
 def _done(call: Call, answer: Any, word: str) -> Exit:
@@ -211,8 +236,9 @@ def _print_job(call: Call, seen: Mapping[str, Any]) -> None:
         [
             task["task_name"],
             task["component"],
-            task["status"],
-            [f"{party['role']} {party['status']}" for party in task["parties"]],
+            # Of a task in which this side has no part a participant hears nothing.
+            task["status"] if job["status"] not in ENDED or task["shares"] or _told(task) else "",
+            [f"{party['role']} {party['status'] or ''}".rstrip() for party in task["parties"]],
             [
                 " ".join(str(share[part]) for part in ("result_code", "message") if share.get(part))
                 for share in task["shares"]
@@ -221,6 +247,10 @@ def _print_job(call: Call, seen: Mapping[str, Any]) -> None:
         for task in seen["tasks"]
     ]
     call.out.table(("task", "component", "state", "parties", "our side"), rows, empty="No tasks yet.")
+
+
+def _told(task: Mapping[str, Any]) -> bool:
+    return any(party["status"] for party in task["parties"])
 
 
 def logging(call: Call) -> Exit:

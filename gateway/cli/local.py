@@ -65,6 +65,7 @@ def add(actions: "Actions") -> None:
     )
     demo.add_argument("--out", dest="out_dir", type=Path, default=Path("build/demo"), help="folder of the report")
     demo.add_argument("--keep-lab", type=Path, metavar="DIR", help="make the lab there and keep its files")
+    demo.add_argument("--tables", type=Path, metavar="DIR", help="only write the demo's bank.csv and payment.csv there")
     add_command(actions, "backends", backends, "what this installation computes with", node=False)
     add_command(actions, "version", version, "version of this software and of the standard", node=False)
 
@@ -155,6 +156,8 @@ def _print_lab(call: Call, found: "Lab", running: frozenset[str]) -> None:
 
 
 def demonstrating(call: Call) -> Exit:
+    if call.tables is not None:
+        return _write_tables(call, call.tables)
     try:
         import sklearn  # noqa: F401, PLC0415  # asked for first: the run would only fail at its end
     except ImportError:
@@ -166,6 +169,17 @@ def demonstrating(call: Call) -> Exit:
     facts = run(call.out_dir, Console(stderr=call.out.as_json), keep_lab=call.keep_lab)
     call.out.value(facts.to_json(), lambda: None)
     return Exit.FAILED if facts.problems() else Exit.OK
+
+
+def _write_tables(call: Call, folder: Path) -> Exit:
+    from gateway.demo import data  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made = data.write_tables(folder, data.split(data.read_source()))
+    call.out.value(
+        {"files": [str(file) for file in made]}, lambda: call.out.line(f"wrote {' and '.join(map(str, made))}")
+    )
+    return Exit.OK
 
 
 def backends(call: Call) -> Exit:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
+from gateway.errors import Kind, Refused
 from specs.states import ApprovalState
 
 _NAMES: Final = ("contract_id", "peer_node_id", "peer_name")
@@ -126,6 +127,7 @@ def _print_probe(call: Call, seen: Mapping[str, Any]) -> None:
 
 def applying(call: Call) -> Exit:
     client = call.client()
+    expired_time = until(call.days)
     wanted, node_id = call.fingerprint, call.node_id
     if wanted is None or node_id is None:
         seen = client.post("partners", "probe", address=call.address, node_id=node_id)
@@ -139,6 +141,13 @@ def applying(call: Call) -> Exit:
                 call.out.line("Nothing was sent.")
                 return Exit.FAILED
             wanted = seen["fingerprint"]
+    for known in client.get("partners"):
+        if (known["peer_node_id"], known["direction"], known["status"]) == (node_id, "OUT", ApprovalState.APPLIED):
+            raise Refused(
+                f"{known['contract_id']} is still open there; wait for the answer, or withdraw it: "
+                f"interconn partner terminate {known['contract_id']}",
+                kind=Kind.CONFLICT,
+            )
     contract = client.post(
         "partners",
         "apply",
@@ -146,7 +155,7 @@ def applying(call: Call) -> Exit:
         node_id=node_id,
         fingerprint=wanted,
         ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
-        expired_time=until(call.days),
+        expired_time=expired_time,
         description=call.description,
     )
     call.out.value(contract, lambda: _print(call, contract))

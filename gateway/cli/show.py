@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 PIPE_COLUMNS: Final = 160
 """Width of a table that does not go to a terminal."""
@@ -54,7 +54,10 @@ class Output:
             self.stream.write(clean(text) + "\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-        """Rows under their headings, or the sentence `empty` where there are none."""
+        """Rows under their headings, or the sentence `empty` where there are none.
+
+        On a terminal that is too narrow a row becomes a block of lines: an id that is cut in pieces cannot be copied.
+        """
         from rich import box  # noqa: PLC0415  # see the module's docstring
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
@@ -67,7 +70,15 @@ class Output:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell := clean(_cell(value)), style=_COLOURS.get(cell, "")) for value in row))
-        self.draw(table)
+        console = self.console()
+        if self.stream.isatty() and console.measure(table, options=console.options.update(width=1 << 16)).maximum > (
+            console.width
+        ):
+            for row in rows:
+                self.members(list(zip(columns, row, strict=True)))
+                self.line()
+            return
+        console.print(table)
 
     def members(self, pairs: Sequence[tuple[str, object]]) -> None:
         """Name and value, one pair a line; pairs without a value are left out."""
@@ -75,9 +86,6 @@ class Output:
         width = max((len(name) for name, _ in shown), default=0)
         for name, text in shown:
             self.line(f"{name:<{width}}  {text}")
-
-    def draw(self, what: "RenderableType") -> None:
-        self.console().print(what)
 
     def console(self) -> "Console":
         from rich.console import Console  # noqa: PLC0415  # see the module's docstring

@@ -88,3 +88,11 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_tables(folder: Path, halves: Halves) -> tuple[Path, Path]:
+    """bank.csv and payment.csv in an existing folder."""
+    bank, payment = folder / "bank.csv", folder / "payment.csv"
+    write_csv(bank, halves.bank)
+    write_csv(payment, halves.payment)
+    return bank, payment

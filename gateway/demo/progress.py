@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 _STYLES: Final = {"SUCCESS": "green", "RUNNING": "yellow", "FAILED": "bold red", "READY": "cyan", "PENDING": "dim"}
-_BAR: Final = 24
+_BAR, _GAP = 24, 2
+_WORDS, _WORD = 22, 8
+"""Width of the column of task names with its gap, and of a state."""
 View = Mapping[str, Any]
 
 
@@ -58,7 +60,7 @@ class Progress:
             return
         for task in rows(views):
             states = ", ".join(f"{party} {state}" for party, (state, _) in task[1].items())
-            if self._told.get(task[0]) != states:
+            if states and self._told.get(task[0]) != states:
                 self._told[task[0]] = states
                 self._console.print(f"  {task[0]}: {states}", markup=False)
 
@@ -80,17 +82,19 @@ class Progress:
         return Group(*shown)
 
     def _tasks(self) -> Table:
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        table.add_column("task")
+        # What a bar may take of a narrow terminal once names and words are shown whole.
+        bar = max(1, min(_BAR, (self._console.width - _WORDS) // max(1, len(self._views)) - 2 * _GAP - _WORD))
+        table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+        table.add_column("task", no_wrap=True)
         for party in self._views:
-            table.add_column(party)
-            table.add_column("", width=_BAR)
+            table.add_column(party, no_wrap=True, min_width=_WORD)
+            table.add_column("", width=bar)
         for name, parties in rows(self._views):
             cells: list[RenderableType] = [Text(name)]
             for party in self._views:
                 state, share = parties.get(party, ("", None))
                 cells.append(Text(state, style=_STYLES.get(state, "")))
-                cells.append(ProgressBar(total=1, completed=share, width=_BAR) if share is not None else Text(""))
+                cells.append(ProgressBar(total=1, completed=share, width=bar) if share is not None else Text(""))
             table.add_row(*cells)
         return table
 

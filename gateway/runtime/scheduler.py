@@ -139,6 +139,9 @@ class Scheduler:
                     self._look_after(job)
             except GatewayError as error:
                 self._journal.note("scheduler.error", reason=str(error))
+            except Exception as error:  # noqa: BLE001  # said below
+                # Whatever it was: without this loop no job of this node would ever move again.
+                self._journal.note("scheduler.error", error=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 # Not wait_for, which can swallow a cancellation that comes together with the event.
                 async with asyncio.timeout(TICK_S):
@@ -181,6 +184,10 @@ class Scheduler:
             await self._advance(drive)
         except GatewayError as error:
             await self._end(drive.job_id, JobEvent.FAIL, Outcome.FAILED, str(error))
+        except Exception as error:  # noqa: BLE001  # said below
+            # Else the job would be taken up again every second, to fail in the same place.
+            self._journal.note("scheduler.error", job_id=drive.job_id, error=type(error).__name__)
+            await self._end(drive.job_id, JobEvent.FAIL, Outcome.FAILED, "internal error of the scheduler")
         finally:
             if not drive.created.done():
                 drive.created.set_result({})

@@ -1,65 +1,35 @@
-"""The store in SQL (SQLAlchemy Core): embedded SQLite now; statements keep to what PostgreSQL knows too.
+"""The store in SQL (SQLAlchemy Core): the same statements on SQLite and PostgreSQL; gateway.store.engine opens either.
 
 One worker thread owns the one connection, so transactions run one after the other and the event loop never waits for a
-disk. SQLite runs in WAL mode with synchronous=FULL: what `run` returned from survives a power cut.
+disk. SQLite runs in WAL mode with synchronous=FULL: what `run` returned from survives a power cut. On PostgreSQL a
+transaction is SERIALIZABLE and is run again where another writer made it fail.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, func, select
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Select, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.ports import Record, Tx
 from gateway.store.codec import KEY, comparisons, decode, encode, ordering
+from gateway.store.engine import POSTGRESQL, again, engine, make_private
 from gateway.store.tables import TABLES
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
-_BUSY_MS = 10_000
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}", "foreign_keys=ON")
+ATTEMPTS: Final = 10
+"""Runs of a transaction that others keep pushing aside; only PostgreSQL with a second writer knows such."""
 
-
-def _engine(url: str) -> Engine:
-    # One connection, opened by one thread and disposed of by it too.
-    engine = create_engine(url, pool_size=1, max_overflow=0)
-    if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine, "connect")
-        def _connected(raw: Any, _record: Any) -> None:
-            raw.isolation_level = None  # we say BEGIN ourselves, below
-            cursor = raw.cursor()
-            for pragma in _PRAGMAS:
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-        @event.listens_for(engine, "begin")
-        def _begun(connection: Connection) -> None:
-            # The write lock at once: a transaction that read can then always write.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _private_file(url: str) -> None:
-    """Make the database file before SQLite does, readable by its owner alone: it holds permits."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        return
-    try:
-        os.close(os.open(Path(parsed.database), os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as e:
-        raise Unavailable(f"database {parsed.database}: {e.strerror}", kind=Kind.STORE) from e
+_MIGRATION_LOCK: Final = 0x696E_7465_7263_6F6E
+"""Advisory lock of PostgreSQL under which revisions run: two processes starting at once take turns."""
 
 
 def migrate(url: str) -> None:
@@ -67,18 +37,49 @@ def migrate(url: str) -> None:
 
     Raises Unavailable(STORE), also where the database was made by a newer version.
     """
-    _private_file(url)
+    change_schema(url, lambda config: command.upgrade(config, "head"))
+
+
+def change_schema(url: str, change: Callable[[Config], None]) -> None:
+    """Run an alembic command in one transaction. Raises as `migrate` does."""
+    make_private(url)
     config = Config()
     config.set_main_option("script_location", "gateway.store:migrations")
-    engine = _engine(url)
+    opened = engine(url)
     try:
-        with engine.begin() as connection:
+        with opened.begin() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if opened.dialect.name == POSTGRESQL:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            change(config)
+            if opened.dialect.name == POSTGRESQL:
+                _order_by_bytes(connection)
     except (SQLAlchemyError, CommandError) as e:
-        raise Unavailable(f"the database cannot be migrated: {e}", kind=Kind.STORE) from e
+        raise Unavailable(f"the database cannot be migrated: {_words(e)}", kind=Kind.STORE) from e
     finally:
-        engine.dispose()
+        opened.dispose()
+
+
+def _words(error: Exception) -> str:
+    """What went wrong without the statement: its values are nobody's business."""
+    return str(getattr(error, "orig", None) or error)
+
+
+def _order_by_bytes(connection: Connection) -> None:
+    """Text columns sort by code point, as in SQLite, whatever the database's own language: pages are the same."""
+    columns = connection.execute(
+        text(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = current_schema() AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
+            " ORDER BY table_name, ordinal_position"
+        )
+    ).all()
+    quote = connection.dialect.identifier_preparer.quote
+    changes: dict[str, list[str]] = {}
+    for table, column in columns:
+        changes.setdefault(table, []).append(f'ALTER COLUMN {quote(column)} TYPE text COLLATE "C"')
+    for table, parts in changes.items():
+        connection.exec_driver_sql(f"ALTER TABLE {quote(table)} {', '.join(parts)}")
 
 
 class _SqlTx:
@@ -130,10 +131,14 @@ class _SqlTx:
     ) -> Sequence[R]:
         table = self._table(kind)
         name, descending = ordering(kind, order)
-        by = table.c[name].desc().nulls_last() if descending else table.c[name].asc().nulls_first()
+        by = table.c[name].desc() if descending else table.c[name].asc()
+        if table.c[name].nullable:  # elsewhere the words would only keep PostgreSQL from using an index
+            by = by.nulls_last() if descending else by.nulls_first()
         statement = self._where(select(table), kind, equals).order_by(by, table.c[KEY])
-        if limit is not None or offset:
-            statement = statement.limit(-1 if limit is None else limit).offset(offset)
+        if limit is not None:
+            statement = statement.limit(limit)
+        if offset:
+            statement = statement.offset(offset)
         return [decode(kind, dict(row)) for row in self._connection.execute(statement).mappings()]
 
     def count(self, kind: type[R], /, **equals: object) -> int:
@@ -143,19 +148,27 @@ class _SqlTx:
 
 
 class SqlStore:
-    """ports.Store over a database that `migrate` has prepared. url: an SQLAlchemy address, e.g. sqlite:////dir/node.db."""
+    """ports.Store over a database that `migrate` has prepared.
+
+    url: sqlite:////dir/node.db or postgresql://user@host/database. `work` of `run` may be run more than once; what it
+    read and wrote in a run that failed has not happened.
+    """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._engine = engine(url)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._closed = False
 
     def _transact(self, work: Callable[[Tx], T]) -> T:
-        try:
-            with self._engine.begin() as connection:
-                return work(_SqlTx(connection))
-        except SQLAlchemyError as e:
-            raise Unavailable(f"database: {type(e).__name__}", kind=Kind.STORE) from e
+        attempt = 1
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(_SqlTx(connection))
+            except SQLAlchemyError as e:
+                if not again(e) or attempt == ATTEMPTS:
+                    raise Unavailable(f"database: {type(e).__name__}", kind=Kind.STORE) from e
+            attempt += 1
 
     async def run(self, work: Callable[[Tx], T]) -> T:
         """As ports.Store says. Cancelling the caller does not stop work that has begun: it ends as a whole."""

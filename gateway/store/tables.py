@@ -22,6 +22,7 @@ from gateway.model import (
     Project,
     Share,
     TaskView,
+    TrailEntry,
 )
 from gateway.store.codec import KEY, Member, members
 
@@ -46,15 +47,16 @@ def _table(name: str, kind: type, *indexes: tuple[str, ...]) -> Table:
 
 TABLES: Final[Mapping[type, Table]] = {
     Contract: _table("contract", Contract, ("peer_node_id", "status"), ("status",)),
-    Dataset: _table("dataset", Dataset, ("public",)),
+    Dataset: _table("dataset", Dataset, ("public", "created", KEY)),
     Audit: _table("audit", Audit, ("kind", "subject"), ("kind", "status"), ("peer_node_id",), ("contract_id",)),
     Grant: _table("resource_grant", Grant, ("dataset_id", "user"), ("audit_key",)),
     GrantUse: _table("grant_use", GrantUse, ("job_id",), ("grant",)),
-    Project: _table("project", Project, ("created",)),
+    Project: _table("project", Project, ("created",), ("initiator", "created")),
     Component: _table("component", Component, ("name",), ("enabled",)),
     Job: _table("job", Job, ("status",), ("flow_id",), ("created",)),
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
     OwnKey: _table("own_key", OwnKey, ("created",)),
+    TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

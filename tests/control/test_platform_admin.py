@@ -220,6 +220,25 @@ async def test_component_registration(tmp_path: Path) -> None:
         assert found["dag"]["components"][0]["version"] == "2.0.0"
 
 
+@pytest.mark.req("A-019")
+async def test_a_mandatory_parameter_without_a_value_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        node = world["A"]
+        info = copy.deepcopy({**PSI, "componentName": "mine", "provider": "we"})
+        info["inputParam"][0] |= {"name": "needed", "optional": False}
+        del info["inputParam"][0]["defaultValue"]
+        await platform(node, "component.register", {"imageUrl": "file:///bin/true", "component_info": info})
+        found = await node.jobs.validate(job_file("mine"))
+        assert not found["ok"]
+        assert any("needed" in problem["message"] for problem in found["problems"]), found
+        body = {"dag": found["dag"], "config": found["conf"]}
+        assert "needed" in await refused(Kind.BAD_DAG, node, "job.create_all", body)
+        assert not await node.jobs.all()
+        assert not world.calls
+        value = {"component": "mine", "params": {"needed": "x"}}
+        assert (await node.jobs.validate(job_file(value)))["ok"]
+
+
 async def test_admin_api(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")

@@ -583,7 +583,7 @@ async def test_no_task_id_leads_a_task_to_anothers_output(tmp_path: Path) -> Non
 @pytest.mark.req("M-066")
 async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
     from gateway.model import Direction
-    from specs.states import AuditKind
+    from specs.states import ApprovalState, AuditKind
 
     async with World(tmp_path, "A", "B").running() as world:
         await world.grant("B", "A")
@@ -598,8 +598,13 @@ async def test_a_withdrawn_approval_ends_the_job(tmp_path: Path) -> None:
             node.audits.terminate(tx, audit.key())
 
         await node.run(withdraw)
-        for name in "AB":
+        for name, direction in (("A", Direction.OUT), ("B", Direction.IN)):
             assert "approval" in (await world[name].until(job_id, JobState.FINISHED)).reason
+            find = world[name].audits.find
+            (audit,) = await world[name].run(
+                lambda tx, f=find, d=direction: f(tx, kind=AuditKind.JOB, subject=job_id, direction=d)
+            )
+            assert audit.status is ApprovalState.TERMINATED
         await refused(world, "job.start", {"job_id": job_id}, Kind.ILLEGAL_TRANSITION)
 
 
@@ -708,3 +713,25 @@ async def test_a_restart_fails_what_ran_and_tells_the_partner(tmp_path: Path) ->
         assert at_a.outcome is Outcome.FAILED
         assert "gateway was" in (await again.shares(job_id))[0].message
         assert (await world["B"].until(job_id, JobState.FINISHED)).status is JobState.FINISHED
+
+
+async def test_a_mistake_of_the_scheduler_ends_that_job_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        scheduler = world["A"].scheduler
+
+        async def broken(_: Any) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler, "_advance", broken)
+            job_id = await approved(world, job_file())
+            at_a = await world["A"].until(job_id, JobState.FINISHED)
+            assert (at_a.outcome, at_a.reason) == (Outcome.FAILED, "internal error of the scheduler")
+            await world["B"].until(job_id, JobState.FINISHED)
+            patch.setattr(scheduler, "_mine", lambda tx: 1 // 0)
+            await eventually(lambda: [e for e in world["A"].journal.events if e["event"] == "scheduler.error"][1:])
+        job_id = await approved(world, job_file())
+        assert (await world["A"].until(job_id, JobState.FINISHED)).outcome is Outcome.SUCCEEDED

@@ -306,11 +306,12 @@ class Partner:
         certificate: bool = True,
         body: bytes | None = None,
         port: int | None = None,
+        method: str = "",
+        query: bool = False,
     ) -> tuple[int, dict[str, Any]]:
         """HTTP status and parsed reply. headers: override (None removes). The signature covers what is sent."""
-        status, reply = self.send(
-            *self.prepare(route, payload, headers=headers, sign=sign, body=body), certificate=certificate, port=port
-        )
+        prepared = self.prepare(route, payload, headers=headers, sign=sign, body=body, method=method, query=query)
+        status, reply = self.send(*prepared, certificate=certificate, port=port)
         return status, json.loads(reply)
 
     def prepare(
@@ -321,10 +322,14 @@ class Partner:
         headers: Mapping[str, str | None] | None = None,
         sign: bool | Callable[[bytes], str] = True,
         body: bytes | None = None,
+        method: str = "",
+        query: bool = False,
     ) -> tuple[str, str, dict[str, str], bytes]:
-        spec = ROUTES[route]
-        query = urlencode(sorted(payload.items())) if spec.method == "GET" else ""
-        content = body if body is not None else b"" if spec.method == "GET" else json.dumps(payload).encode()
+        """method: another than the route's. query: the payload stands in the query whatever the method."""
+        path, method = ROUTES[route].path, method or ROUTES[route].method
+        in_query = query or method == "GET"
+        asked = urlencode(sorted(payload.items())) if in_query else ""
+        content = body if body is not None else b"" if in_query else json.dumps(payload).encode()
         sent: dict[str, str] = {
             "x-source-node-id": self.source,
             "x-target-node-id": self.to.node_id,
@@ -333,7 +338,7 @@ class Partner:
             "x-timestamp": str(time.time_ns() // 1_000_000),
             "content-type": "application/json",
         }
-        if spec.method == "POST":
+        if ROUTES[route].method == "POST":
             sent["x-csrf-protection"] = "1"
         for name, value in (headers or {}).items():
             if value is None:
@@ -343,9 +348,9 @@ class Partner:
         if sign:
             text = "\n".join(
                 [
-                    spec.method,
-                    spec.path,
-                    query,
+                    method,
+                    path,
+                    asked,
                     sent.get("x-source-node-id", ""),
                     sent.get("x-target-node-id", ""),
                     sent.get("x-nonce", ""),
@@ -354,7 +359,7 @@ class Partner:
                 ]
             ).encode()
             sent["x-auth-sign"] = (sign if callable(sign) else self._signature)(text)
-        return spec.method, spec.path + (f"?{query}" if query else ""), sent, content
+        return method, path + (f"?{asked}" if asked else ""), sent, content
 
     def send(
         self,

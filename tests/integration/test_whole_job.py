@@ -9,7 +9,7 @@ from gateway.demo import data, plaintext
 from specs import headers as names
 from specs.proto import ptp_pb2
 from specs.routes import BY_PATH, CHANNEL, ROUTES, Side
-from tests.integration.rig import Rig
+from tests.integration.rig import Partner, Rig
 
 STEPS = [
     {"component": "psi", "params": {"id": data.ID}},
@@ -92,6 +92,32 @@ def test_both_sides_finish_and_agree(rig: Rig, played: tuple[str, data.Halves]) 
     count = {route: sum(call["route"] == route for call in calls) for route in ("job.create", "job.start")}
     assert count == {"job.create": 1, "job.start": 1}
     assert any(call["route"] == "task.poll" for call in rig.bank.events() if call["event"] == "call.out")
+
+
+@pytest.mark.req("C-065")
+def test_the_state_of_all_tasks_is_told_to_post_and_get(rig: Rig, played: tuple[str, data.Halves]) -> None:
+    job_id, _ = played
+    payment = Partner(rig.bank, rig.payment.node_id, rig.payment.pki)
+    wanted = {task["task_id"]: "SUCCESS" for task in rig.bank.job(job_id)["tasks"]}
+    assert len(wanted) == len(STEPS)
+    for method, headers in (("POST", {}), ("GET", {"x-csrf-protection": None})):
+        status, reply = payment.call("job.status_all", {"job_id": job_id}, method=method, query=True, headers=headers)
+        assert (status, reply["code"]) == (200, 0), reply
+        assert reply["data"] == {"job_status": "FINISHED", "status": wanted}
+
+
+@pytest.mark.req("C-118")
+def test_components_reached_the_endpoint_of_their_callback(rig: Rig, played: tuple[str, data.Halves]) -> None:
+    job_id, _ = played
+    for side in rig.sides:
+        told = {
+            (event["task_id"], event["status"])
+            for event in side.events()
+            if event["event"] == "task.callback" and event["proven"]
+        }
+        ran = {task["task_id"] for task in side.job(job_id)["tasks"] if task["shares"]}
+        assert len(ran) >= 5
+        assert {(task_id, "SUCCESS") for task_id in ran} <= told
 
 
 def test_results_go_to_whom_the_configuration_names(rig: Rig, played: tuple[str, data.Halves]) -> None:
@@ -238,4 +264,5 @@ def test_the_unprotected_model_is_on_the_same_rows(rig: Rig, played: tuple[str, 
     compared = plaintext.compare(halves, train_ids=train, test_ids=test)
     metric = json.loads(rig.download(rig.bank, job_id, "evaluation_1", "metric0"))
     # Four steps of thirty: far from the optimum, yet the same data in the same order gives much the same ranking.
-    assert abs(compared.joint.to_json()["auc"] - metric["auc"]) < 0.06
+    # Other rows or another order would be 0.28 off. Which rows are held out differs from run to run.
+    assert abs(compared.joint.to_json()["auc"] - metric["auc"]) < 0.12

@@ -41,7 +41,13 @@ JOB = {
     "initiator": "NODE1",
     "created": 1_795_000_000_000,
     "dag": {"components": [{"name": "psi_1", "componentName": "psi", "provider": "interconn", "version": "1.0.0"}]},
-    "config": {"role": {"guest": ["NODE1"]}, "task_params": {"guest": {"0": {"psi_1": {"dataset_id": "ds-9"}}}}},
+    "config": {
+        "role": {"guest": ["NODE1"]},
+        "task_params": {
+            "common": {"psi_1": {"result_to": ["guest"]}},
+            "guest": {"0": {"psi_1": {"dataset_id": "ds-9"}}},
+        },
+    },
 }
 JOB["dag"]["components"][0] |= {"input": [], "output": [{"key": "data0", "type": "dataset"}]}
 VIEW = {
@@ -63,7 +69,7 @@ VIEW = {
 @pytest.fixture
 def node(tmp_path, monkeypatch):
     """A stand-in, and the node.toml that leads to it."""
-    with stand_in({}) as server:
+    with stand_in({("GET", "/partners"): []}) as server:
         (tmp_path / "admin.token").write_text(TOKEN + "\n")
         port = server.url.rpartition(":")[2]
         (tmp_path / "node.toml").write_text(
@@ -169,6 +175,21 @@ def test_exit_codes_tell_refusal_from_silence(node, tmp_path, capsys):
     assert caught.value.code == 2
 
 
+def test_a_table_too_wide_for_the_terminal_becomes_records(node, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "ct-" + "0123456789abcdef" * 2
+    node.answers["GET", "/partners"] = [{**CONTRACT, "contract_id": long}]
+    screen = terminal("")
+    assert cli.main(["partner", "list"]) == 0
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert f"contract     {long}" in lines
+    monkeypatch.setenv("COLUMNS", "200")
+    screen = terminal("")
+    assert cli.main(["partner", "list"]) == 0
+    assert "contract     ct" not in screen.getvalue()
+
+
 def test_words_of_a_partner_cannot_drive_the_terminal(node, capsys):
     node.answers["GET", "/partners"] = [{**CONTRACT, "peer_name": "\x1b[2J[bold]evil[/bold]\r"}]
     assert cli.main(["partner", "list"]) == 0
@@ -253,6 +274,13 @@ class TestApply:
         assert cli.main(["partner", "apply", "https://p:1"]) == 1
         assert len(node.bodies("/partners/apply")) == 1
 
+    def test_an_open_application_is_not_repeated(self, node, capsys):
+        node.answers["GET", "/partners"] = [{**CONTRACT, "direction": "OUT"}]
+        words = ["partner", "apply", "https://p:1", "--node-id", "NODE2", "--fingerprint", PRINT]
+        assert cli.main(words) == 1
+        assert f"partner terminate {CONTRACT['contract_id']}" in capsys.readouterr().err
+        assert node.bodies("/partners/apply") == []
+
     def test_probe_can_keep_the_ca(self, node, tmp_path, capsys):
         node.answers["POST", "/partners/probe"] = SEEN
         assert cli.main(["partner", "probe", "https://p:1", "--save-ca", str(tmp_path / "ca.pem")]) == 0
@@ -293,6 +321,13 @@ class TestDataset:
         assert cli.main(["dataset", "approve", "ds-1", "--column", "a", "--column", "b"]) == 0
         assert node.asked[-2] == ("GET", "/audits", {"kind": "dataset", "direction": "IN", "status": "APPLIED"})
         assert node.bodies("/audits/NODE2/a-1/approve") == [{"columns": ["a", "b"]}]
+
+    def test_a_partner_may_be_named(self, node):
+        node.answers["GET", "/partners"] = [CONTRACT, {**CONTRACT, "contract_id": "ct-old"}]
+        node.answers |= {("GET", "/partners/NODE2/datasets"): [], ("POST", "/datasets/apply"): AUDIT}
+        assert cli.main(["dataset", "remote", "payment"]) == 0
+        assert cli.main(["dataset", "apply", "payment", "ds-1"]) == 0
+        assert node.bodies("/datasets/apply") == [{"node_id": "NODE2", "dataset_id": "ds-1"}]
 
     def test_an_application_that_is_not_there(self, node, capsys):
         node.answers["GET", "/audits"] = []
@@ -375,7 +410,8 @@ class TestJob:
         node.answers |= {("GET", "/jobs/job-1"): VIEW, ("POST", "/jobs/job-1/approve"): JOB}
         screen = terminal("y\n")
         assert cli.main(["job", "approve", "job-1"]) == 0
-        assert "ds-9" in screen.getvalue()
+        for words in ("loans", "NODE1", "ds-9", 'psi_1 (all): result_to=["guest"]'):
+            assert words in screen.getvalue()
         terminal("n\n")
         assert cli.main(["job", "approve", "job-1"]) == 1
         assert len(node.bodies("/jobs/job-1/approve")) == 1
@@ -399,8 +435,22 @@ class TestJob:
         assert cli.main(["job", "logs", "job-1", "--task", "psi_1", "--start", "0"]) == 0
         assert "hello" in capsys.readouterr().out
         assert node.asked[-1][2] == {"task_name": "psi_1", "start": "0"}
+        node.answers["GET", "/jobs/job-1"] = {"job": {**JOB, "status": "RUNNING", "outcome": "open"}}
         assert cli.main(["job", "stop", "job-1"]) == 0
         assert node.bodies("/jobs/job-1/stop") == [{}]
+        assert capsys.readouterr().out == "job-1: stopping\n"
+        node.answers["GET", "/jobs/job-1"] = {"job": JOB}
+        assert cli.main(["job", "stop", "job-1"]) == 0
+        assert "has ended already: FINISHED, succeeded" in capsys.readouterr().out
+
+    def test_what_happened_only_elsewhere_stays_open(self, node, capsys):
+        party = {"node_id": "NODE2", "role": "host", "status": None}
+        task = {**VIEW["tasks"][0], "task_name": "there", "status": "PENDING", "parties": [party], "shares": []}
+        node.answers["GET", "/jobs/job-1"] = {**VIEW, "tasks": [task]}
+        assert cli.main(["job", "status", "job-1"]) == 0
+        told = capsys.readouterr().out
+        assert "None" not in told
+        assert "PENDING" not in told
 
 
 class TestLocal:

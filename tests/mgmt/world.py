@@ -33,6 +33,7 @@ from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
     CallState,
@@ -47,6 +48,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
+from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
@@ -73,10 +75,13 @@ class FakeClock:
 @dataclass
 class ListJournal:
     events: list[dict[str, Any]] = field(default_factory=list)
+    listeners: list[Callable[[str, Mapping[str, Any]], None]] = field(default_factory=list)
 
     def note(self, event: str, **ids: str | float | bool | None) -> None:
         json.dumps(ids)
         self.events.append({"event": event, **ids})
+        for listener in self.listeners:
+            listener(event, ids)
 
     def recent(self, *, limit: int, **equals: str) -> list[Mapping[str, Any]]:
         return [each for each in self.events if all(each.get(k) == v for k, v in equals.items())][-limit:]
@@ -174,7 +179,6 @@ class Node:
         self.clock = self.world.clock
         self.entropy = SystemEntropy()
         self.journal = ListJournal()
-        self.store = MemoryStore()
         self.routes_changed = 0
         self.signer = load_signer(
             auth_type=self.auth_type,
@@ -182,6 +186,10 @@ class Node:
             credential=credential_text(made, self.auth_type),
         )
         self.ring = KeyRing(self.signer)
+        store = MemoryStore()
+        self.trail = Trail(store, identity=self.identity, signer=self.signer, clock=self.clock)
+        self.store = TrailedStore(store, self.trail, self.clock)
+        self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}
         self.outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
         self.partners = Partners(

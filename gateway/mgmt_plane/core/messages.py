@@ -1,8 +1,8 @@
 """Bodies of the management layer: check them, give them the names of A-12, make those that we send.
 
-`check(route, payload)` is the whole syntax of a request: JSON Schema from specs/schemas/management.json plus the
-aliases that the digest asks to accept. What a body means is the services'. Refusals name the member and the rule, never
-a value.
+`check(route, payload)` is the whole syntax of a request: JSON Schema from specs/schemas, which /openapi.json shows,
+plus the aliases that the digest asks to accept. What a body means is the services'. Refusals name the member and the
+rule, never a value.
 """
 
 import json
@@ -21,6 +21,7 @@ from gateway.errors import ProtocolViolation
 from gateway.mgmt_plane.core.approval import decision
 from gateway.mgmt_plane.core.jsontext import parse_object
 from gateway.model import Audit, Component, Contract, Dataset, Identity, Limits, NodeId, Project
+from specs.openapi import REQUESTS, request_schemas
 from specs.states import AuditKind
 
 SUBJECT: Final[Mapping[AuditKind, str]] = {
@@ -53,8 +54,10 @@ _Validator: Final = extend(  # type: ignore[no-untyped-call]
 
 @cache
 def _document() -> Mapping[str, Any]:
-    text = resources.files("specs").joinpath("schemas", "management.json").read_text("utf-8")
-    return dict(json.loads(text))
+    folder = resources.files("specs").joinpath("schemas")
+    files = {name: json.loads(folder.joinpath(name).read_text("utf-8")) for name in REQUESTS}
+    routes, shared = request_schemas(files)
+    return {"routes": routes, "$defs": shared}
 
 
 @cache
@@ -118,10 +121,11 @@ def check(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """limit None: everything (page_size=-1)."""
+    """whole: everything was asked for (page_size=-1); `limit` is then the most that is given at once."""
 
     offset: int
-    limit: int | None
+    limit: int
+    whole: bool = False
 
 
 def page_of(payload: Mapping[str, Any], limits: Limits) -> Page:
@@ -132,13 +136,16 @@ def page_of(payload: Mapping[str, Any], limits: Limits) -> Page:
     if size == -1:
         if number != 1:
             raise ProtocolViolation("page_size -1 has one page only")
-        return Page(0, None)
+        return Page(0, limits.list_records, whole=True)
     if not 1 <= size <= limits.page_size:
         raise ProtocolViolation(f"page_size must be -1 or 1 to {limits.page_size}")
     return Page((number - 1) * size, size)
 
 
-def paged(records: Sequence[Mapping[str, Any]], total: int) -> dict[str, Any]:
+def paged(records: Sequence[Mapping[str, Any]], total: int, page: Page) -> dict[str, Any]:
+    """The answer of a list. Everything or an error: a list that is cut off silently would look complete (M-019)."""
+    if page.whole and total > len(records):
+        raise ProtocolViolation(f"page_size -1 gives at most {page.limit} records and there are {total}: ask for pages")
     return {"records": list(records), "total": total}
 
 

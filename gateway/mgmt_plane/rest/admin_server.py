@@ -15,8 +15,13 @@ from aiohttp import web
 
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
+from gateway.mgmt_plane.rest.documentation import OPEN_PATHS
+from gateway.mgmt_plane.service.trail import Actor, acting
 from gateway.model import Limits
 from gateway.ports import Journal
+
+TOKEN_ID: Final = 12
+"""Hex digits of a token's SHA-256 by which the audit trail names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,23 @@ AdminHandler = Callable[[Mapping[str, str], Mapping[str, str], Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TextAnswer:
+    """A handler's answer that is not JSON, or JSON under another status than 200."""
+
+    text: str
+    content_type: str
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class AdminRoute:
     """path: aiohttp template, e.g. /admin/v1/partners/{contract_id}/approve."""
 
     method: str
     path: str
     handler: AdminHandler = field(repr=False)
+    open: bool = False
+    """Needs no token; only for a path without parts, and for what anybody may know."""
 
 
 _STATUS: Final[Mapping[Kind, int]] = {
@@ -89,6 +105,8 @@ def read_token(token: str) -> str:
 def admin_app(routes: Sequence[AdminRoute], *, token: str, limits: Limits, journal: Journal) -> web.Application:
     """An aiohttp application that serves `routes`. token: the bearer token."""
     expected = hashlib.sha256(read_token(token).encode()).digest()
+    admin = Actor("admin", expected.hex()[:TOKEN_ID])
+    open_paths = frozenset((route.method, route.path) for route in routes if route.open)
 
     def admitted(request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -98,10 +116,13 @@ def admin_app(routes: Sequence[AdminRoute], *, token: str, limits: Limits, journ
     @web.middleware
     async def door(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
         try:
+            if (request.method, request.path) in open_paths or request.path in OPEN_PATHS:
+                return await handler(request)
             if not admitted(request):
                 journal.note("admin.refused", path=request.path[:200], address=request.remote)
                 return _json({"code": WIRE[Kind.UNAUTHENTICATED].code, "msg": "bearer token missing or wrong"}, 401)
-            return await handler(request)
+            with acting(admin):
+                return await handler(request)
         except GatewayError as e:
             journal.note("admin.error", path=request.path[:200], kind=e.kind.value, reason=str(e)[:300])
             return _error(e)
@@ -131,6 +152,10 @@ def _bound(handler: AdminHandler, limits: Limits) -> Callable[[web.Request], Awa
                 answer.path,
                 headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"},
             )
+        if isinstance(answer, TextAnswer):
+            # The whole header: aiohttp would refuse parameters in content_type.
+            headers = {"Content-Type": answer.content_type}
+            return web.Response(body=answer.text.encode(), status=answer.status, headers=headers)
         return _json(answer)
 
     return serve

@@ -41,6 +41,7 @@ from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import Signature, profile
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
+from gateway.mgmt_plane.service.trail import Actor, acting
 from gateway.model import Contract, Identity, Limits, NodeId, SeenNonce, TraceId
 from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, NonceLog, Store
 from specs import headers as names
@@ -282,7 +283,8 @@ class Edge:
         handler = self._handlers.get(name)
         if handler is None:
             raise Refused(f"{name} is not offered", kind=Kind.NOT_OFFERED, detail="")
-        return await handler(caller, payload)
+        with acting(Actor("partner" if caller.proven else "claimed", caller.node_id, caller.trace_id)):
+            return await handler(caller, payload)
 
     def _check_size(self, request: EdgeRequest) -> None:
         if len(request.body) > self._limits.body_bytes:
@@ -322,7 +324,7 @@ class Edge:
             ]
             if self._strict:
                 required.append((names.TRACE, head.trace))
-                if route.method == "POST":
+                if request.method.upper() == "POST":
                     required.append((names.CSRF, head.csrf))
             for name, value in required:
                 if not value:

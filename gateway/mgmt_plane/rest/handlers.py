@@ -125,7 +125,7 @@ async def dataset_list(services: Services, caller: Caller, query: Payload) -> Pa
 
     def work(tx: Tx) -> Payload:
         services.partners.valid_of_caller(tx, caller, query["contract_id"])
-        return paged(*services.datasets.public(tx, page))
+        return paged(*services.datasets.public(tx, page), page)
 
     return await services.store.run(work)
 
@@ -169,7 +169,7 @@ async def project_list(services: Services, caller: Caller, query: Payload) -> Pa
 
     def work(tx: Tx) -> Payload:
         services.partners.valid_of_caller(tx, caller, query["contract_id"])
-        return paged(*services.projects.list_for(tx, node_id=caller.node_id, page=page))
+        return paged(*services.projects.list_for(tx, node_id=caller.node_id, page=page), page)
 
     return await services.store.run(work)
 
@@ -196,8 +196,7 @@ async def component_list(services: Services, caller: Caller, query: Payload) -> 
             for each in records
             if all(query.get(name) in (None, "", each[name]) for name in ("category", "developer"))
         ]
-        end = None if page.limit is None else page.offset + page.limit
-        return paged(found[page.offset : end], len(found))
+        return paged(found[page.offset : page.offset + page.limit], len(found), page)
 
     return await services.store.run(work)
 

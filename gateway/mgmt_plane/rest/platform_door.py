@@ -10,7 +10,9 @@ from typing import Any
 
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
+from gateway.mgmt_plane.core.messages import check
 from gateway.mgmt_plane.rest.platform import PlatformHandler
+from gateway.mgmt_plane.service.trail import Actor, acting
 from gateway.model import Limits
 from gateway.ports import EdgeReply, EdgeRequest, Journal
 from specs.codes import OK
@@ -49,7 +51,10 @@ class PlatformDoor:
         if handler is None or ROUTES[route].side is not Side.PLATFORM:
             raise Refused("no such endpoint", kind=Kind.NOT_FOUND, detail="")
         payload: Mapping[str, Any] = parse_object(request.body, self._limits) if request.body.strip() else {}
-        return await handler(request, {**payload, **request.query} if request.method == "GET" else payload)
+        if request.method == "GET":
+            payload = {**payload, **request.query}
+        with acting(Actor("platform", request.peer_address)):
+            return await handler(request, check(route, payload))
 
     def _refuse(self, route: str, error: GatewayError) -> EdgeReply:
         wire = error.wire

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core import jobfile
 from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import (
@@ -808,15 +808,18 @@ def _how_ended(job: Job, plan: Plan, shares: Sequence[Share]) -> str:
     text = f"{job.outcome.value.capitalize()} at {_at(job.finished)}: {job.reason}."
     for share in failed:
         component = plan.nodes[share.task_name].component.name if share.task_name in plan.nodes else share.component
+        advice = _ADVICE.get(share.result_code)
         text += (
             f" Task {share.task_name} (component {component}, party {share.role}.{share.index}, here) ended with "
-            f"code {share.result_code or share.exit_code}: {share.message}. {_advice(share)} "
+            f"code {share.result_code or share.exit_code}: {share.message}. {f'{advice} ' if advice else ''}"
             f"Its log: interconn job logs {job.job_id} --task {share.task_name}."
         )
     if "no answer to" in job.reason or "no word from" in job.reason:
         text += " Ask that party whether its gateway runs, and look at the connection between the nodes."
+    elif any(words in job.reason for words in _GRANT_WORDS):
+        text += " Ask for a grant that covers the job: interconn dataset apply."
     elif job.outcome is Outcome.FAILED and not failed:
-        text += " The cause lies with another party; its operator finds it with interconn job show there."
+        text += " The cause lies with another party; its operator finds it with interconn job status there."
     return text
 
 
@@ -831,10 +834,7 @@ _ADVICE: Final = {
     "4008": "Look at the free space and the rights of the gateway's work folder.",
     "4009": "Compare the parameters of both parties.",
 }
-
-
-def _advice(share: Share) -> str:
-    return _ADVICE.get(share.result_code, "Look at its log.")
+_GRANT_WORDS: Final = tuple(WIRE[k].text for k in (Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED))
 
 
 def _at(ms: int | None) -> str:

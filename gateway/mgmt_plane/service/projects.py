@@ -112,8 +112,7 @@ class Projects:
     def list_for(self, tx: Tx, *, node_id: NodeId, page: Page) -> tuple[list[dict[str, Any]], int]:
         """Our projects in which `node_id` takes part (M-053)."""
         found = self._shared(tx, node_id)
-        end = None if page.limit is None else page.offset + page.limit
-        return [project_record(each) for each in found[page.offset : end]], len(found)
+        return [project_record(each) for each in found[page.offset : page.offset + page.limit]], len(found)
 
     def detail_for(self, tx: Tx, *, node_id: NodeId, project_id: str) -> dict[str, Any]:
         """One of them; what it does not take part in looks unknown (M-054)."""

@@ -362,7 +362,7 @@ class Schedule:
         else:
             outcome, reason = Outcome.STOPPED, f"stopped by {by}"
             if not job.scheduler:
-                reason = f"ended by {by} before this node took part (events of the job tell whether it refused to)"
+                reason = f"ended by {by} before this node took part; job status there tells why"
         # A scheduler's own job that somebody else stops through job/stop.
         self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)
         return failed is None and not job.scheduling

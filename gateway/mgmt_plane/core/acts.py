@@ -1,0 +1,201 @@
+"""Which changes of the store are acts that the audit trail tells, and in which words.
+
+Read off the records themselves, old and new, so that no service can forget to tell. No secret of a record gets into an
+act: credentials and keys go in as fingerprint and digest, permits without their token, bodies as digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, OwnKey, Project
+from gateway.ports import Record, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What happened, to what, and what is worth knowing of it; who and when come from the door it came through."""
+
+    event: str
+    subject: str
+    facts: Json
+
+
+def digest(value: object) -> str:
+    """SHA-256 hex of a text or of a JSON value in compact form with sorted names; "" for nothing."""
+    if value is None or value == "":
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _contract(contract: Contract) -> Json:
+    return {
+        "direction": contract.direction.value,
+        "peer": contract.peer_node_id,
+        "peer_name": contract.peer_name,
+        "address": contract.peer_address,
+        "auth_type": contract.auth_type,
+        "fingerprint": contract.fingerprint,
+        "credential_sha256": digest(contract.auth_credential),
+        "proven": contract.proven,
+        "expired_time": contract.expired_time,
+    }
+
+
+def _audit(audit: Audit) -> Json:
+    permit = audit.permit or {}
+    limits = {name: permit[name] for name in ("time_limit", "times_limit") if name in permit}
+    return {
+        "kind": audit.kind.value,
+        "direction": audit.direction.value,
+        "peer": audit.peer_node_id,
+        "about": audit.subject,
+        "contract_id": audit.contract_id,
+        "body_sha256": digest(audit.body),
+        **limits,
+    }
+
+
+def _grant(grant: Grant) -> Json:
+    return {
+        "dataset_id": grant.dataset_id,
+        "user": grant.user,
+        "audit": grant.audit_key,
+        "scope": grant.scope,
+        "columns": list(grant.columns),
+        "time_limit": grant.time_limit,
+        "times_limit": grant.times_limit,
+    }
+
+
+def _job(job: Job) -> Json:
+    return {
+        "name": job.name,
+        "project_id": job.project_id,
+        "initiator": job.initiator,
+        "scheduler": job.scheduler,
+        "dag_sha256": digest(job.dag),
+        "conf_sha256": digest(job.config),
+        "outcome": job.outcome.value,
+        "reason": job.reason,
+    }
+
+
+def _dataset(dataset: Dataset) -> Json:
+    return {
+        "name": dataset.name,
+        "public": dataset.public,
+        "count": dataset.count,
+        "schema_sha256": digest(list(dataset.column_metas)),
+    }
+
+
+def _subject(record: Record) -> str:
+    return f"{type(record).__name__.lower()}:{record.key()}"
+
+
+_OLD_KEYS: Final = frozenset({"old_auth_type", "old_auth_credential", "old_tls_ca", "old_until"})
+_KEYS: Final = frozenset({"auth_type", "auth_credential", "tls_ca", "fingerprint"}) | _OLD_KEYS
+_DIGESTED: Final = frozenset({"auth_credential", "tls_ca", "old_auth_credential", "old_tls_ca"})
+_QUIET: Final = frozenset({"updated", "created", "proven"})
+
+
+def _changes(old: Record, new: Record, *, quiet: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Member -> new value, of those that differ."""
+    names = [each.name for each in fields(old)]  # type: ignore[arg-type]  # every record is a dataclass
+    return {
+        name: getattr(new, name) for name in names if getattr(old, name) != getattr(new, name) and name not in quiet
+    }
+
+
+def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
+    """The acts of a record that is kept for the first time."""
+    match record:
+        case Contract():
+            return [Act(f"contract.{record.status.value.lower()}", _subject(record), _contract(record))]
+        case Audit():
+            return [Act(f"audit.{record.status.value.lower()}", _subject(record), _audit(record))]
+        case Grant():
+            return [Act("grant.made", _subject(record), _grant(record))]
+        case GrantUse():
+            return [Act("grant.used", f"grant:{record.grant}", _use(tx, record))]
+        case Job():
+            return [Act("job.created", _subject(record), _job(record))]
+        case Dataset():
+            return [Act("dataset.added", _subject(record), _dataset(record))]
+        case Project():
+            facts = {"name": record.name, "initiator": record.initiator, "datasets": record.datasets}
+            return [Act("project.created", _subject(record), facts)]
+        case OwnKey():
+            made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
+            return [Act("key.made", f"key:{record.key_id}", made)]
+        case Component():
+            return [Act("component.registered", _subject(record), _component(record))]
+    return []
+
+
+def _component(component: Component) -> Json:
+    return {
+        "image": component.image,
+        "enabled": component.enabled,
+        "description_sha256": digest(component.description),
+    }
+
+
+def _use(tx: Tx, use: GrantUse) -> Json:
+    grant = tx.get(Grant, use.grant)
+    more = {} if grant is None else {"dataset_id": grant.dataset_id, "user": grant.user}
+    return {"job_id": use.job_id, **more}
+
+
+def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
+    """The acts of a change; a change that nobody would ask about has none."""
+    match old, new:
+        case Contract(), Contract():
+            return _contract_changed(old, new)
+        case Audit(), Audit() if old.status is not new.status:
+            return [Act(f"audit.{new.status.value.lower()}", _subject(new), _audit(new))]
+        case Grant(), Grant() if new.revoked and not old.revoked:
+            return [Act("grant.revoked", _subject(new), _grant(new))]
+        case Grant(), Grant() if changed := _changes(old, new, quiet=_QUIET | {"used", "revoked", "token_digest"}):
+            return [Act("grant.changed", _subject(new), {"dataset_id": new.dataset_id, **_plain(changed)})]
+        case GrantUse(), GrantUse() if changed := _changes(old, new, quiet=_QUIET):
+            return [Act("grant.use_changed", f"grant:{new.grant}", {**_use(tx, new), **_plain(changed)})]
+        case Job(), Job() if (old.status, old.outcome) != (new.status, new.outcome):
+            return [Act(f"job.{new.status.value.lower()}", _subject(new), _job(new))]
+        case Dataset(), Dataset() if old != new:
+            return [Act("dataset.changed", _subject(new), _dataset(new))]
+        case Component(), Component() if old != new:
+            return [Act("component.changed", _subject(new), _component(new))]
+    return []
+
+
+def of_delete(tx: Tx, record: Record) -> Sequence[Act]:
+    """The acts of a record that is taken away."""
+    match record:
+        case GrantUse():
+            return [Act("grant.use_returned", f"grant:{record.grant}", _use(tx, record))]
+        case Dataset() | Grant() | Contract() | Audit() | Component():
+            return [Act(f"{type(record).__name__.lower()}.removed", _subject(record), {})]
+    return []
+
+
+def _plain(changed: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+
+
+def _contract_changed(old: Contract, new: Contract) -> Sequence[Act]:
+    if old.status is not new.status:
+        return [Act(f"contract.{new.status.value.lower()}", _subject(new), _contract(new))]
+    changed = _changes(old, new, quiet=_QUIET)
+    acts = []
+    if _KEYS & set(changed):
+        facts = {"peer": new.peer_node_id, "fingerprint_before": old.fingerprint, "fingerprint": new.fingerprint}
+        digests = {f"{name}_sha256": digest(value) for name, value in changed.items() if name in _DIGESTED}
+        acts.append(Act("key.changed", _subject(new), {**facts, **digests}))
+    if rest := {name: value for name, value in changed.items() if name not in _KEYS}:
+        acts.append(Act("contract.changed", _subject(new), {"peer": new.peer_node_id, **_plain(rest)}))
+    return acts
