@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.auth.keys import load_signer, read_secret
+from gateway.auth.keys import KeyRing, load_signer, read_secret
+from gateway.auth.pki import renew_signing
 from gateway.auth.schemes import Signer
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
@@ -28,6 +30,7 @@ from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
+from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
@@ -43,20 +46,23 @@ from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
+from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
-from gateway.model import Identity, InstId, NodeId
+from gateway.model import Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
+from gateway.runtime.nonces import NonceFile
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
@@ -152,7 +158,8 @@ class Control:
         clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
-        signer = _signer(config)
+        ring = KeyRing(_signer(config))
+        self._ring = ring
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
 
@@ -162,7 +169,7 @@ class Control:
         self._trail = Trail(
             store,
             identity=identity,
-            signer=lambda: signer,
+            signer=lambda: ring.current,
             clock=clock,
             seal_entries=config.trail.seal_entries,
             seal_ms=round(config.trail.seal_minutes * 60_000),
@@ -176,7 +183,7 @@ class Control:
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
-            signer=signer,
+            signer=ring,
             tls_chain=tls_chain,
             tls_key=tls_key,
             limits=limits,
@@ -188,11 +195,14 @@ class Control:
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=signer, limits=limits, outgoing=outgoing, default_profile=config.profile.default
+            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default
         )
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
+        overlap_ms = int(config.keys.overlap_h * 3_600_000)
+        keys = Keys(identity=identity, ring=ring, partners=self._partners, clock=clock, overlap_ms=overlap_ms)
         services = Services(
+            keys=keys,
             identity=identity,
             store=self._store,
             limits=limits,
@@ -210,6 +220,17 @@ class Control:
             on_result=audits.call_ended,
         )
         outgoing.on_put(self._outbox.wake)
+        of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
+        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy)
+        key_admin = KeyAdmin(
+            KeyContext(
+                **of_keys,
+                make=lambda: asyncio.to_thread(_new_signer, config),
+                wake=self._rekeyer.wake,
+                refusals=self._rekeyer.refusals,
+                clock=clock,
+            )
+        )
 
         jobs = config.jobs
         rules = JobRules(
@@ -253,7 +274,11 @@ class Control:
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
 
+        state = config.path(config.paths.state)
+        folder = state.with_name(f"{state.stem}-nonces")
+        self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
         edge = Edge(
+            nonces=self._nonces,
             **base,
             partners=self._partners,
             store=self._store,
@@ -276,7 +301,7 @@ class Control:
             clock=clock,
             entropy=entropy,
             journal=journal,
-            fingerprint=signer.fingerprint,
+            fingerprint=ring.current.fingerprint,
             listeners={
                 "edge": _url("https", config.edge.host, config.edge.port),
                 "platform": _url("http", config.platform.host, config.platform.port),
@@ -286,7 +311,7 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        receipts = Receipts(book=book, partners=self._partners, signer=lambda: signer, clock=clock)
+        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
             ready=partial(readiness, store=self._store, stats=self._watch.stats),
             metrics=partial(
@@ -303,6 +328,7 @@ class Control:
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
+            *key_admin.routes(),
             *health.routes(),
         ]
         app = admin_app(admin, token=token, limits=limits, journal=journal)
@@ -316,6 +342,10 @@ class Control:
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
         self._loop = asyncio.get_running_loop()
+        for key in await self._store.run(lambda tx: tx.select(OwnKey)):
+            self._ring.add(
+                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
+            )
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
@@ -325,6 +355,7 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
@@ -336,9 +367,11 @@ class Control:
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._rekeyer.stop()
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()
+        await self._nonces.close()
         await self._link.close()
         await self._client.close()
         await self._tender.stop()
@@ -410,6 +443,20 @@ def _identity(config: Config) -> Identity:
         address=node.address,
         description=node.description,
     )
+
+
+def _new_signer(config: Config) -> tuple[Signer, str]:
+    """A new signing key under this node's CA, next to the configured one, and its URI."""
+    keys = config.keys
+    chain, key = renew_signing(
+        ca=config.key_file(keys.ca),
+        ca_key=config.key_file(keys.ca_key),
+        directory=config.key_file(keys.signing_key).parent,
+        node_id=config.node.node_id,
+        now=datetime.now(UTC),
+    )
+    uri = key.resolve().as_uri()
+    return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
 
 
 def store_url(config: Config) -> str:

@@ -66,6 +66,10 @@ class KeysSection:
     ca: str = "file:pki/ca.pem"
     signing_key: str = "file:pki/signing.key"
     signing_chain: str = "file:pki/signing.pem"
+    ca_key: str = "file:pki/ca.key"
+    """Needed only to make new signing keys; may be elsewhere until then."""
+    overlap_h: float = 24.0
+    """How long the key that a node/update replaces stays valid, ours and the partners'."""
     tls_key: str = "file:pki/tls.key"
     tls_chain: str = "file:pki/tls.pem"
 
@@ -208,6 +212,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if not 0 <= config.keys.overlap_h <= 24 * 365:
+        raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")
 

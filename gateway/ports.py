@@ -1,10 +1,10 @@
 """What the planes need from outside, as Protocols; `app` passes the real ones in, tests pass theirs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from gateway.model import Contract, NodeId, SessionId, TraceId
+from gateway.model import Contract, NodeId, SeenNonce, SessionId, TraceId
 
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
@@ -102,6 +102,8 @@ class Caller:
     """x-mprac-token-set as received."""
     proven: bool = False
     """A signature was present and verified; false on open routes and where an unsigned apply or confirm only claims."""
+    retired_key: bool = False
+    """The signature was made with the key that the partner has replaced (still in its overlap)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,23 @@ class DataPlane(Protocol):
 
     async def sent_bytes(self, session_id: SessionId) -> Mapping[NodeId, int]:
         """Payload bytes sent to each partner so far, also just after the session was closed."""
+        ...
+
+
+class NonceLog(Protocol):
+    """What is remembered of nonces across a restart."""
+
+    @property
+    def complete_since(self) -> int:
+        """Every nonce taken since then is known, ms; 0 means all."""
+        ...
+
+    def recall(self) -> Iterable[tuple[int, SeenNonce]]:
+        """(guard, nonce) of all that may still count; guard: number that the caller of `keep` chose, 0 to 255."""
+        ...
+
+    async def keep(self, guard: int, seen: SeenNonce) -> None:
+        """Return when it will survive a crash. Raises Unavailable(STORE): then the request must be refused."""
         ...
 
 

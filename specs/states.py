@@ -52,6 +52,7 @@ class AuthType(StrEnum):
 
     SHA256_RSA = "SHA256_RSA"
     SHA256_ECDSA = "SHA256_ECDSA"
+    ED25519 = "ED25519"  # ours: RFC 8032
     CERT = "CERT"
 
 

@@ -36,6 +36,14 @@ def encode_query(pairs: Iterable[tuple[str, str]]) -> str:
     return urlencode(sorted(pairs), quote_via=quote, safe="")
 
 
+def key_proof(*, source: str, target: str, contract_id: str, credential: str) -> bytes:
+    """What a new key signs in node/update to prove that its private half is `source`'s (ADR 0004)."""
+    parts = ("interconn-key-proof", source, target, contract_id, hashlib.sha256(credential.encode()).hexdigest())
+    if any(_FORBIDDEN & set(part) for part in parts):
+        raise ProtocolViolation("line break in a signed part")
+    return "\n".join(parts).encode()
+
+
 def canonical(request: Signed) -> bytes:
     """The bytes to sign. Raises ProtocolViolation where a part holds a line break."""
     parts = (

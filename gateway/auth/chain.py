@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.errors import Kind, Refused
@@ -23,7 +23,7 @@ MIN_RSA: Final = 2048
 MAX_RSA: Final = 8192
 """Bits; a larger key only makes verifying slow."""
 
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 def _no(why: str) -> Refused:
@@ -35,7 +35,7 @@ def node_urn(node_id: str) -> str:
 
 
 def usable_key(key: object) -> PublicKey:
-    """The key, if it is one we verify with: RSA of 2048 to 8192 bits, or EC on P-256."""
+    """The key, if it is one we verify with: RSA of 2048 to 8192 bits, EC on P-256, or Ed25519."""
     if isinstance(key, rsa.RSAPublicKey):
         if not MIN_RSA <= key.key_size <= MAX_RSA:
             raise _no(f"RSA key must have {MIN_RSA} to {MAX_RSA} bits")
@@ -44,7 +44,9 @@ def usable_key(key: object) -> PublicKey:
         if not isinstance(key.curve, ec.SECP256R1):
             raise _no("EC key must be on P-256")
         return key
-    raise _no("key must be RSA or EC P-256")
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    raise _no("key must be RSA, EC P-256 or Ed25519")
 
 
 def certified_key(certificate: x509.Certificate) -> PublicKey:
@@ -125,11 +127,19 @@ def check_leaf(leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, no
 
 
 def check_client(der: bytes, tls_ca: str, *, node_id: str, now_ms: int) -> None:
-    """The certificate a partner showed in TLS, against the CA pinned for it (PEM)."""
+    """The certificate a partner showed in TLS, against the CA pinned for it (PEM; two while it changes its CA)."""
     try:
         leaf = x509.load_der_x509_certificate(der)
     except ValueError as e:
         raise _no("client certificate cannot be read") from e
     if not tls_ca:
         raise _no("no CA is pinned for this node")
-    check_leaf(leaf, certificates(tls_ca)[0], node_id=node_id, now_ms=now_ms)
+    why = _no("no CA is pinned for this node")
+    for ca in certificates(tls_ca):
+        try:
+            check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+        except Refused as e:
+            why = e
+        else:
+            return
+    raise why

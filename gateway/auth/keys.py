@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.auth.schemes import PrivateKey, Signer, make_signer
@@ -54,9 +54,39 @@ def load_key(uri: str) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         # Its text may quote the file.
         raise CallerError(f"{path} is not an unencrypted PEM private key") from e
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise CallerError(f"{path}: the key must be RSA or EC")
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        raise CallerError(f"{path}: the key must be RSA, EC or Ed25519")
     return key
+
+
+class KeyRing:
+    """Our signing keys: the one of the configuration and those that followed it. Safe to read from any thread."""
+
+    def __init__(self, base: Signer) -> None:
+        self._base = base
+        self._all = {base.key_id: base}
+        self._current = base
+
+    @property
+    def current(self) -> Signer:
+        """The newest: what a new partner is told, and partners of old as soon as they have acknowledged it."""
+        return self._current
+
+    def add(self, signer: Signer) -> None:
+        """`signer` is the newest from now on."""
+        self._all[signer.key_id] = signer
+        self._current = signer
+
+    def id_of(self, key_id: str) -> str:
+        """The id itself; "" is the configuration's key."""
+        return key_id or self._base.key_id
+
+    def of(self, key_id: str) -> Signer:
+        """The key of this id; "" is the configuration's. Raises CallerError where it is not here."""
+        found = self._all.get(key_id) if key_id else self._base
+        if found is None:
+            raise CallerError(f"the signing key {key_id[:16]} is not here")
+        return found
 
 
 def load_signer(*, auth_type: AuthType, key_uri: str, credential: str) -> Signer:

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.auth.chain import fingerprint, node_urn
@@ -89,6 +89,25 @@ class Pki:
 
     def files(self) -> tuple[Path, ...]:
         return (self.ca, self.ca_key, self.signing, self.signing_key, self.tls, self.tls_key)
+
+
+def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
+    """A new signing key under the CA of these files: (chain, key), new files in `directory` named by the key's id."""
+    try:
+        issuer = x509.load_pem_x509_certificate(ca.read_bytes())
+        issuer_key = load_pem_private_key(ca_key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as e:
+        raise CallerError(f"the CA in {ca.parent} cannot be used: {type(e).__name__}") from e
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or issuer_key.public_key() != issuer.public_key():
+        raise CallerError(f"{ca_key} is not the EC key of {ca}")
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.UniformResourceIdentifier(node_urn(node_id))]
+    leaf = issue(issuer, issuer_key, key.public_key(), names, usages=(), now=now.replace(microsecond=0))
+    mark = fingerprint(leaf)[:16]
+    chain_file, key_file = directory / f"signing-{mark}.pem", directory / f"signing-{mark}.key"
+    _write(key_file, _key_pem(key))
+    _write(chain_file, _pem(leaf) + _pem(issuer))
+    return chain_file, key_file
 
 
 def _name(text: str) -> x509.Name:
@@ -180,3 +199,5 @@ def _write(path: Path, content: bytes) -> None:
         raise CallerError(f"{path} exists") from e
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,12 +1,14 @@
-"""auth_type to sign and verify (A-01): SHA256_RSA, SHA256_ECDSA and CERT, whose key type selects one of the two.
+"""auth_type to sign and verify (A-01): SHA256_RSA, SHA256_ECDSA, ED25519 and CERT, whose key type selects one of them.
 
-SHA256_RSA is RSA PKCS#1 v1.5 with SHA-256, SHA256_ECDSA is ECDSA on P-256 with SHA-256 and DER; base64 on the wire.
+SHA256_RSA is RSA PKCS#1 v1.5 with SHA-256, SHA256_ECDSA is ECDSA on P-256 with SHA-256 and DER, ED25519 is RFC 8032
+(ours, the standard's list is open); base64 on the wire.
 Leaves to others: which bytes are signed (canonical), where keys live (keys), whose credential it is (the contract).
 """
 
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -14,7 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from gateway.auth.chain import (
@@ -33,7 +35,14 @@ from specs.states import AuthType
 _MAX_SIGNATURE: Final = 2048
 """Characters of base64."""
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+_BARE: Final[Mapping[AuthType, type]] = {
+    AuthType.SHA256_RSA: rsa.RSAPublicKey,
+    AuthType.SHA256_ECDSA: ec.EllipticCurvePublicKey,
+    AuthType.ED25519: ed25519.Ed25519PublicKey,
+}
+"""What a credential without a certificate must be."""
 
 
 def _no(why: str) -> Refused:
@@ -69,6 +78,8 @@ class Credential:
         try:
             if isinstance(self.key, rsa.RSAPublicKey):
                 self.key.verify(raw, message, padding.PKCS1v15(), hashes.SHA256())
+            elif isinstance(self.key, ed25519.Ed25519PublicKey):
+                self.key.verify(raw, message)
             else:
                 self.key.verify(raw, message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature as e:
@@ -107,10 +118,14 @@ def parse_credential(auth_type: str, text: str) -> Credential:
         key = usable_key(load_pem_public_key(text.encode()))
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise _no("auth_credential is not a PEM public key") from e
-    if isinstance(key, rsa.RSAPublicKey) is not (kind is AuthType.SHA256_RSA):
+    if not isinstance(key, _BARE[kind]):
         raise _no("auth_credential does not fit auth_type")
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Credential(kind, key, hashlib.sha256(der).hexdigest(), "", ())
+    return Credential(kind, key, key_digest(key), "", ())
+
+
+def key_digest(key: PublicKey) -> str:
+    """SHA-256 of the SubjectPublicKeyInfo DER, hex: the id of a key."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def pin_ca(pem: str, *, now_ms: int) -> tuple[str, str]:
@@ -130,11 +145,23 @@ class Signer:
     credential: str
     fingerprint: str
     key: PrivateKey = field(repr=False)
+    key_id: str = ""
+    """SHA-256 of the public key (SubjectPublicKeyInfo DER), hex."""
+
+    @property
+    def current(self) -> "Signer":
+        """A lone signer is a key ring of one (see keys.KeyRing)."""
+        return self
+
+    def of(self, _key_id: str) -> "Signer":
+        return self
 
     def sign(self, message: bytes) -> str:
         """base64 of the signature over `message`."""
         if isinstance(self.key, rsa.RSAPrivateKey):
             raw = self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(self.key, ed25519.Ed25519PrivateKey):
+            raw = self.key.sign(message)
         else:
             raw = self.key.sign(message, ec.ECDSA(hashes.SHA256()))
         return base64.b64encode(raw).decode()
@@ -145,4 +172,4 @@ def make_signer(auth_type: AuthType, credential: str, key: PrivateKey) -> Signer
     parsed = parse_credential(auth_type, credential)
     if parsed.key != key.public_key():
         raise CallerError("the signing key is not the one of the credential")
-    return Signer(auth_type, credential, parsed.fingerprint, key)
+    return Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))

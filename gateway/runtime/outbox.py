@@ -25,6 +25,7 @@ LONGEST_LIFE_MS: Final = 7 * 86_400_000
 TROUBLED_ATTEMPTS: Final = 8
 """How often a partner may answer that it is in trouble."""
 _IDLE_S: Final = 30.0
+_UNPROVEN: Final = 401
 _STALE: Final = 420
 _BUSY: Final = 429
 
@@ -32,13 +33,13 @@ _BUSY: Final = 429
 def is_trouble(peer_code: str) -> bool:
     """Whether a refusal may be over soon.
 
-    Codes 100-399 are the partner's own system and surroundings (part 3), two of ours mean clock and rate. A partner
-    that numbers otherwise merely gets a few calls more (A-02).
+    Codes 100-399 are the partner's own system and surroundings (part 3), three of ours mean clock, rate, and a
+    key that was replaced under the call. A partner that numbers otherwise merely gets a few calls more (A-02).
     """
     if not (peer_code.isascii() and peer_code.isdigit() and len(peer_code) <= 9):
         return False
     code = int(peer_code)
-    return (100 <= code < 400 and code != 200) or code in (_STALE, _BUSY)
+    return (100 <= code < 400 and code != 200) or code in (_UNPROVEN, _STALE, _BUSY)
 
 
 def pause_ms(attempts: int, random: bytes) -> int:

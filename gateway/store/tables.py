@@ -18,6 +18,7 @@ from gateway.model import (
     GrantUse,
     Job,
     OutCall,
+    OwnKey,
     Project,
     Share,
     TaskView,
@@ -56,5 +57,6 @@ TABLES: Final[Mapping[type, Table]] = {
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
+    OwnKey: _table("own_key", OwnKey, ("created",)),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

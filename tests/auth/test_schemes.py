@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -47,10 +47,11 @@ def cert_signer(pki: Pki) -> Signer:
 
 
 def signers(pki: Pki, rsa_key: rsa.RSAPrivateKey) -> list[Signer]:
-    ec_key = ec.generate_private_key(ec.SECP256R1())
+    ec_key, ed_key = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     return [
         make_signer(AuthType.SHA256_RSA, public_pem(rsa_key), rsa_key),
         make_signer(AuthType.SHA256_ECDSA, public_pem(ec_key), ec_key),
+        make_signer(AuthType.ED25519, public_pem(ed_key), ed_key),
         cert_signer(pki),
     ]
 
@@ -258,7 +259,7 @@ def test_key_uris(tmp_path: Path, pki: Pki) -> None:
         load_key(wrong.as_uri())
     assert "secret words" not in str(caught.value)
     wrong.write_bytes(
-        ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        x25519.X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     with pytest.raises(CallerError):
         load_key(wrong.as_uri())

@@ -61,7 +61,7 @@ async def test_unknown_paths(a: Node, b: Node, asked: dict[str, str], method: st
 
 
 async def test_what_has_no_handler_is_not_offered(a: Node, b: Node, asked: dict[str, str]) -> None:
-    for route in ("node.update", "job.start"):
+    for route in ("job.start", "job.stop"):
         answer = await a.send(b, route, {"job_id": "job-x"})
         assert (answer["http"], answer["code"]) == (200, code(Kind.NOT_OFFERED))
 

@@ -16,17 +16,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.canonical import Signed, canonical, encode_query
-from gateway.auth.keys import load_signer
-from gateway.auth.pki import Pki
+from gateway.auth.keys import KeyRing, load_signer
+from gateway.auth.pki import Pki, renew_signing
+from gateway.auth.schemes import Signer
 from gateway.errors import Unavailable
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
+from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
@@ -44,9 +47,10 @@ from gateway.model import (
     OutCall,
     TraceId,
 )
-from gateway.ports import EdgeReply, EdgeRequest, PeerReply, Tx
+from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
 from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
 from specs import headers as names
@@ -102,7 +106,12 @@ def credential_text(made: Pki, auth_type: AuthType) -> str:
     """What a node with these keys sends as auth_credential."""
     if auth_type is AuthType.CERT:
         return made.signing.read_text()
-    leaf = x509.load_pem_x509_certificates(made.signing.read_bytes())[0]
+    return public_key_text(made.signing)
+
+
+def public_key_text(chain: Path) -> str:
+    """The public key of the first certificate in a file, as PEM."""
+    leaf = x509.load_pem_x509_certificates(chain.read_bytes())[0]
     return leaf.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
@@ -176,6 +185,7 @@ class Node:
             key_uri=made.signing_key.as_uri(),
             credential=credential_text(made, self.auth_type),
         )
+        self.ring = KeyRing(self.signer)
         store = MemoryStore()
         self.trail = Trail(store, identity=self.identity, signer=lambda: self.signer, clock=self.clock)
         self.store = TrailedStore(store, self.trail, self.clock)
@@ -184,7 +194,7 @@ class Node:
         self.outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
         self.partners = Partners(
             **base,
-            signer=self.signer,
+            signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
             on_routes_changed=self._changed,
@@ -195,7 +205,9 @@ class Node:
         )
         self.datasets = Datasets(**base, grants=self.grants)
         self.projects = Projects(**base, partners=self.partners, audits=self.audits)
+        self.keys = Keys(identity=self.identity, ring=self.ring, partners=self.partners, clock=self.clock)
         self.services = Services(
+            keys=self.keys,
             identity=self.identity,
             store=self.store,
             limits=self.limits,
@@ -206,7 +218,7 @@ class Node:
         )
         self.edge = self.new_edge()
         self.client = InProcessClient(
-            self.world, made, **base, signer=self.signer, limits=self.limits, journal=self.journal
+            self.world, made, **base, signer=self.ring, limits=self.limits, journal=self.journal
         )
         self.outbox = Outbox(
             store=self.store,
@@ -228,10 +240,40 @@ class Node:
             )
         )
 
+        of_keys: dict[str, Any] = {
+            "store": self.store,
+            "keys": self.keys,
+            "ring": self.ring,
+            "journal": self.journal,
+        }
+        self.rekeyer = Rekeyer(**of_keys, client=self.client, entropy=self.entropy)
+        self.key_admin = KeyAdmin(
+            KeyContext(
+                **of_keys,
+                make=self.new_signer,
+                wake=lambda: None,
+                refusals=self.rekeyer.refusals,
+                clock=self.clock,
+            )
+        )
+
+    async def new_signer(self) -> tuple[Signer, str]:
+        """A signing key that follows the present one, under the node's own CA."""
+        made = self.pki
+        chain, key = renew_signing(
+            ca=made.ca,
+            ca_key=made.ca_key,
+            directory=made.ca.parent,
+            node_id=self.id,
+            now=datetime.fromtimestamp(self.clock.ms / 1000, UTC),
+        )
+        text = chain.read_text() if self.auth_type is AuthType.CERT else public_key_text(chain)
+        return load_signer(auth_type=self.auth_type, key_uri=key.as_uri(), credential=text), key.as_uri()
+
     def _changed(self) -> None:
         self.routes_changed += 1
 
-    def new_edge(self) -> Edge:
+    def new_edge(self, nonces: NonceLog | None = None) -> Edge:
         return Edge(
             identity=self.identity,
             partners=self.partners,
@@ -242,6 +284,7 @@ class Node:
             entropy=self.entropy,
             journal=self.journal,
             strict=self.strict,
+            nonces=nonces,
         )
 
     @property
@@ -253,7 +296,7 @@ class Node:
 
     async def admin_call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
         """Call an admin handler by its path, as the server would."""
-        for route in self.admin.routes():
+        for route in [*self.admin.routes(), *self.key_admin.routes()]:
             parts, wanted = path.split("/"), route.path.split("/")
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}

@@ -21,19 +21,19 @@ class _Shown:
 
 
 class Edge:
-    """Knows the pinned CA of each partner with an approved contract."""
+    """Knows the pinned CA of each partner with an approved contract; two while a partner changes its CA."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._roots: Mapping[NodeId, bytes] = {}
+        self._roots: Mapping[NodeId, tuple[bytes, ...]] = {}
         self._shown: weakref.WeakKeyDictionary[Any, _Shown] = weakref.WeakKeyDictionary()
 
-    def set_roots(self, roots: Mapping[NodeId, bytes]) -> None:
+    def set_roots(self, roots: Mapping[NodeId, tuple[bytes, ...]]) -> None:
         """Replace the pinned CAs (DER). Connections that stand lose what they could prove before."""
         self._roots = roots
 
     @property
-    def roots(self) -> Mapping[NodeId, bytes]:
+    def roots(self) -> Mapping[NodeId, tuple[bytes, ...]]:
         return self._roots
 
     def prove(self, ssl_object: Any | None) -> NodeId:
@@ -42,8 +42,7 @@ class Edge:
         if shown is None:
             raise Refused("a client certificate is required", kind=Kind.UNAUTHENTICATED)
         node = shown.leaf.node_id
-        root = self._roots.get(node)
-        if root is None or not tls.vouches(shown.chain, root=root, node_id=node):
+        if not tls.vouches(shown.chain, roots=self._roots.get(node, ()), node_id=node):
             raise Refused("the client certificate is no partner's", kind=Kind.UNAUTHENTICATED)
         if shown.leaf.not_after_ms <= self._clock.now_ms():
             raise Refused("the client certificate has expired", kind=Kind.UNAUTHENTICATED)
@@ -52,7 +51,7 @@ class Edge:
     def leaf(self, ssl_object: Any | None) -> bytes | None:
         """DER of a client certificate that a pinned CA vouches for now; whom it may speak for is control's to say."""
         shown = self._look(ssl_object)
-        if shown is None or shown.chain[-1] not in self._roots.values():
+        if shown is None or not any(shown.chain[-1] in roots for roots in self._roots.values()):
             return None
         return shown.chain[0]
 
@@ -69,9 +68,9 @@ class Edge:
 
 
 def roots_of(
-    routes: Sequence[PeerRoute], *, pinned: Mapping[NodeId, bytes]
-) -> tuple[Mapping[NodeId, bytes], Sequence[str]]:
-    """(node id -> DER of its CA, what is wrong with the others in words); a route without a usable CA proves nobody.
+    routes: Sequence[PeerRoute], *, pinned: Mapping[NodeId, tuple[bytes, ...]]
+) -> tuple[Mapping[NodeId, tuple[bytes, ...]], Sequence[str]]:
+    """(node id -> DER of its CAs, what is wrong with the others in words); a route without a usable CA proves nobody.
 
     pinned: what was pinned before. A verifier looks for a root by its subject name and takes the first it finds, so a
     CA that bears the name of another partner's CA would shut that partner out: the one pinned earlier stays.
@@ -80,15 +79,15 @@ def roots_of(
     found: list[tuple[NodeId, bytes]] = []
     for route in routes:
         try:
-            found.append((route.node_id, tls.ca_der(route.tls_ca)))
+            found += ((route.node_id, der) for der in tls.ca_ders(route.tls_ca))
         except Refused as e:
             problems.append(f"{route.node_id}: {e}")
-    found.sort(key=lambda item: pinned.get(item[0]) != item[1])
-    roots: dict[NodeId, bytes] = {}
+    found.sort(key=lambda item: item[1] not in pinned.get(item[0], ()))
+    roots: dict[NodeId, tuple[bytes, ...]] = {}
     owners: dict[str, bytes] = {}
     for node, der in found:
         if owners.setdefault(tls.subject(der), der) == der:
-            roots[node] = der
+            roots[node] = (*roots.get(node, ()), der)
         else:
-            problems.append(f"{node}: its CA bears the name of another partner's CA")
+            problems.append(f"{node}: its CA bears the name of another CA")
     return roots, problems

@@ -43,8 +43,8 @@ class HttpPartner:
             raise Refused(f"{route.node_id}: the address is not https", kind=Kind.CONTRACT_INVALID)
         self.route = route
         self._url = URL(route.address.rstrip("/") + CHANNEL["chan.invoke"].path)
-        root = tls.ca_der(route.tls_ca)
-        self._context = tls.client_context(chain_file, key_file, root=root, node_id=route.node_id)
+        roots = tls.ca_ders(route.tls_ca)
+        self._context = tls.client_context(chain_file, key_file, roots=roots, node_id=route.node_id)
         self._session: aiohttp.ClientSession | None = None
         self._in_flight = 0
         self._retired = False

@@ -159,7 +159,7 @@ class DataProcess:
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         """Know exactly these partners from now on: their CAs at the edge, their addresses on the way out."""
         roots, problems = roots_of(routes, pinned=self._edge.roots)
-        self._tls.trust(roots.values())
+        self._tls.trust(der for ders in roots.values() for der in ders)
         self._edge.set_roots(roots)
         usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
         problems = [*problems, *await self._partners.set_routes(usable)]

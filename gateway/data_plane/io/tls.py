@@ -31,11 +31,19 @@ class Leaf:
     not_after_ms: int
 
 
-def ca_der(pem: str) -> bytes:
-    """DER of the one certificate in a pinned CA's PEM. Raises Refused(CONTRACT_INVALID) when it isn't exactly one."""
-    if pem.count(_PEM_BEGIN) != 1 or pem.count(_PEM_END) != 1:
-        raise Refused("a partner's CA must be exactly one certificate", kind=Kind.CONTRACT_INVALID)
-    inner = pem.partition(_PEM_BEGIN)[2].partition(_PEM_END)[0]
+def ca_ders(pem: str) -> tuple[bytes, ...]:
+    """DER of a partner's pinned CA and, after it, of the one that it has just replaced.
+
+    Raises Refused(CONTRACT_INVALID) when there are not one or two.
+    """
+    count = pem.count(_PEM_BEGIN)
+    if count not in (1, 2) or pem.count(_PEM_END) != count:
+        raise Refused("a partner's CA must be one certificate, or two while it changes", kind=Kind.CONTRACT_INVALID)
+    return tuple(_ca_der(part) for part in pem.split(_PEM_BEGIN)[1:])
+
+
+def _ca_der(part: str) -> bytes:
+    inner = part.partition(_PEM_END)[0]
     try:
         der = base64.b64decode("".join(inner.split()), validate=True)
         x509.load_der_x509_certificate(der)
@@ -107,7 +115,7 @@ class SwappableContext:
         self._current = server_context(*self._files, roots)
 
 
-def client_context(chain_file: Path, key_file: Path, *, root: bytes, node_id: NodeId) -> ssl.SSLContext:
+def client_context(chain_file: Path, key_file: Path, *, roots: tuple[bytes, ...], node_id: NodeId) -> ssl.SSLContext:
     """For calls to one partner: our certificate is shown, and nothing is sent before the other end has proven itself.
 
     Host names are not compared: the node id in the leaf is the identity, an address may change or be a proxy's.
@@ -116,19 +124,20 @@ def client_context(chain_file: Path, key_file: Path, *, root: bytes, node_id: No
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=root)
+    for root in roots:
+        context.load_verify_locations(cadata=root)
     context.load_cert_chain(chain_file, key_file)
 
     class PinnedObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            if not vouches(verified_chain(self), root=root, node_id=node_id):
+            if not vouches(verified_chain(self), roots=roots, node_id=node_id):
                 raise ssl.SSLCertVerificationError("the certificate is not that of the partner")
 
     context.sslobject_class = PinnedObject
     return context
 
 
-def vouches(verified: list[bytes], *, root: bytes, node_id: NodeId) -> bool:
-    """Whether a verified chain is a leaf for `node_id`, issued by `root` (DER) itself."""
-    return len(verified) == 2 and verified[1] == root and bool(node_id) and read_leaf(verified[0]).node_id == node_id
+def vouches(verified: list[bytes], *, roots: tuple[bytes, ...], node_id: NodeId) -> bool:
+    """Whether a verified chain is a leaf for `node_id`, issued by one of `roots` (DER) itself."""
+    return len(verified) == 2 and verified[1] in roots and bool(node_id) and read_leaf(verified[0]).node_id == node_id

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, Project
+from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, OwnKey, Project
 from gateway.ports import Record, Tx
 
 
@@ -129,6 +129,9 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case Project():
             facts = {"name": record.name, "initiator": record.initiator, "datasets": record.datasets}
             return [Act("project.created", _subject(record), facts)]
+        case OwnKey():
+            made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
+            return [Act("key.made", f"key:{record.key_id}", made)]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
     return []

@@ -73,7 +73,7 @@ def _texts(body: Mapping[str, Any], name: str) -> list[str]:
 def show_contract(contract: Contract) -> Answer:
     """A contract without the bodies of its credentials."""
     shown = asdict(contract)
-    del shown["auth_credential"], shown["tls_ca"]
+    del shown["auth_credential"], shown["tls_ca"], shown["old_auth_credential"], shown["old_tls_ca"]
     return shown
 
 

@@ -8,7 +8,7 @@ that holds (ADR 0003). Answers are bounded before they are parsed; whether one m
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ from yarl import URL
 
 from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.chain import MAX_CHAIN, check_client, check_leaf, fingerprint, named_node
+from gateway.auth.httpsig import sign as sign_rfc9421
+from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Signer
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
-from gateway.mgmt_plane.core.profile import profile
-from gateway.mgmt_plane.service.partners import is_valid
+from gateway.mgmt_plane.core.profile import Signature, profile
+from gateway.mgmt_plane.service.partners import is_valid, pinned_cas
 from gateway.model import Contract, Identity, Limits, TraceId
 from gateway.ports import Clock, Entropy, Journal, PeerReply
 from specs import headers as names
@@ -68,6 +70,22 @@ class _Call:
     trace_id: TraceId
     token_set: str
     success: frozenset[int]
+    signer: Signer
+    signature: Signature
+
+
+def _a01(signed: Signed, signer: Signer) -> dict[str, str]:
+    return {names.AUTH_SIGN: signer.sign(canonical(signed))}
+
+
+def _rfc9421(signed: Signed, signer: Signer) -> dict[str, str]:
+    return sign_rfc9421(signed, raw_query=encode_query(signed.query), signer=signer)
+
+
+_SIGN: Final[Mapping[Signature, Callable[[Signed, Signer], dict[str, str]]]] = {
+    Signature.A_01: _a01,
+    Signature.RFC_9421: _rfc9421,
+}
 
 
 def _presented(sslobject: ssl.SSLObject) -> list[bytes]:
@@ -104,7 +122,7 @@ class SignedClient:
         self,
         *,
         identity: Identity,
-        signer: Signer,
+        signer: Signer | KeyRing,
         tls_chain: Path,
         tls_key: Path,
         limits: Limits,
@@ -153,14 +171,17 @@ class SignedClient:
             trace_id=trace_id,
             token_set=token_set,
             success=profile(contract.profile).success,
+            signer=self._signer.of(contract.our_key),
+            signature=Signature.A_01 if found.auth is Auth.CARRIED else profile(contract.profile).signature,
         )
-        known = is_valid(contract, self._clock.now_ms())
+        now = self._clock.now_ms()
+        known, tls_ca = is_valid(contract, now), pinned_cas(contract, now)
         ended = contract.status.value == "TERMINATED"
         show = found.auth in (Auth.SIGNED, Auth.APPLICANT) and (known or ended)
         attempts = 1 if route in _ONCE else max(self._limits.request_attempts, 2 if route in _EITHER else 1)
         for attempt in range(attempts):
             try:
-                return await self._attempt(call, self._context(contract.tls_ca, contract.peer_node_id, show=show))
+                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=show))
             except (Unavailable, PeerError) as e:
                 last = attempt + 1 == attempts
                 if last or (isinstance(e, PeerError) and not (route in _EITHER and attempt == 0)):
@@ -211,19 +232,17 @@ class SignedClient:
         if call.token_set:
             headers[names.MPRAC_TOKEN_SET] = call.token_set
         if call.route.auth is not Auth.OPEN:
-            message = canonical(
-                Signed(
-                    method=call.route.method,
-                    path=call.route.path,
-                    query=call.query,
-                    source=self._identity.node_id,
-                    target=call.peer,
-                    nonce=nonce,
-                    timestamp=timestamp,
-                    body=call.body,
-                )
+            signed = Signed(
+                method=call.route.method,
+                path=call.route.path,
+                query=call.query,
+                source=self._identity.node_id,
+                target=call.peer,
+                nonce=nonce,
+                timestamp=timestamp,
+                body=call.body,
             )
-            headers[names.AUTH_SIGN] = self._signer.sign(message)
+            headers |= _SIGN[call.signature](signed, call.signer)
         return headers
 
     async def _exchange(self, call: _Call, context: ssl.SSLContext) -> PeerReply:
@@ -338,6 +357,8 @@ class SignedClient:
             trace_id=TraceId(f"tr-{self._entropy.token(16).hex()}"),
             token_set="",
             success=frozenset({0, 200}),
+            signer=self._signer.current,
+            signature=Signature.A_01,
         )
         try:
             reply = await self._attempt(call, self._context(ca_pem, node_id, show=False))

@@ -32,17 +32,18 @@ from urllib.parse import parse_qsl
 
 from gateway.auth.canonical import Signed, canonical
 from gateway.auth.chain import check_client
+from gateway.auth.httpsig import verify as verify_rfc9421
 from gateway.auth.replay import ReplayGuard
-from gateway.auth.schemes import parse_credential
+from gateway.auth.schemes import Credential, parse_credential
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
-from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.core.profile import Signature, profile
 from gateway.mgmt_plane.service.outgoing import new_trace
-from gateway.mgmt_plane.service.partners import Partners, is_valid
+from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.mgmt_plane.service.trail import Actor, acting
-from gateway.model import Contract, Identity, Limits, NodeId, TraceId
-from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, Store
+from gateway.model import Contract, Identity, Limits, NodeId, SeenNonce, TraceId
+from gateway.ports import Caller, Clock, EdgeReply, EdgeRequest, Entropy, Journal, NonceLog, Store
 from specs import headers as names
 from specs.codes import OK
 from specs.routes import BY_PATH, ROUTES, Auth, Route, Side
@@ -56,6 +57,8 @@ _MS_DIGITS: Final = 13
 _S_DIGITS: Final = 10
 _CARRIED_NONCES: Final = 10
 """One part in so many of the nonce memory is for keys of applicants and such: they belong to no partner (yet)."""
+_SIGNED, _CARRIED = 0, 1
+"""The two guards, as the nonce log tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +87,31 @@ class _Call:
     trace_id: TraceId
     now: int
 
-    def signed_bytes(self) -> bytes:
-        return canonical(
-            Signed(
-                method=self.request.method,
-                path=self.request.path,
-                query=self.query,
-                source=self.head.source,
-                target=self.head.target,
-                nonce=self.head.nonce,
-                timestamp=self.head.timestamp,
-                body=self.request.body,
-            )
+    def signed(self) -> Signed:
+        return Signed(
+            method=self.request.method,
+            path=self.request.path,
+            query=self.query,
+            source=self.head.source,
+            target=self.head.target,
+            nonce=self.head.nonce,
+            timestamp=self.head.timestamp,
+            body=self.request.body,
         )
+
+
+def _a01(credential: Credential, call: _Call) -> None:
+    credential.verify(canonical(call.signed()), call.head.sign)
+
+
+def _rfc9421(credential: Credential, call: _Call) -> None:
+    verify_rfc9421(call.signed(), call.request.headers, raw_query=call.request.raw_query, credential=credential)
+
+
+_VERIFY: Final[Mapping[Signature, Callable[[Credential, _Call], None]]] = {
+    Signature.A_01: _a01,
+    Signature.RFC_9421: _rfc9421,
+}
 
 
 @dataclass(slots=True)
@@ -151,11 +166,17 @@ def _query(raw: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _milliseconds(text: str) -> int:
+    """A checked x-timestamp. Seconds count as their end: a call must not look older than it is for being rounded."""
+    return int(text) if len(text) == _MS_DIGITS else int(text) * 1000 + 999
+
+
 class Edge:
     """Turns an EdgeRequest of a partner into an EdgeReply; never raises.
 
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
-    x-csrf-protection on POST and x-trace-id (A-19).
+    x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
+    before the start is taken.
     """
 
     def __init__(
@@ -170,6 +191,7 @@ class Edge:
         entropy: Entropy,
         journal: Journal,
         strict: bool = False,
+        nonces: NonceLog | None = None,
     ) -> None:
         self._identity = identity
         self._partners = partners
@@ -181,11 +203,15 @@ class Edge:
         self._journal = journal
         self._strict = strict
         self._checked = checked_routes()
-        start = clock.now_ms()
+        start = clock.now_ms() if nonces is None else nonces.complete_since
+        self._nonces = nonces
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
         self._carried = ReplayGuard(
             window_ms=limits.clock_window_ms, capacity=max(4, limits.nonces // _CARRIED_NONCES), not_before=start
         )
+        if nonces is not None:
+            for guard, seen in nonces.recall():
+                (self._carried if guard == _CARRIED else self._replay).recall(seen, now=clock.now_ms())
         self._rate = RateLimit(per_minute=limits.unsigned_per_minute, addresses=limits.edge_addresses)
 
     async def handle(self, request: EdgeRequest) -> EdgeReply:
@@ -330,8 +356,7 @@ class Edge:
             return
         if not profile(contract.profile).seconds:
             raise ProtocolViolation("x-timestamp must be milliseconds in 13 digits")
-        # The end of the second: a call must not look older than our start for being rounded down.
-        self._replay.check_time(int(head.timestamp) * 1000 + 999, now=now)
+        self._replay.check_time(_milliseconds(head.timestamp), now=now)
 
     def _payload(self, call: _Call) -> Mapping[str, Any]:
         if call.route.method == "GET":
@@ -347,30 +372,35 @@ class Edge:
         if call.route.auth is Auth.OPEN:
             return claimed
         if call.route.auth is Auth.CARRIED:
-            return self._carried_proof(call, claimed)
-        if not call.head.sign:
+            return await self._carried_proof(call, claimed)
+        if not (call.head.sign or "signature" in call.request.headers):
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
-        contract = self._prove(await self._contracts(call, source), call)
+        contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
-        self._remember(contract, call)
+        await self._remember(contract, call, retired=retired)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
             raise Refused("the contract does not hold", kind=Kind.CONTRACT_INVALID, detail="")
-        return Caller(source, contract, call.trace_id, call.head.token_set, proven=True)
+        return Caller(source, contract, call.trace_id, call.head.token_set, proven=True, retired_key=retired)
 
-    def _remember(self, contract: Contract, call: _Call) -> None:
+    async def _remember(self, contract: Contract, call: _Call, *, retired: bool) -> None:
         """Take note of a nonce under the key that proved the call, in the memory of those whose contract holds.
 
         Anybody may apply, in any name, so other keys share the smaller memory and are counted like unsigned calls:
         otherwise an applicant could fill the memory of our partners, or use up what is theirs under their name.
         """
-        signer = parse_credential(contract.auth_type, contract.auth_credential).fingerprint
+        credential = (
+            parse_credential(contract.old_auth_type, contract.old_auth_credential)
+            if retired
+            else parse_credential(contract.auth_type, contract.auth_credential)
+        )
+        signer, nonce, at = credential.fingerprint, call.head.nonce, _milliseconds(call.head.timestamp)
         if is_valid(contract, call.now):
-            if self._carried.knows(signer, call.head.nonce, now=call.now):
+            if self._carried.knows(signer, nonce, now=call.now):
                 raise Refused("nonce seen before", kind=Kind.REPLAYED, detail="")
-            self._replay.remember(signer, call.head.nonce, now=call.now)
+            await self._keep(_SIGNED, self._replay.remember(signer, nonce, now=call.now, timestamp=at))
         else:
             self._rate.count(call.request.peer_address, now=self._clock.monotonic())
-            self._carried.remember(signer, call.head.nonce, now=call.now)
+            await self._keep(_CARRIED, self._carried.remember(signer, nonce, now=call.now, timestamp=at))
 
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""
@@ -385,29 +415,46 @@ class Edge:
             raise Refused("the contract is another node's", kind=Kind.CONTRACT_UNKNOWN, detail="")
         return [contract] if contract.auth_credential else []
 
-    def _prove(self, contracts: Sequence[Contract], call: _Call) -> Contract:
-        message = call.signed_bytes()
+    def _prove(self, contracts: Sequence[Contract], call: _Call) -> tuple[Contract, bool]:
+        """The contract that the signature proves, and whether by the key that the partner has replaced (M-037)."""
         why = Refused("not a partner", kind=Kind.UNAUTHENTICATED, detail="")
         for contract in contracts:
             try:
                 if is_valid(contract, call.now):
                     # A contract that only waits, or has ended, pins no CA in our listener.
                     self._check_certificate(contract, call)
-                credential = parse_credential(contract.auth_type, contract.auth_credential)
-                credential.check(node_id=contract.peer_node_id, now_ms=call.now)
-                credential.verify(message, call.head.sign)
+                return contract, self._verify(contract, call)
             except Refused as e:
                 why = e
-            else:
-                return contract
         raise Refused(f"not proven: {why}", kind=Kind.UNAUTHENTICATED, detail="") from why
+
+    def _verify(self, contract: Contract, call: _Call) -> bool:
+        """Whether it took the replaced key; raises Refused where neither verifies."""
+        verify = _VERIFY[profile(contract.profile).signature]
+        try:
+            credential = parse_credential(contract.auth_type, contract.auth_credential)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            verify(credential, call)
+        except Refused:
+            if call.now >= contract.old_until:
+                raise
+            credential = parse_credential(contract.old_auth_type, contract.old_auth_credential)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            verify(credential, call)
+            return True
+        return False
 
     def _check_certificate(self, contract: Contract, call: _Call) -> None:
         if call.request.peer_cert is None:
             raise Refused("no client certificate", kind=Kind.UNAUTHENTICATED)
-        check_client(call.request.peer_cert, contract.tls_ca, node_id=contract.peer_node_id, now_ms=call.now)
+        cas = pinned_cas(contract, call.now)
+        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now)
 
-    def _carried_proof(self, call: _Call, claimed: Caller) -> Caller:
+    async def _keep(self, guard: int, seen: SeenNonce) -> None:
+        if self._nonces is not None:
+            await self._nonces.keep(guard, seen)
+
+    async def _carried_proof(self, call: _Call, claimed: Caller) -> Caller:
         """Apply and confirm: where signed, with the key they carry; unsigned is within the standard (M-010)."""
         if not call.head.sign:
             return claimed
@@ -418,9 +465,11 @@ class Edge:
         try:
             credential = parse_credential(auth_type, text)
             credential.check(node_id=claimed.node_id, now_ms=call.now)
-            credential.verify(call.signed_bytes(), call.head.sign)
+            _a01(credential, call)
         except Refused as e:
             # Everything in the body is the caller's own: it may know what is wrong with it.
             raise Refused(str(e), kind=Kind.UNAUTHENTICATED) from e
-        self._carried.remember(credential.fingerprint, call.head.nonce, now=call.now)
+        at = _milliseconds(call.head.timestamp)
+        seen = self._carried.remember(credential.fingerprint, call.head.nonce, now=call.now, timestamp=at)
+        await self._keep(_CARRIED, seen)
         return Caller(claimed.node_id, None, claimed.trace_id, claimed.token_set, proven=True)

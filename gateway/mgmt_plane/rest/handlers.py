@@ -20,6 +20,7 @@ from gateway.mgmt_plane.core.messages import (
 from gateway.mgmt_plane.rest.edge import Handler
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.model import Component, Identity, Limits
@@ -42,10 +43,12 @@ class Services:
     audits: Audits
     datasets: Datasets
     projects: Projects
+    keys: Keys | None = None
+    """None: node/update is not offered (optional, M-037)."""
 
 
 def management_handlers(services: Services) -> dict[str, Handler]:
-    """The handlers of the management layer by name of specs.routes. node.update is not offered (optional, M-037)."""
+    """The handlers of the management layer by name of specs.routes."""
     handlers: dict[str, Handler] = {
         name: partial(handler, services)
         for name, handler in {
@@ -63,6 +66,8 @@ def management_handlers(services: Services) -> dict[str, Handler]:
             "component.query": component_query,
         }.items()
     }
+    if services.keys is not None:
+        handlers["node.update"] = partial(node_update, services.store, services.keys)
     verbs = {"apply": audit_apply, "confirm": audit_confirm, "terminate": audit_terminate, "query": audit_query}
     for kind in AuditKind:
         for verb, audit_handler in verbs.items():
@@ -82,6 +87,13 @@ async def contract_apply(services: Services, caller: Caller, body: Payload) -> P
 
 async def contract_confirm(services: Services, caller: Caller, body: Payload) -> Payload:
     await services.store.run(lambda tx: services.partners.confirmed(tx, caller, body))
+    return _NOTHING
+
+
+async def node_update(store: Store, keys: Keys, caller: Caller, body: Payload) -> Payload:
+    done = await store.run(lambda tx: keys.updated(tx, caller, body))
+    if done.waits:
+        raise Refused("the new trust anchor waits for the word of this node's administrator")
     return _NOTHING
 
 

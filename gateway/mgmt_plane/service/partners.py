@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
@@ -46,8 +47,17 @@ def is_valid(contract: Contract, now: int) -> bool:
     return contract.status is ApprovalState.APPROVED and (contract.expired_time is None or now < contract.expired_time)
 
 
+def pinned_cas(contract: Contract, now: int) -> str:
+    """The CA of a partner as PEM, and after it the one that it has just replaced, while that is still accepted."""
+    if now < contract.old_until and contract.old_tls_ca != contract.tls_ca:
+        return contract.tls_ca + contract.old_tls_ca
+    return contract.tls_ca
+
+
 class Partners:
     """All contracts of this node.
+
+    signer: our key, or the ring of keys of which a partner is told the current one.
 
     on_routes_changed: called inside the transaction, on the store's thread, when `routes` may give another answer; it
     may only schedule, and sees the change when it reads through the store afterwards (M-075).
@@ -57,7 +67,7 @@ class Partners:
         self,
         *,
         identity: Identity,
-        signer: Signer,
+        signer: Signer | KeyRing,
         limits: Limits,
         clock: Clock,
         entropy: Entropy,
@@ -83,6 +93,10 @@ class Partners:
     def on_routes_changed(self, listener: Callable[[], None]) -> None:
         """Set who learns of new and removed routes."""
         self._on_routes_changed = listener
+
+    def routes_changed(self) -> None:
+        """Say that `routes` may give another answer; inside the transaction that makes it so."""
+        self._on_routes_changed()
 
     # --- which contract holds ---------------------------------------------------------------------------------------
 
@@ -146,7 +160,7 @@ class Partners:
                 node_id=each.peer_node_id,
                 inst_id=each.peer_inst_id,
                 address=each.peer_address,
-                tls_ca=each.tls_ca,
+                tls_ca=pinned_cas(each, now),
                 profile=each.profile,
             )
             for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
@@ -158,10 +172,11 @@ class Partners:
         """The body of our contract/apply."""
         if expired_time is not None:
             self._check_end(expired_time)
+        signer = self._signer.current
         return apply_body(
             self.identity,
-            auth_type=self._signer.auth_type.value,
-            credential=self._signer.credential,
+            auth_type=signer.auth_type.value,
+            credential=signer.credential,
             expired_time=expired_time,
             description=description,
         )
@@ -192,6 +207,7 @@ class Partners:
             description=description,
             created=now,
             updated=now,
+            our_key=self._signer.current.key_id,
         )
 
     def applied(self, tx: Tx, contract: Contract) -> Contract:
@@ -297,7 +313,8 @@ class Partners:
         state, effects = step(old.status, Event.APPROVE if approve else Event.REJECT)
         if state is old.status:
             return old
-        new = replace(old, status=state)
+        signer = self._signer.current
+        new = replace(old, status=state, our_key=signer.key_id)
         if approve:
             new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
         new = self._save(tx, old, new)
@@ -305,7 +322,7 @@ class Partners:
             tx,
             contract=new,
             route="node.contract.confirm",
-            body=confirm_body(new, auth_type=self._signer.auth_type.value, credential=self._signer.credential),
+            body=confirm_body(new, auth_type=signer.auth_type.value, credential=signer.credential),
             subject=f"contract:{new.contract_id}",
         )
         self._act(tx, new, effects)

@@ -1,0 +1,107 @@
+"""`interconn key`: this node's signing key and the keys of its partners."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.cli.call import Call, Exit, fingerprint, pick
+from gateway.cli.parser import Group
+from gateway.cli.show import grouped, when
+
+_NAMES: Final = ("contract_id", "peer_node_id", "peer_name")
+
+
+def add(group: Group) -> None:
+    group.command("show", showing, "this node's key, who knows it, and the partners' keys")
+    rotate = group.command("rotate", rotating, "make a new signing key and tell every partner; the old one overlaps")
+    _yes(rotate)
+    revoke = group.command("revoke", revoking, "the signing key is compromised: a new one at once, without overlap")
+    revoke.add_argument("--partner", help="instead, end the overlap of a partner's previous key (contract, node, name)")
+    _yes(revoke)
+    allow = group.command("allow", allowing, "let a partner sign under a new CA, after comparing its fingerprint")
+    allow.add_argument("partner", help="contract id (or its beginning), node id, or name")
+    allow.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    _yes(allow)
+
+
+def _yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _partner(call: Call) -> Mapping[str, Any]:
+    return pick(call.client().get("keys")["partners"], call.partner, _NAMES, what="partner with a contract that holds")
+
+
+def showing(call: Call) -> Exit:
+    found = call.client().get("keys")
+    call.out.value(found, lambda: _print(call, found))
+    return Exit.OK
+
+
+def _print(call: Call, found: Mapping[str, Any]) -> None:
+    call.out.members(
+        [
+            ("signature type", found["auth_type"]),
+            ("key", grouped(found["key_id"])),
+            ("fingerprint", grouped(found["fingerprint"])),
+            ("made", when(found["keys"][-1]["created"]) if found["keys"] else "before the first start"),
+        ]
+    )
+    rows = [
+        [
+            partner["peer_name"],
+            partner["peer_node_id"],
+            "yes" if partner["told"] else f"not yet {partner['refusal']}".strip(),
+            partner["fingerprint"][:16],
+            when(partner["old_until"]) if partner["old_until"] else "",
+            partner["ca_offered"][:16],
+        ]
+        for partner in found["partners"]
+    ]
+    columns = ("partner", "node", "knows our key", "its fingerprint", "its old key until", "wants to change to")
+    call.out.table(columns, rows, empty="No partners yet.")
+
+
+def rotating(call: Call) -> Exit:
+    if not call.agree("Make a new signing key and tell every partner?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return _made(call, call.client().post("keys", "rotate"))
+
+
+def revoking(call: Call) -> Exit:
+    if call.partner:
+        partner = _partner(call)
+        if not call.agree(f"End the overlap of the previous key of {partner['peer_name']}?", otherwise="--yes"):
+            call.out.line("Nothing was changed.")
+            return Exit.FAILED
+        done = call.client().post("partners", partner["contract_id"], "keys", "revoke")
+        call.out.value(done, lambda: call.out.line(f"{partner['peer_name']}: only its newest key counts."))
+        return Exit.OK
+    if not call.agree("Declare every key before compromised and make a new one?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return _made(call, call.client().post("keys", "revoke"))
+
+
+def _made(call: Call, made: Mapping[str, Any]) -> Exit:
+    words = f"New key {made['key_id'][:16]}; partners are being told, see: interconn key show"
+    call.out.value(made, lambda: call.out.line(words))
+    return Exit.OK
+
+
+def allowing(call: Call) -> Exit:
+    partner = _partner(call)
+    wanted = call.fingerprint or partner["ca_offered"]
+    if not wanted:
+        call.out.line(f"{partner['peer_name']} has not asked for a change; give --fingerprint to allow one beforehand.")
+        return Exit.FAILED
+    if call.fingerprint is None:
+        if not call.out.as_json:
+            call.out.members([("partner", partner["peer_name"]), ("new fingerprint", grouped(wanted))])
+        if not call.agree("Is this the partner's new fingerprint?", otherwise="--fingerprint HEX or --yes"):
+            call.out.line("Nothing was changed.")
+            return Exit.FAILED
+    done = call.client().post("partners", partner["contract_id"], "keys", "allow", fingerprint=wanted)
+    call.out.value(done, lambda: call.out.line(f"{partner['peer_name']}: allowed; it will repeat its request."))
+    return Exit.OK
