@@ -24,6 +24,7 @@ from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.client import SignedClient
@@ -257,7 +258,12 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        app = admin_app([*Admin(context).routes(), *job_admin.routes()], token=token, limits=limits, journal=journal)
+        admin = Admin(context)
+        invite_admin = InviteAdmin(
+            identity=identity, signer=signer, limits=limits, clock=clock, journal=journal, apply=admin.apply
+        )
+        routes = [*admin.routes(), *invite_admin.routes(), *job_admin.routes()]
+        app = admin_app(routes, token=token, limits=limits, journal=journal)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None

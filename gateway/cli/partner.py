@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.cli import invite
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
@@ -22,7 +23,8 @@ def add(group: Group) -> None:
     probe.add_argument("--node-id", help="node expected there")
     probe.add_argument("--save-ca", type=Path, metavar="FILE", help="write the CA certificate that it presents")
     apply = group.command("apply", applying, "propose a contract to the node at an address")
-    apply.add_argument("address", help="edge URL of the partner")
+    apply.add_argument("address", nargs="?", help="edge URL of the partner, where it sent no invitation")
+    apply.add_argument("--invite", type=Path, metavar="FILE", help="the invitation that it sent")
     apply.add_argument("--node-id", help="node expected there; by default the one that it says it is")
     apply.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="the CA it must present")
     apply.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it must be given by hand")
@@ -125,6 +127,15 @@ def _print_probe(call: Call, seen: Mapping[str, Any]) -> None:
 
 
 def applying(call: Call) -> Exit:
+    if call.invite is not None:
+        accepted = invite.accept(call)
+        if accepted is None:
+            call.out.line("Nothing was sent.")
+            return Exit.FAILED
+        call.out.value(accepted, lambda: _applied(call, accepted))
+        return Exit.OK
+    if call.address is None:
+        raise UsageError("give --invite FILE, or the partner's address")
     client = call.client()
     wanted, node_id = call.fingerprint, call.node_id
     if wanted is None or node_id is None:
@@ -151,6 +162,11 @@ def applying(call: Call) -> Exit:
     )
     call.out.value(contract, lambda: _print(call, contract))
     return Exit.OK
+
+
+def _applied(call: Call, contract: Mapping[str, Any]) -> None:
+    _print(call, contract)
+    call.out.line("The partner has your application and decides; `interconn partner list` shows when it has.")
 
 
 def approving(call: Call) -> Exit:
