@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import audit
-from gateway.cli.call import Call, Exit, UsageError, until
+from gateway.cli.call import Call, Exit, UsageError, pick, until
 from gateway.cli.parser import Group
-from specs.states import AuditKind, AuthScope
+from specs.states import ApprovalState, AuditKind, AuthScope
 
 
 def add(group: Group) -> None:
@@ -35,6 +35,9 @@ def add(group: Group) -> None:
     approve.add_argument("--days", type=int, help="for so many days")
     approve.add_argument("--times", type=int, help="for so many jobs")
     audit.which(group.command("reject", rejecting, "decline a partner's application"), AuditKind.DATASET)
+    revoke = group.command("revoke", revoking, "take a grant back: no further task may open the dataset under it")
+    audit.which(revoke, AuditKind.DATASET)
+    revoke.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _limits(call: Call) -> dict[str, Any]:
@@ -119,3 +122,14 @@ def approving(call: Call) -> Exit:
 
 def rejecting(call: Call) -> Exit:
     return audit.decide(call, audit.incoming(call, AuditKind.DATASET, call.audit), "reject")
+
+
+def revoking(call: Call) -> Exit:
+    granted = call.client().get(
+        "audits", kind=AuditKind.DATASET.value, direction="IN", status=ApprovalState.APPROVED.value
+    )
+    found = pick(granted, call.audit, ("audit_id", "subject"), what="dataset grant")
+    if not call.agree(f"Take {found['subject']} back from {found['peer_node_id']}?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return audit.decide(call, found, "terminate")

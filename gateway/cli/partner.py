@@ -1,6 +1,7 @@
 """`interconn partner`: cooperation contracts with other nodes."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,10 @@ def add(group: Group) -> None:
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
+    ask = group.command("ask", asking, "read one of a partner's endpoints, for example component.list")
+    ask.add_argument("partner", help="node id")
+    ask.add_argument("route", help="name of the endpoint: node.health, dataset.pub.query, project.list ...")
+    ask.add_argument("query", nargs="*", metavar="NAME=VALUE", help="its parameters; contract_id is filled in")
     terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
     _which(terminate)
     _yes(terminate)
@@ -185,6 +190,13 @@ def approving(call: Call) -> Exit:
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
     )
+
+
+def asking(call: Call) -> Exit:
+    query = dict(each.partition("=")[::2] for each in call.query)
+    data = call.client().post("partners", call.partner, "ask", route=call.route, query=query)
+    call.out.value(data, lambda: call.out.line(json.dumps(data, indent=1, ensure_ascii=False)))
+    return Exit.OK
 
 
 def rejecting(call: Call) -> Exit:
