@@ -27,6 +27,7 @@ from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
+from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.edge import Edge
@@ -264,7 +265,16 @@ class Control:
             identity=identity, signer=signer, limits=limits, clock=clock, journal=journal, apply=admin.apply
         )
         peer_admin = PeerAdmin(services=services, client=self._client, entropy=entropy)
-        routes = [*admin.routes(), *invite_admin.routes(), *peer_admin.routes(), *job_admin.routes()]
+        profile_admin = ProfileAdmin(
+            services=services, client=self._client, clock=clock, entropy=entropy, journal=journal
+        )
+        routes = [
+            *admin.routes(),
+            *invite_admin.routes(),
+            *peer_admin.routes(),
+            *profile_admin.routes(),
+            *job_admin.routes(),
+        ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -42,6 +42,19 @@ def add(group: Group) -> None:
     ask.add_argument("partner", help="node id")
     ask.add_argument("route", help="name of the endpoint: node.health, dataset.pub.query, project.list ...")
     ask.add_argument("query", nargs="*", metavar="NAME=VALUE", help="its parameters; contract_id is filled in")
+    dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
+    _which(dialect)
+    dialect.add_argument("profile", help="strict-1.2, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia")
+    _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
+    record = group.command("record", recording, "note a contract with a node that has no management layer")
+    record.add_argument("node_id")
+    record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
+    record.add_argument("--inst-id", help="id of its institution")
+    record.add_argument("--name")
+    record.add_argument("--institution")
+    record.add_argument("--address", help="https URL, where it has one")
+    record.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA")
+    record.add_argument("--days", type=int, help="validity (365)")
     terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
     _which(terminate)
     _yes(terminate)
@@ -196,6 +209,38 @@ def asking(call: Call) -> Exit:
     query = dict(each.partition("=")[::2] for each in call.query)
     data = call.client().post("partners", call.partner, "ask", route=call.route, query=query)
     call.out.value(data, lambda: call.out.line(json.dumps(data, indent=1, ensure_ascii=False)))
+    return Exit.OK
+
+
+def setting_profile(call: Call) -> Exit:
+    node_id = _find(call)["peer_node_id"]
+    changed = call.client().post("partners", node_id, "profile", profile=call.profile)
+    call.out.value(changed, lambda: call.out.line(f"{node_id}: {call.profile}"))
+    return Exit.OK
+
+
+def doctoring(call: Call) -> Exit:
+    """FAILED where no profile fits."""
+    node_id = _find(call)["peer_node_id"]
+    found = call.client().post("partners", node_id, "doctor")
+    call.out.value(found, lambda: call.out.line("\n".join(found["words"])))
+    return Exit.OK if found["fits"] else Exit.FAILED
+
+
+def recording(call: Call) -> Exit:
+    made = call.client().post(
+        "partners",
+        "record",
+        node_id=call.node_id,
+        profile=call.profile,
+        inst_id=call.inst_id,
+        name=call.name,
+        institution=call.institution,
+        address=call.address,
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
+        expired_time=until(call.days),
+    )
+    call.out.value(made, lambda: _print(call, made))
     return Exit.OK
 
 

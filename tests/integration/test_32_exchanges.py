@@ -3,6 +3,8 @@
 What passed is read off the taps: the request as the calling gateway made it, the answer as the called one gave it.
 """
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,18 @@ import pytest
 from specs.routes import BY_PATH, MANAGEMENT, Auth
 from tests.integration import rig as rigs
 from tests.integration.rig import Rig, Side, wait_for
-from tests.integration.tap import Exchange
+from tests.integration.tap import Exchange, Tap
 
 PENDING = frozenset({"node.update"})
 """Not built yet. Whoever builds one drives it in `node_update` below and takes it out of here."""
+JOB_AUDITS = frozenset({"job.audit.apply", "job.audit.confirm", "job.audit.terminate"})
+"""Came with v1.1.0."""
 STEPS = [{"component": "psi"}]
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A pair of its own: the last exchange ends the contract."""
+    """A pair of its own: the last exchange of a tour ends the contract."""
     made = rigs.start(Path(tmp_path_factory.mktemp("all")) / "lab")
     try:
         yield made
@@ -154,14 +158,35 @@ class Tour:
         self.finish(project_id)
 
 
-def passed(rig: Rig) -> dict[str, list[Exchange]]:
+def since(tap: Tap, ms: int) -> list[Exchange]:
+    """What passed a tap from this moment on, by the callers' clock."""
+    return [each for each in tap.exchanges() if int(each.headers["x-timestamp"]) >= ms]
+
+
+def passed(rig: Rig, ms: int = 0) -> dict[str, list[Exchange]]:
     """The management exchanges on the taps by route."""
     found: dict[str, list[Exchange]] = {}
-    for exchange in rig.exchanges():
+    for exchange in [each for tap in rig.taps.values() for each in since(tap, ms)]:
         name = BY_PATH.get((exchange.method, exchange.path), "")
         if name in MANAGEMENT:
             found.setdefault(name, []).append(exchange)
     return found
+
+
+def paired_by_invite(rig: Rig) -> str:
+    """The contract_id of a new contract for which the bank applied with payment's invitation."""
+    file = rig.payment.client.post("invites")["file"]
+    applied = rig.bank.client.post("invites", "apply", file=file, fingerprint=rig.payment.node.fingerprint())
+    contract_id = str(applied["contract_id"])
+    rig.payment.client.post("partners", contract_id, "approve", fingerprint=rig.bank.node.fingerprint())
+    wait_for(
+        lambda: any(
+            each["contract_id"] == contract_id and each["status"] == "APPROVED"
+            for each in rig.bank.client.get("partners")
+        ),
+        "the contract is confirmed",
+    )
+    return contract_id
 
 
 @pytest.mark.req("M-001", "M-006", "M-008", "M-009", "M-052", "M-055", "M-061")
@@ -182,3 +207,35 @@ def test_all_exchanges(pair: Rig) -> None:
                 assert each.headers["x-auth-sign"], name
             if route.auth is Auth.SIGNED:
                 assert each.client_certificate, name
+
+
+def test_all_exchanges_with_a_partner_of_v1_0(pair: Rig) -> None:
+    """Payment speaks v1.0 to the bank, which understands it: 29 exchanges, since job audits came with v1.1.0.
+
+    Goes after the other: that contract has ended. Apply and confirm pass before the profiles are set.
+    """
+    start = time.time_ns() // 1_000_000
+    contract_id = paired_by_invite(pair)
+    pair.payment.client.post("partners", pair.bank.node_id, "profile", profile="legacy-1.0")
+    assert pair.bank.client.post("partners", pair.payment.node_id, "doctor")["fits"] == "legacy-1.0"
+    pair.bank.client.post("partners", pair.payment.node_id, "profile", profile="lenient")
+    spoken = time.time_ns() // 1_000_000
+    tour = Tour(pair, contract_id)
+    assert tour.ask(pair.payment, "component.list")["total"] > 0
+    tour.all(jobs=False)
+    assert set(passed(pair, start)) == set(MANAGEMENT) - PENDING - JOB_AUDITS
+    assert len(set(MANAGEMENT) - JOB_AUDITS) == 29
+    to_bank, to_payment = since(pair.taps["bank"], spoken), since(pair.taps["payment"], spoken)
+    confirms = [json.loads(each.body) for each in to_bank if each.path.endswith("/confirm")]
+    permits = [each["resource_permit"] for each in confirms if "resource_permit" in each]
+    assert permits
+    assert all(each["resourse_node_id"] == pair.payment.node_id for each in permits)
+    assert not any("resource_node_id" in each for each in permits)
+    lists = [each for each in to_bank if each.path.endswith("/component/list")]
+    assert lists
+    assert all("contractId=" in each.target and "contract_id=" not in each.target for each in lists)
+    # A reply in v1.0's words goes to a proven partner alone; node/health proves nothing.
+    codes = {each.path.rpartition("/interconn/")[2]: json.loads(each.reply)["code"] for each in to_payment}
+    assert codes.pop("node/health") == 0
+    assert set(codes.values()) == {200}
+    assert {json.loads(each.reply)["code"] for each in to_bank} == {0}
