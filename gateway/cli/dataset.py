@@ -35,9 +35,7 @@ def add(group: Group) -> None:
     approve.add_argument("--days", type=int, help="for so many days")
     approve.add_argument("--times", type=int, help="for so many jobs")
     audit.which(group.command("reject", rejecting, "decline a partner's application"), AuditKind.DATASET)
-    record = group.command(
-        "record-grant", recording, "grant to a partner that cannot apply, having no management layer"
-    )
+    record = group.command("record-grant", recording, "grant to a partner without a management layer")
     record.add_argument("node_id", help="node id of the partner")
     record.add_argument("dataset_id", help="dataset of ours")
     record.add_argument("--component", action="append", metavar="NAME", help="only for this component (repeatable)")

@@ -98,3 +98,56 @@ def test_an_invitation_leaves_nothing_to_say(node, file):
     assert cli.main(["partner", "apply", "https://p:1", "--invite", file]) == 2
     assert cli.main(["partner", "apply"]) == 2
     assert node.asked == []
+
+
+APPROVED = CONTRACT | {"status": "APPROVED"}
+
+
+def test_a_profile_is_set_by_the_partners_name(node, capsys):
+    node.answers |= {("GET", "/partners"): [APPROVED], ("POST", "/partners/NODE2/profile"): [APPROVED]}
+    assert cli.main(["partner", "set-profile", "payment", "legacy-1.0"]) == 0
+    assert node.bodies("/partners/NODE2/profile") == [{"profile": "legacy-1.0"}]
+    assert "NODE2: legacy-1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fits", "code"), [("legacy-1.0", 0), ("", 1)])
+def test_the_doctor_speaks_in_sentences(node, capsys, fits, code):
+    node.answers |= {
+        ("GET", "/partners"): [APPROVED],
+        ("POST", "/partners/NODE2/doctor"): {"fits": fits, "words": ["One.", "Two."], "seen": []},
+    }
+    assert cli.main(["partner", "doctor", "NODE2"]) == code
+    assert capsys.readouterr().out == "One.\nTwo.\n"
+
+
+def test_a_partner_is_asked(node, capsys):
+    node.answers["POST", "/partners/NODE2/ask"] = {"status": "ok"}
+    assert cli.main(["partner", "ask", "NODE2", "node.health", "a=b=c"]) == 0
+    assert node.bodies("/partners/NODE2/ask") == [{"route": "node.health", "query": {"a": "b=c"}}]
+    assert json.loads(capsys.readouterr().out) == {"status": "ok"}
+
+
+def test_what_is_recorded_by_hand(node, capsys):
+    node.answers |= {
+        ("POST", "/partners/record"): APPROVED,
+        ("POST", "/grants/record"): {"subject": "ds-1", "peer_node_id": "K"},
+    }
+    assert cli.main(["partner", "record", "K", "--profile", "kuscia"]) == 0
+    assert cli.main(["dataset", "record-grant", "K", "ds-1", "--component", "psi", "--times", "2"]) == 0
+    assert node.bodies("/partners/record") == [{"node_id": "K", "profile": "kuscia"}]
+    assert node.bodies("/grants/record") == [
+        {"node_id": "K", "dataset_id": "ds-1", "auth_scope": {"COMPONENT": ["psi"]}, "times_limit": 2}
+    ]
+
+
+def test_a_grant_is_revoked(node, terminal, capsys):
+    granted = {"audit_id": "au-1", "subject": "ds-1", "applicant": "NODE2", "peer_node_id": "NODE2", "kind": "dataset"}
+    node.answers |= {
+        ("GET", "/audits"): [granted],
+        ("POST", "/audits/NODE2/au-1/terminate"): {**granted, "status": "TERMINATED"},
+    }
+    assert cli.main(["dataset", "revoke", "ds-1"]) == 2
+    assert node.bodies("/audits/NODE2/au-1/terminate") == []
+    assert cli.main(["dataset", "revoke", "ds-1", "--yes"]) == 0
+    assert node.bodies("/audits/NODE2/au-1/terminate") == [{}]
+    assert "ds-1: TERMINATED" in capsys.readouterr().out
