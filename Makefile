@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-kernels sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -22,13 +22,28 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
+bench-kernels: $(STAMP)
+	$(BIN)/python -m bench.kernels
+
+# The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+sanitize: $(STAMP)
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	cp -r accel specs tests setup.py pyproject.toml LICENSE README.md build/sanitize/
+	rm -f build/sanitize/accel/*.so
+	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. \
+	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference"
+
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write
 
 clean:
+	rm -f accel/*.so
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache $(VENV)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard accel/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -142,6 +142,55 @@ class Ring128(Protocol):
         ...
 
 
+POINT_BYTES: Final = 32
+
+
+class X25519(Protocol):
+    """Scalar multiplication on Curve25519 and its twist by u-coordinates (RFC 7748 section 5), in batches.
+
+    Points and results are 32 bytes each, one after the other in one order, results canonical and little-endian; every
+    32-byte text is a valid point. Scalars are 32 bytes and clamped by the kernel. A point of low order gives 32 zero
+    bytes and does not stop the batch: whoever needs a secret result must look for them.
+    Time does not depend on the scalars.
+    """
+
+    name: str
+
+    def mask_points(self, secret: builtins.bytes, points: builtins.bytes) -> builtins.bytes:
+        """Every point times one scalar."""
+        ...
+
+    def exchange(self, secrets: builtins.bytes, points: builtins.bytes) -> builtins.bytes:
+        """Every point times the scalar in the same place."""
+        ...
+
+
+def check_points(scalars: builtins.bytes, points: builtins.bytes, *, shared: bool) -> None:
+    """Refuse scalars and points that do not have the lengths of the contract."""
+    if len(points) % POINT_BYTES or len(scalars) != (POINT_BYTES if shared else len(points)):
+        raise BadInput("a scalar and a point are 32 bytes each")
+
+
+class ModularPower(Protocol):
+    """Powers, products and squares modulo one odd number, in batches: what a scheme that is not here is built from.
+
+    modulus: odd, 3 <= n < 2^8192. Bases are a plain batch of numbers below n; results are plain batches of as many
+    limbs as n needs, in [0, n).
+    """
+
+    name: str
+
+    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:
+        """bases^exponents, one exponent each, or one for all (a batch of one). With `secret` time depends on the number
+        of limbs of the exponents only (not for `reference`); without, on their values.
+        """
+        ...
+
+    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
+        """Element-wise products; equal lengths."""
+        ...
+
+
 class Ciphertexts(Protocol):
     """An opaque batch, bound to the backend and key that made it."""
 

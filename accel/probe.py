@@ -17,7 +17,7 @@ class Machine:
     modules: frozenset[str]
 
 
-_OPTIONAL = ("gmpy2", "cupy")
+_OPTIONAL = ("gmpy2", "cupy", "accel._native")
 
 
 def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from accel import selftest
-from accel.kernels import AdditiveHE, Ring128
+from accel.kernels import X25519, AdditiveHE, ModularPower, Ring128
 from accel.probe import Machine, probe
 
 
@@ -41,28 +41,54 @@ def _needs_gmpy2(machine: Machine) -> str | None:
     return None if "gmpy2" in machine.modules else "gmpy2 is not installed"
 
 
-def _ring128() -> Ring128:
-    from accel.backends.reference import NumpyRing128  # noqa: PLC0415  # gmpy2 loads only where it is used
-
-    return NumpyRing128()
+_IFMA_FLAGS: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512ifma", "bmi2")
 
 
-def _ou(**options: int) -> AdditiveHE:
-    from accel.backends.reference import OkamotoUchiyama  # noqa: PLC0415  # as above
+def _needs_native(machine: Machine) -> str | None:
+    if "accel._native" not in machine.modules:
+        return "the native kernels are not built here (the install found no C compiler)"
+    return _needs_gmpy2(machine)
 
-    return OkamotoUchiyama(**options)
+
+def _needs_ifma(machine: Machine) -> str | None:
+    if machine.architecture not in ("x86_64", "AMD64"):
+        return f"made for x86-64, not for {machine.architecture}"
+    missing = [flag for flag in _IFMA_FLAGS if flag not in machine.cpu_flags]
+    return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
 
 
-def _paillier(**options: int) -> AdditiveHE:
-    from accel.backends.reference import Paillier  # noqa: PLC0415  # as above
+def _native(name: str, core: str) -> Callable[..., Any]:
+    def make(**options: int) -> Any:
+        from accel.backends import native  # noqa: PLC0415  # there may be no such extension
 
-    return Paillier(**options)
+        return getattr(native, name)(core, **options)
+
+    return make
+
+
+def _reference(name: str) -> Callable[..., Any]:
+    def make(**options: int) -> Any:
+        from accel.backends import reference  # noqa: PLC0415  # gmpy2 loads only where it is used
+
+        return getattr(reference, name)(**options)
+
+    return make
+
+
+def _backends(native: str, reference: str) -> tuple[Backend, ...]:
+    return (
+        Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma")),
+        Backend("portable", 10, _needs_native, _native(native, "portable")),
+        Backend("reference", 0, _needs_gmpy2, _reference(reference)),
+    )
 
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
-    "ring128": (Backend("reference", 0, _needs_gmpy2, _ring128),),
-    "he.ou": (Backend("reference", 0, _needs_gmpy2, _ou),),
-    "he.paillier": (Backend("reference", 0, _needs_gmpy2, _paillier),),
+    "ring128": _backends("NativeRing128", "NumpyRing128"),
+    "he.ou": _backends("OkamotoUchiyama", "OkamotoUchiyama"),
+    "he.paillier": _backends("Paillier", "Paillier"),
+    "modpow": _backends("NativePower", "GmpPower"),
+    "x25519": _backends("NativeX25519", "OpensslX25519"),
 }
 """Every kernel and its backends."""
 
@@ -70,6 +96,8 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "ring128": selftest.check_ring128,
     "he.ou": selftest.check_ou,
     "he.paillier": selftest.check_paillier,
+    "modpow": selftest.check_power,
+    "x25519": selftest.check_x25519,
 }
 
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
@@ -115,6 +143,16 @@ def ring128(forced: str | None = None) -> Ring128:
 def additive_he(scheme: str, forced: str | None = None) -> AdditiveHE:
     """The scheme "ou" or "paillier". Raises BackendRefused."""
     return cast("AdditiveHE", _make(f"he.{scheme}", forced))
+
+
+def modular_power(forced: str | None = None) -> ModularPower:
+    """Batches of powers modulo an odd number. Raises BackendRefused."""
+    return cast("ModularPower", _make("modpow", forced))
+
+
+def x25519(forced: str | None = None) -> X25519:
+    """Batches of Diffie-Hellman on Curve25519. Raises BackendRefused."""
+    return cast("X25519", _make("x25519", forced))
 
 
 def _make(kernel: str, forced: str | None) -> Any:

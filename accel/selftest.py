@@ -9,7 +9,17 @@ from typing import Final
 
 import numpy as np
 
-from accel.kernels import AdditiveHE, Ciphertexts, HePublicKey, HeSecretKey, Ring128, SparseMatrix, Uints
+from accel.kernels import (
+    X25519,
+    AdditiveHE,
+    Ciphertexts,
+    HePublicKey,
+    HeSecretKey,
+    ModularPower,
+    Ring128,
+    SparseMatrix,
+    Uints,
+)
 
 
 class WrongAnswer(Exception):
@@ -82,6 +92,51 @@ def check_ring128(make: Callable[[], Ring128]) -> None:
     wanted = [5 - 3 * (1 << 100), 0, 5 * (1 << 16) - 35]
     _expect("matvec", got=ring.to_ints(ring.matvec(_matrix(), ring.from_ints(v))), wanted=wanted)
     _expect("bytes", got=ring.to_ints(ring.from_bytes(memoryview(ring.to_bytes(x)), len(a))), wanted=a)
+
+
+# RFC 7748 section 5.2, then a coordinate above p, and a point of order 8.
+_X25519: Final = (
+    (
+        "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+        "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+        "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+    ),
+    (
+        "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+        "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+        "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+    ),
+    (
+        "0900000000000000000000000000000000000000000000000000000000000000",
+        "0900000000000000000000000000000000000000000000000000000000000000",
+        "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079",
+    ),
+    ("01" * 32, "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800", "00" * 32),
+)
+
+
+def check_x25519(make: Callable[[], X25519]) -> None:
+    """The RFC's vectors and a point of low order, one scalar each and one for all."""
+    kernel = make()
+    scalars, points, wanted = (b"".join(bytes.fromhex(row[i]) for row in _X25519) for i in range(3))
+    _expect("exchange", got=kernel.exchange(scalars, points), wanted=wanted)
+    for i, (scalar, _, _) in enumerate(_X25519):
+        masked = kernel.mask_points(bytes.fromhex(scalar), points)
+        _expect("mask_points", got=masked[32 * i : 32 * i + 32], wanted=wanted[32 * i : 32 * i + 32])
+
+
+def check_power(make: Callable[[], ModularPower]) -> None:
+    """Small numbers, edges and one long modulus, against Python's pow."""
+    kernel = make()
+    for n in (3, (1 << 64) - 59, (1 << 130) + 9):
+        bases, powers = [0, 1, n - 1, n // 2, 2], [3, 0, (1 << 128) - 1, 5, 1 << 100]
+        got = kernel.power(n, _limbs(bases), _limbs(powers))
+        wanted = [pow(b, e, n) for b, e in zip(bases, powers, strict=True)]
+        _expect("power", got=_ints(got), wanted=wanted)
+        got = kernel.power(n, _limbs(bases), _limbs([65537]), secret=False)
+        _expect("power", got=_ints(got), wanted=[pow(b, 65537, n) for b in bases])
+        got = kernel.multiply(n, _limbs(bases), _limbs(bases[::-1]))
+        _expect("multiply", got=_ints(got), wanted=[a * b % n for a, b in zip(bases, bases[::-1], strict=True)])
 
 
 def check_ou(make: Callable[..., AdditiveHE]) -> None:

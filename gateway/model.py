@@ -281,6 +281,8 @@ class TaskView:
     misses: int
     """Consecutive polls without an answer."""
     updated: int
+    stopped: bool = False
+    """Ended by a stop with task_name: its failure does not end the job (B-43)."""
 
     def key(self) -> str:
         return f"{self.task_id}/{self.node_id}/{self.role}"
@@ -347,6 +349,8 @@ class Limits:
     body_bytes: int = 4 << 20
     """Management and control bodies."""
     channel_body_bytes: int = 128 << 20
+    channel_json_bytes: int = 8 << 20
+    """JSON is decoded as a whole, which holds the data process (docs/adr/0001): larger messages go as protobuf."""
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10

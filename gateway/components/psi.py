@@ -3,8 +3,9 @@
 import os
 import sys
 
+from accel import registry
 from gateway.errors import Kind, Refused
-from gateway.operators.psi import EcdhPsi, PsiResult, x25519_mask
+from gateway.operators.psi import EcdhPsi, PsiResult
 from gateway.sdk.component import Task, run
 from gateway.sdk.drive import drive
 from gateway.sdk.result import Code, ComponentError
@@ -18,14 +19,20 @@ def body(task: Task) -> None:
         column = table.column(task.parameters["id"])
         ids = [row[column].encode() for row in table.rows]
         try:
-            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=x25519_mask, random=os.urandom)
+            kernel = registry.x25519(os.environ.get("INTERCONN_ACCEL") or None)
+            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=kernel.mask_points, random=os.urandom)
+        except registry.BackendRefused as e:
+            raise ComponentError(Code.BAD_INPUT, str(e)) from e
         except Refused as e:
             code = Code.DUPLICATE_IDS if e.kind is Kind.CONFLICT else Code.BAD_INPUT
             raise ComponentError(code, f"input train_data, column {task.parameters['id']!r}: {e}") from e
         result: PsiResult = drive(party, link, patience=task.patience(), progress=task.output.progress)
         if not len(result.rows):
             raise ComponentError(Code.EMPTY_INTERSECTION, "the parties have no id in common")
-    rows = (table.rows[row] for row in result.rows.tolist())
+    # Both know the common ids now. Their order, unlike that of the masked points, is the same in every run, so that a
+    # split with a fixed seed is reproducible.
+    order = sorted(result.rows.tolist(), key=lambda row: ids[row].strip())
+    rows = (table.rows[row] for row in order)
     count = task.write_table("data0", table.columns, rows, alignment=result.alignment.hex())
     report = {"own_rows": len(ids), "partner_rows": result.partner_count, "intersection_size": count}
     task.write_json("report0", {"component": "psi", "party": task.party, **report})

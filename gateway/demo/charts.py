@@ -179,7 +179,8 @@ def ranks(components: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def dag(components: Sequence[Mapping[str, Any]], notes: Mapping[str, str]) -> str:
     """Tasks as boxes, left to right, with the names of what flows between them; `notes` go below a task's name."""
     column = ranks(components)
-    wide, high, gap_x, gap_y = 138.0, 54.0, 54.0, 40.0
+    longest = max((len(component["name"]) for component in components), default=0)
+    wide, high, gap_x, gap_y = max(110.0, 8.6 * longest), 54.0, 62.0, 40.0
     rows: dict[int, int] = {}
     spot: dict[str, Point] = {}
     for component in components:

@@ -46,8 +46,6 @@ class _Drive:
     job_id: JobId
     created: "asyncio.Future[Mapping[NodeId, str]]"
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    stopped: frozenset[TaskName] = frozenset()
-    """Tasks ended by a stop with task_name: their failure does not end the job (B-43)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,10 @@ class _Snapshot:
     job: Job
     plan: Plan
     views: tuple[TaskView, ...]
+
+    def stopped(self) -> frozenset[TaskName]:
+        """Tasks ended by a stop with task_name (B-43)."""
+        return frozenset(view.task_name for view in self.views if view.stopped)
 
     def states(self) -> dict[TaskName, TaskState]:
         """task_name -> state over all nodes and roles (C-062, C-063)."""
@@ -168,7 +170,6 @@ class Scheduler:
         drive = self._drives.get(job_id)
         snapshot = await self._snapshot(job_id)
         if drive is not None:
-            drive.stopped |= snapshot.plan.downstream(name)
             drive.wake.set()
         await self._tell(snapshot, {"job_id": job_id, "task_name": name})
 
@@ -256,10 +257,10 @@ class Scheduler:
         while True:
             drive.wake.clear()
             snapshot = await self._store.run(lambda tx: self._see_own(tx, drive.job_id))
-            if snapshot.job.status in JOB_FINAL or await self._concluded(drive, snapshot):
+            if snapshot.job.status in JOB_FINAL or await self._concluded(snapshot):
                 return
             states = snapshot.states()
-            ready = snapshot.plan.ready(states, stopped=drive.stopped)
+            ready = snapshot.plan.ready(states, stopped=snapshot.stopped())
             if ready:
                 await asyncio.gather(*(self._start_task(snapshot, name) for name in ready))
                 continue
@@ -288,10 +289,10 @@ class Scheduler:
             views.append(seen)
         return _Snapshot(job, self._book.plan(job), tuple(views))
 
-    async def _concluded(self, drive: _Drive, snapshot: _Snapshot) -> bool:
+    async def _concluded(self, snapshot: _Snapshot) -> bool:
         """End the job where it has an end: a failure, a deadline, or nothing left to do."""
         job, states = snapshot.job, snapshot.states()
-        failed = [v for v in snapshot.views if v.status is TaskState.FAILED and v.task_name not in drive.stopped]
+        failed = [v for v in snapshot.views if v.status is TaskState.FAILED and not v.stopped]
         if failed:
             view = failed[0]
             where = "here" if view.node_id == self._book.own else f"at {view.node_id}"
@@ -308,9 +309,10 @@ class Scheduler:
         if all(state is TaskState.SUCCESS for state in states.values()):
             await self._end(job.job_id, JobEvent.SUCCEED, Outcome.SUCCEEDED, "")
             return True
-        busy = any(state in _OPEN for name, state in states.items() if name not in drive.stopped)
-        if drive.stopped and not busy and not snapshot.plan.ready(states, stopped=drive.stopped):
-            names = ", ".join(sorted(drive.stopped))
+        stopped = snapshot.stopped()
+        busy = any(state in _OPEN for name, state in states.items() if name not in stopped)
+        if stopped and not busy and not snapshot.plan.ready(states, stopped=stopped):
+            names = ", ".join(sorted(stopped))
             await self._end(job.job_id, JobEvent.STOP, Outcome.STOPPED, f"stopped from {names} on")
             return True
         return False

@@ -67,16 +67,37 @@ def test_a_forced_backend_that_refuses_is_an_error() -> None:
 
 
 def test_what_is_chosen_here() -> None:
-    assert [c.kernel for c in registry.describe()] == ["ring128", "he.ou", "he.paillier"]
+    assert [c.kernel for c in registry.describe()] == ["ring128", "he.ou", "he.paillier", "modpow", "x25519"]
     assert all(c.backend == "reference" for c in registry.describe("reference"))
-    assert registry.ring128().name == "reference"
+    names = probe().modules
+    if "accel._native" in names:
+        assert registry.ring128("portable").name == "portable"
+        assert all(c.backend == "portable" for c in registry.describe("portable"))
+        assert all(c.backend != "reference" for c in registry.describe())
+    assert registry.ring128("reference").name == "reference"
     assert registry.additive_he("paillier").scheme == "paillier"
 
 
 def test_without_gmpy2_the_reason_is_told() -> None:
     _, choice = choose("he.ou", machine=Machine("x86_64", frozenset(), frozenset()))
     assert choice.backend is None
-    assert choice.reasons == {"reference": "gmpy2 is not installed"}
+    assert choice.reasons["reference"] == "gmpy2 is not installed"
+
+
+def test_why_a_native_backend_refuses() -> None:
+    flags = frozenset({"avx512f", "avx512dq", "avx512vl", "avx512bw", "bmi2"})
+    modules = frozenset({"gmpy2", "accel._native"})
+    for machine, ifma, portable in (
+        (Machine("x86_64", flags, modules), "the CPU has no avx512ifma", None),
+        (Machine("aarch64", frozenset(), modules), "made for x86-64, not for aarch64", None),
+        (
+            Machine("x86_64", flags | {"avx512ifma"}, frozenset({"gmpy2"})),
+            "the native kernels are not built here (the install found no C compiler)",
+            "the native kernels are not built here (the install found no C compiler)",
+        ),
+    ):
+        refusals = {backend.name: backend.refuses(machine) for backend in BACKENDS["he.ou"]}
+        assert refusals == {"avx512ifma": ifma, "portable": portable, "reference": None}
 
 
 def test_the_probe_reads_flags_of_both_architectures(tmp_path: Path) -> None:

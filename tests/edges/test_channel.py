@@ -193,8 +193,10 @@ async def test_a_pop_that_names_a_source_gets_no_others(client: aiohttp.ClientSe
 
 @pytest.mark.req("T-027")
 async def test_bodies_over_the_limit(client: aiohttp.ClientSession) -> None:
-    limits = replace(Limits(), channel_body_bytes=1000)
+    limits = replace(Limits(), channel_body_bytes=1000, channel_json_bytes=600)
     async with pair(limits=limits) as (a, b):
+        got = await Container(client, a.platform, "json").push(B, bytes(600))
+        assert (got.status, got.code) == (413, "E0000000413")
         got = await Container(client, a.platform, "proto").push(B, bytes(1001))
         assert (got.status, got.code) == (413, "E0000000413")
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accel.backends.reference import NumpyRing128, OkamotoUchiyama, Paillier
+from accel.backends.reference import NumpyRing128, OkamotoUchiyama
 from accel.entropy import OsRandom
 from accel.kernels import AdditiveHE
+from accel.probe import probe
+from accel.registry import BACKENDS
 from gateway.errors import CallerError, GatewayError, ProtocolViolation
 from gateway.operators.hematmul.shares import STATISTICAL_BITS
 from gateway.operators.lr import plaintext, wire
@@ -62,9 +64,15 @@ def assert_within_bound(outcome: PlayResult, twin: plaintext.TwinResult) -> None
     assert host.intercept == 0.0
 
 
-@pytest.mark.parametrize(
-    "he", [OkamotoUchiyama(insecure_min_bits=1024), Paillier(insecure_min_bits=1024)], ids=["ou", "paillier"]
-)
+SCHEMES = [
+    pytest.param(backend.make(insecure_min_bits=1024), id=f"{scheme}-{backend.name}")
+    for scheme in ("ou", "paillier")
+    for backend in BACKENDS[f"he.{scheme}"]
+    if backend.refuses(probe()) is None
+]
+
+
+@pytest.mark.parametrize("he", SCHEMES)
 def test_weights_equal_the_plaintext_run_within_the_bound(he: AdditiveHE) -> None:
     a, b, y = small_data()
     params = LrParams(iterations=6, inverse_penalty=0.3, scheme=he.scheme, key_bits=1024)

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from accel import registry
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.operators.party import Awaited, PartyName
-from gateway.operators.psi import EcdhPsi, PsiResult, ecdh, normalise_ids, x25519_mask
+from gateway.operators.psi import EcdhPsi, PsiResult, ecdh, normalise_ids
 from gateway.operators.psi.kernel import hash_to_points
 from gateway.operators.psi.wire import HELLO, MAGIC, POINTS, all_canonical, has_zero
 from gateway.operators.registry import OPERATORS
@@ -17,6 +18,8 @@ from tests.bench import Disturb, Message, flip, play
 
 GUEST, HOST = PartyName("guest.0"), PartyName("host.0")
 P = 2**255 - 19
+
+x25519_mask = registry.x25519().mask_points
 
 
 def party(own: PartyName, ids: Iterable[bytes], **options: object) -> EcdhPsi:

@@ -6,6 +6,8 @@ machine that its owner does not share with strangers.
 
 from accel.backends.reference.okamoto_uchiyama import OkamotoUchiyama
 from accel.backends.reference.paillier import Paillier
+from accel.backends.reference.power import GmpPower
 from accel.backends.reference.ring128 import NumpyRing128
+from accel.backends.reference.x25519 import OpensslX25519
 
-__all__ = ["NumpyRing128", "OkamotoUchiyama", "Paillier"]
+__all__ = ["GmpPower", "NumpyRing128", "OkamotoUchiyama", "OpensslX25519", "Paillier"]

@@ -59,6 +59,16 @@ class GroupPublicKey:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheme}, {self.modulus_bits} bits)"
 
+    @property
+    def modulus(self) -> Mpz:
+        """Of the ciphertexts."""
+        return self._modulus
+
+    @property
+    def noise_base(self) -> Mpz:
+        """What fresh noise is the exponent of."""
+        return self._noise.base
+
     def to_bytes(self) -> bytes:
         return self._header
 

@@ -105,11 +105,12 @@ class FixedBase:
     Grows with the longest exponent seen: 255 residues a byte (64 KiB at 2048 bits).
     """
 
-    __slots__ = ("_modulus", "_next", "_tables")
+    __slots__ = ("_modulus", "_next", "_tables", "base")
 
     def __init__(self, base: Mpz, modulus: Mpz) -> None:
+        self.base = base % modulus
         self._modulus = modulus
-        self._next = base % modulus
+        self._next = self.base
         self._tables: list[list[Mpz]] = []
 
     def multiply(self, start: Mpz, exponent: bytes) -> Mpz:

@@ -19,7 +19,7 @@ from accel.backends.reference.modular import (
     random_prime,
     to_limbs,
 )
-from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints
+from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, RandomSource, Uints
 
 _TAG: Final = 1
 NOISE_BITS: Final = 256
@@ -60,7 +60,7 @@ class OkamotoUchiyama:
     def __repr__(self) -> str:
         return f"OkamotoUchiyama(min_bits={self._min_bits})"
 
-    def generate(self, bits: int, random: RandomSource) -> OuSecretKey:
+    def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
         if not self._min_bits <= bits <= 8192:
             raise BadInput(f"a modulus of {self._min_bits} to 8192 bits")
         size = _prime_bits(bits)
@@ -75,12 +75,12 @@ class OkamotoUchiyama:
             if gmpy2.gcd(g, n) == 1 and gmpy2.powmod(g, p - 1, p * p) != 1:
                 return self.from_factors(p, q, g)
 
-    def from_factors(self, p: int, q: int, base: int) -> OuSecretKey:
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         """A key from its parts, for known answers; they are not checked."""
         prime, g = gmpy2.mpz(p), gmpy2.mpz(base)
         return OuSecretKey(prime, g, _public(prime * prime * q, g))
 
-    def load_public(self, data: memoryview) -> GroupPublicKey:
+    def load_public(self, data: memoryview) -> HePublicKey:
         bits, (n, g) = unpack_key(data, _TAG, 2)
         check_modulus(n, bits, self._min_bits)
         check_unit(g, n)

@@ -19,7 +19,7 @@ from accel.backends.reference.modular import (
     to_limbs,
     to_mpz,
 )
-from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints
+from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, RandomSource, Uints
 
 _TAG: Final = 2
 NOISE_BITS: Final = 448
@@ -63,7 +63,7 @@ class Paillier:
     def __repr__(self) -> str:
         return f"Paillier(min_bits={self._min_bits})"
 
-    def generate(self, bits: int, random: RandomSource) -> PaillierSecretKey:
+    def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
         if not self._min_bits <= bits <= 8192 or bits % 2:
             raise BadInput(f"a modulus of an even number of {self._min_bits} to 8192 bits")
         half = bits // 2
@@ -79,12 +79,12 @@ class Paillier:
             if gmpy2.gcd(x, n) == 1:
                 return self.from_factors(p, q, -x * x % n)
 
-    def from_factors(self, p: int, q: int, base: int) -> PaillierSecretKey:
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         """A key from its parts, for known answers; they are not checked."""
         left, right = gmpy2.mpz(p), gmpy2.mpz(q)
         return PaillierSecretKey(left, right, _public(left * right, gmpy2.mpz(base)))
 
-    def load_public(self, data: memoryview) -> GroupPublicKey:
+    def load_public(self, data: memoryview) -> HePublicKey:
         bits, (n, h) = unpack_key(data, _TAG, 2)
         check_modulus(n, bits, self._min_bits)
         check_unit(h, n)

@@ -57,6 +57,10 @@ class _Door:
         self._limits = limits
         self._journal = journal
 
+    def _bound(self, codec: fr.Codec) -> int:
+        """Bytes that a body may have."""
+        return self._limits.channel_json_bytes if codec is fr.Codec.JSON else self._limits.channel_body_bytes
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
@@ -121,7 +125,7 @@ class EdgeDoor(_Door):
             raise Refused("no such channel operation", kind=Kind.NOT_FOUND)
         proven = self._edge.prove(_ssl_object(request))
         self._channel.admit_partner(envelope, proven)
-        async with body_of(request, self._budget, limit=self._limits.channel_body_bytes) as body:
+        async with body_of(request, self._budget, limit=self._bound(codec)) as body:
             self._channel.accept(fr.decode_invoke(envelope, body, limits=self._limits))
         return fr.encode_answer(codec, Transport.OK, SUCCESS)
 
@@ -143,7 +147,7 @@ class PlatformDoor(_Door):
             kind = Kind.NOT_OFFERED if name in {INVOKE, TRANSPORT} else Kind.NOT_FOUND
             raise Refused("no such channel operation here", kind=kind)
         self._channel.admit_container(envelope, operation)
-        async with body_of(request, self._budget, limit=self._limits.channel_body_bytes) as body:
+        async with body_of(request, self._budget, limit=self._bound(codec)) as body:
             frame = fr.decode(
                 operation, envelope, body, limits=self._limits, query_timeout=request.rel_url.query.get("timeout")
             )

@@ -396,7 +396,7 @@ class Schedule:
         for view in views:
             status, _ = step_task(view.status, TaskEvent.STOP)
             if status is not view.status:
-                tx.replace(view, replace(view, status=status, updated=self._book.clock.now_ms()))
+                tx.replace(view, replace(view, status=status, stopped=True, updated=self._book.clock.now_ms()))
         self.stop_shares(tx, job, name, by=by)
         return True
 

@@ -49,7 +49,7 @@ WINDOW: Final = 4
 MAX_IDS: Final = 1 << 26
 
 MaskPoints = Callable[[bytes, bytes], bytes]
-"""(secret, points) -> masked points; see kernel.py for the contract."""
+"""(secret, points) -> masked points: `mask_points` of accel.kernels.X25519, with its contract."""
 RandomBytes = Callable[[int], bytes]
 
 

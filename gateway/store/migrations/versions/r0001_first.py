@@ -186,6 +186,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("misses", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
+        sa.Column("stopped", sa.Boolean(), nullable=False),
     )
     op.create_index("ix_task_view_job_id", "task_view", ["job_id"])
     op.create_index("ix_task_view_task_id", "task_view", ["task_id"])

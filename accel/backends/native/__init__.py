@@ -1,0 +1,12 @@
+"""The backend in C (accel/csrc): eight AVX512-IFMA lanes, or plain C on 64-bit limbs; the caller names the core.
+
+What is constant in time and what is not stands in accel/notes. Loading this package needs the extension
+`accel._native`; whether it is there is asked by accel.registry.
+"""
+
+from accel.backends.native.power import NativePower
+from accel.backends.native.ring128 import NativeRing128
+from accel.backends.native.schemes import OkamotoUchiyama, Paillier
+from accel.backends.native.x25519 import NativeX25519
+
+__all__ = ["NativePower", "NativeRing128", "NativeX25519", "OkamotoUchiyama", "Paillier"]

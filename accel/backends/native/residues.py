@@ -1,0 +1,230 @@
+"""Residues modulo one number as native batches in Montgomery form. Python's big integers appear at set-up only."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import gmpy2
+import numpy as np
+from numpy.typing import NDArray
+
+from accel import _native
+from accel.backends.reference.modular import Mpz, to_mpz
+from accel.kernels import BadInput, Ints, Uints
+
+Octets = NDArray[np.uint8]
+
+_SCAN_WINDOW: Final = 6
+_LEAKING_WINDOW: Final = 10
+_LONG: Final = 96
+"""Segments are cut into pieces of at least this length, so that few long ones still fill the lanes."""
+
+
+class ResidueRing:
+    """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
+
+    __slots__ = ("_chunk", "_handle", "_layout", "_powers", "core", "modulus", "one", "size")
+
+    def __init__(self, core: str, modulus: Mpz) -> None:
+        self.core = core
+        self.modulus = modulus
+        bits = gmpy2.bit_length(modulus)
+        self.size = (bits + 7) // 8
+        self._layout = _native.layout(core, bits)
+        digits, _, digit_bits = self._layout
+        self._chunk = digits * digit_bits // 8
+        radix = gmpy2.mpz(1) << (digits * digit_bits)
+        n, r, r2 = (int(v).to_bytes(self.size, "little") for v in (modulus, radix % modulus, radix**2 % modulus))
+        self._handle = _native.modulus(core, bits, n, r, r2)
+        self._powers = self.raw([radix**2 % modulus])
+        self.one = self.raw([radix % modulus])
+
+    def __repr__(self) -> str:
+        return f"ResidueRing({self.core}, {8 * self.size} bits)"
+
+    def raw(self, values: Sequence[Mpz]) -> Uints:
+        """Rows that hold the numbers as they are, in no Montgomery form: constants for the native calls."""
+        digits, stride, digit_bits = self._layout
+        out = np.zeros((len(values), stride), np.uint64)
+        for i, value in enumerate(values):
+            for j in range(digits):
+                out[i, j] = int(value >> (digit_bits * j) & ((1 << digit_bits) - 1))
+        return out
+
+    def empty(self, count: int) -> Uints:
+        return np.empty((count, self._layout[1]), np.uint64)
+
+    def take(self, value: Mpz) -> Uints:
+        """One number, as a batch of one."""
+        return self.load(int(value % self.modulus).to_bytes(self.size, "little"), self.size)
+
+    def numbers(self, a: Uints) -> list[Mpz]:
+        """Canonical residues, one Python object each: for few only."""
+        data = self.dump(a).tobytes()
+        return [to_mpz(data[i : i + self.size]) for i in range(0, len(data), self.size)]
+
+    def holds(self, data: bytes | memoryview, size: int, *, zero: bool) -> bool:
+        """Whether numbers of `size` bytes (at least the modulus' own) are below it, and not 0 unless that may be."""
+        return _native.in_range(data, size, int(self.modulus).to_bytes(size, "little"), zero)
+
+    def load(self, data: bytes | bytearray | memoryview, size: int) -> Uints:
+        """Numbers below the modulus, `size` little-endian bytes each."""
+        out = self.empty(len(data) // size)
+        _native.load(self._handle, out, data, size, self._powers)
+        return out
+
+    def combine(self, *terms: tuple[Octets, Mpz]) -> Uints:
+        """The sum of number * factor, the numbers of any size as uint8 arrays of shape (count, size)."""
+        shift = 8 * self._chunk
+        columns, factors = [], []
+        for data, factor in terms:
+            chunks = -(-data.shape[1] // self._chunk)
+            columns.append(np.pad(data, ((0, 0), (0, chunks * self._chunk - data.shape[1]))))
+            factors += [factor * (gmpy2.mpz(1) << (shift * (k + 2))) % self.modulus for k in range(chunks)]
+        joined = np.concatenate(columns, axis=1)
+        out = self.empty(len(joined))
+        _native.load(self._handle, out, joined, joined.shape[1], self.raw(factors))
+        return out
+
+    def dump(self, a: Uints, size: int | None = None) -> Octets:
+        """Canonical residues as a uint8 array of shape (count, size)."""
+        out = np.empty((len(a), size or self.size), np.uint8)
+        _native.dump(self._handle, out, size or self.size, a)
+        return out
+
+    def mul(self, a: Uints, b: Uints) -> Uints:
+        """Element-wise; one of them may be a single row."""
+        out = self.empty(max(len(a), len(b)) if len(a) and len(b) else 0)
+        _native.mul(self._handle, out, a, b)
+        return out
+
+    def multiply_into(self, a: Uints, b: Uints) -> None:
+        """A *= b"""
+        _native.mul(self._handle, a, a, b)
+
+    def square(self, a: Uints, times: int) -> Uints:
+        out = self.empty(len(a))
+        _native.square(self._handle, out, a, times)
+        return out
+
+    def affine(self, a: Uints, plain: Uints, slope: Mpz, count: int) -> Uints:
+        """A * (1 + plain * slope): how Paillier adds a plaintext. `a` may be one row."""
+        digits, _, digit_bits = self._layout
+        factor = self.raw([slope * (gmpy2.mpz(1) << (2 * digits * digit_bits)) % self.modulus])
+        out = self.empty(count)
+        size = min(8 * plain.shape[1], self._chunk)
+        data = plain if size == 8 * plain.shape[1] else np.ascontiguousarray(octets(plain)[:, :size])
+        _native.affine(self._handle, out, a, data, size, factor)
+        return out
+
+    def power(self, a: Uints, exponents: bytes | Uints | Octets, bits: int) -> Uints:
+        """a^e for one secret exponent of `bits` bits, or for one each; time depends on `bits` and the count only."""
+        out = self.empty(len(a))
+        if not len(a):
+            return out
+        _native.power(self._handle, out, a, exponents, bits, True)
+        return out
+
+    def power_public(self, a: Uints, exponent: Mpz) -> Uints:
+        """a^e for one exponent that is no secret: time and addresses depend on it."""
+        out = self.empty(len(a))
+        bits = max(1, gmpy2.bit_length(exponent))
+        data = int(exponent).to_bytes((bits + 7) // 8, "little")
+        _native.power(self._handle, out, a, data, bits, False)
+        return out
+
+    def product(self, src: Uints, idx: Ints, starts: Ints) -> Uints:
+        """Row s is the product of src[idx[starts[s] : starts[s + 1]]]. Long ones are cut, so that all lanes work."""
+        count = len(starts) - 1
+        piece = max(_LONG, (len(idx) >> 6) + 1)
+        lengths = np.diff(starts)
+        pieces = np.maximum(1, -(-lengths // piece))
+        if int(pieces.max(initial=1)) == 1:
+            out = self.empty(count)
+            _native.segments(self._handle, out, src, idx, starts)
+            return out
+        first = np.concatenate([np.zeros(1, np.int64), np.cumsum(pieces)])
+        which = np.repeat(np.arange(count, dtype=np.int64), pieces)
+        cuts = starts[which] + (np.arange(len(which), dtype=np.int64) - first[which]) * piece
+        parts = self.empty(len(which))
+        _native.segments(self._handle, parts, src, idx, np.append(cuts, starts[-1]))
+        return self.product(parts, np.arange(len(parts), dtype=np.int64), first)
+
+    def invert(self, a: Uints) -> Uints:
+        """Element-wise inverses by one inversion and three multiplications each (Montgomery's trick, as a tree).
+
+        Raises BadInput where one has none. The one inversion is gmpy2's and not constant in time.
+        """
+        levels = [a]
+        while len(levels[-1]) > 1:
+            last = levels[-1]
+            if len(last) % 2:
+                last = levels[-1] = np.concatenate([last, self.one])
+            levels.append(self.mul(np.ascontiguousarray(last[0::2]), np.ascontiguousarray(last[1::2])))
+        if not len(a):
+            return self.empty(0)
+        try:
+            inverse = self.take(gmpy2.invert(self.numbers(levels.pop())[0], self.modulus))
+        except ZeroDivisionError:
+            raise BadInput("not invertible") from None
+        while levels:
+            below = levels.pop()
+            parents, inverse = inverse[: len(below) // 2], self.empty(len(below))  # a parent may be padding
+            inverse[0::2] = self.mul(parents, np.ascontiguousarray(below[1::2]))
+            inverse[1::2] = self.mul(parents, np.ascontiguousarray(below[0::2]))
+        return inverse[: len(a)]
+
+    def table(self, base: Uints, window: int, windows: int, *, leaking: bool) -> Uints:
+        """For fixed_power with the same `leaking`."""
+        out = self.empty(windows << window)
+        _native.fixed_table(self._handle, out, base, window, not leaking)
+        return out
+
+    def fixed_power(
+        self,
+        start: Uints,
+        table: Uints,
+        exponents: bytes | Uints | Octets,
+        *,
+        size: int,
+        window: int,
+        windows: int,
+        leaking: bool,
+    ) -> Uints:
+        out = self.empty((exponents.nbytes if isinstance(exponents, np.ndarray) else len(exponents)) // size)
+        _native.fixed_power(self._handle, out, start, table, window, windows, exponents, size, not leaking)
+        return out
+
+
+class FixedBase:
+    """Powers of one base by a table that grows with the longest exponent seen.
+
+    leaking: look entries up by the secret digit instead of reading a small table whole. Faster, and whoever shares the
+    cache of this machine may learn the exponents.
+    """
+
+    __slots__ = ("_base", "_leaking", "_ring", "_table", "_window", "_windows")
+
+    def __init__(self, ring: ResidueRing, base: Mpz, *, leaking: bool) -> None:
+        self._ring = ring
+        self._base = ring.take(base)
+        self._leaking = leaking
+        self._window = _LEAKING_WINDOW if leaking else _SCAN_WINDOW
+        self._windows = 0
+        self._table = ring.empty(0)
+
+    def multiply(self, start: Uints, exponents: bytes | Uints | Octets, *, size: int, bits: int) -> Uints:
+        """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
+        windows = -(-bits // self._window)
+        if windows > self._windows:
+            self._table, self._windows = (
+                self._ring.table(self._base, self._window, windows, leaking=self._leaking),
+                windows,
+            )
+        return self._ring.fixed_power(
+            start, self._table, exponents, size=size, window=self._window, windows=windows, leaking=self._leaking
+        )
+
+
+def octets(plain: Uints) -> Octets:
+    """A plain batch as little-endian bytes, shape (count, 8 * limbs)."""
+    return np.ascontiguousarray(plain, dtype="<u8").view(np.uint8).reshape(len(plain), 8 * plain.shape[1])

@@ -1,0 +1,639 @@
+/* The binding: plain buffers in and out, lengths checked, the GIL released. What a call means stands in mont.h and in
+ * accel/_native.pyi; who checks values is the Python that calls. Uses the stable ABI of Python 3.11. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdlib.h>
+
+#include "digits.h"
+#include "mont.h"
+#include "ring128.h"
+#include "x25519.h"
+
+#define MODULUS "accel._native.modulus"
+
+typedef struct {
+    mont_ctx ctx;
+    const mont_core *core;
+} modulus;
+
+static const mont_core *core_of(const char *name) {
+#ifdef HAVE_IFMA
+    if (!strcmp(name, mont_ifma.name)) {
+        return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
+                   ? &mont_ifma
+                   : NULL;
+    }
+#endif
+    return strcmp(name, mont_portable.name) ? NULL : &mont_portable;
+}
+
+static modulus *modulus_of(PyObject *capsule) {
+    return PyCapsule_GetPointer(capsule, MODULUS);
+}
+
+static void modulus_free(PyObject *capsule) {
+    modulus *m = modulus_of(capsule);
+    if (m) {
+        if (m->ctx.n) {
+            wipe(m->ctx.n, 3 * m->ctx.stride * sizeof(uint64_t)); /* it may be a secret prime's square */
+            free(m->ctx.n);
+        }
+        wipe(m, sizeof *m);
+        free(m);
+    }
+}
+
+/* layout(core, bits) -> (digits, stride, digit_bits) */
+static PyObject *py_layout(PyObject *self, PyObject *args) {
+    const char *name;
+    Py_ssize_t bits;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sn", &name, &bits)) {
+        return NULL;
+    }
+    const mont_core *core = core_of(name);
+    if (!core || bits < 2 || bits > 16600) {
+        PyErr_SetString(PyExc_ValueError, core ? "a modulus of 2 to 16600 bits" : "this core cannot run here");
+        return NULL;
+    }
+    size_t digits = core->digits((size_t)bits);
+    return Py_BuildValue("nnn", (Py_ssize_t)digits, (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
+}
+
+/* modulus(core, n, r, r2): little-endian bytes of an odd n, R mod n and R^2 mod n */
+static PyObject *py_modulus(PyObject *self, PyObject *args) {
+    const char *name;
+    Py_buffer n, one, r2;
+    Py_ssize_t bits;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sny*y*y*", &name, &bits, &n, &one, &r2)) {
+        return NULL;
+    }
+    PyObject *capsule = NULL;
+    const mont_core *core = core_of(name);
+    const uint8_t *bytes = n.buf;
+    if (!core || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
+        !(bytes[0] & 1)) {
+        PyErr_SetString(PyExc_ValueError, "not an odd modulus with its constants, or a core that cannot run here");
+        goto done;
+    }
+    modulus *m = calloc(1, sizeof *m);
+    if (!m) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    m->core = core;
+    mont_ctx *c = &m->ctx;
+    c->bits = (size_t)bits;
+    c->digits = core->digits(c->bits);
+    c->stride = core->stride(c->digits);
+    c->n = calloc(3 * c->stride, sizeof(uint64_t));
+    if (c->n) {
+        c->one = c->n + c->stride;
+        c->r2 = c->one + c->stride;
+        core->unpack(c, c->n, n.buf, (size_t)n.len);
+        core->unpack(c, c->one, one.buf, (size_t)n.len);
+        core->unpack(c, c->r2, r2.buf, (size_t)n.len);
+        uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
+        for (int i = 0; i < 6; i++) {
+            inverse *= 2 - c->n[0] * inverse;
+        }
+        c->n0 = 0 - inverse;
+        if (core->digit_bits < 64) {
+            /* the low digit decides the low bits of the inverse, so cutting is enough */
+            c->n0 &= (UINT64_C(1) << core->digit_bits) - 1;
+        }
+        capsule = PyCapsule_New(m, MODULUS, modulus_free);
+    } else {
+        PyErr_NoMemory();
+    }
+    if (!capsule) {
+        free(c->n);
+        free(m);
+    }
+done:
+    PyBuffer_Release(&n);
+    PyBuffer_Release(&one);
+    PyBuffer_Release(&r2);
+    return capsule;
+}
+
+/* Rows in a buffer of elements, or -1. */
+static Py_ssize_t rows_in(const modulus *m, const Py_buffer *buffer) {
+    size_t row = m->ctx.stride * sizeof(uint64_t);
+    return (size_t)buffer->len % row || (uintptr_t)buffer->buf % sizeof(uint64_t) ? -1
+                                                                                  : (Py_ssize_t)((size_t)buffer->len / row);
+}
+
+static PyObject *finish(int bad, int failed) {
+    if (bad) {
+        PyErr_SetString(PyExc_ValueError, "a buffer does not have the length that the call needs");
+    } else if (failed) {
+        PyErr_NoMemory();
+    } else {
+        Py_RETURN_NONE;
+    }
+    return NULL;
+}
+
+/* mul(modulus, out, a, b): a or b may be one row, for all */
+static PyObject *py_mul(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a, b;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*y*", &capsule, &out, &a, &b)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), left = rows_in(m, &a), right = rows_in(m, &b);
+        bad = count < 0 || (left != count && left != 1) || (right != count && right != 1);
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->mul(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, b.buf,
+                                  right == count ? m->ctx.stride : 0, (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    PyBuffer_Release(&b);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* square(modulus, out, a, times) */
+static PyObject *py_square(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a;
+    Py_ssize_t times;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*n", &capsule, &out, &a, &times)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out);
+        bad = count < 0 || rows_in(m, &a) != count || times < 1;
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->square(&m->ctx, out.buf, a.buf, (size_t)times, (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* load(modulus, out, bytes, size, factors) */
+static PyObject *py_load(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, bytes, factors;
+    Py_ssize_t size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*ny*", &capsule, &out, &bytes, &size, &factors)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), chunks = rows_in(m, &factors);
+        Py_ssize_t room = chunks * (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        bad = count < 0 || chunks < 1 || chunks > 8 || size < 1 || size > room || bytes.len % size ||
+              bytes.len / size != count;
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->import(&m->ctx, out.buf, bytes.buf, (size_t)size, factors.buf, (size_t)chunks,
+                                     (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&bytes);
+    PyBuffer_Release(&factors);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* dump(modulus, out_bytes, size, a) */
+static PyObject *py_dump(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a;
+    Py_ssize_t size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*ny*", &capsule, &out, &size, &a)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &a);
+        bad = count < 0 || size < (Py_ssize_t)(m->ctx.bits + 7) / 8 || out.len % size || out.len / size != count;
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->export(&m->ctx, out.buf, (size_t)size, a.buf, (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* affine(modulus, out, a, plain_bytes, size, slope) */
+static PyObject *py_affine(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a, plain, slope;
+    Py_ssize_t size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*y*ny*", &capsule, &out, &a, &plain, &size, &slope)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), left = rows_in(m, &a);
+        bad = count < 0 || (left != count && left != 1) || rows_in(m, &slope) != 1 || size < 1 ||
+              size > (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8) || plain.len % size ||
+              plain.len / size != count;
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->affine(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, plain.buf,
+                                     (size_t)size, slope.buf, (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    PyBuffer_Release(&plain);
+    PyBuffer_Release(&slope);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* power(modulus, out, a, exps, exp_bits, scan) */
+static PyObject *py_power(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a, exps;
+    Py_ssize_t bits;
+    int scan;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*y*np", &capsule, &out, &a, &exps, &bits, &scan)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), size = bits / 8 + (bits % 8 != 0);
+        int shared = exps.len == size;
+        bad = count < 0 || rows_in(m, &a) != count || bits < 1 || bits > 1 << 20 ||
+              (!shared && (exps.len % size || exps.len / size != count)) || (!shared && !scan);
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->power(&m->ctx, out.buf, a.buf, exps.buf, shared ? 0 : (size_t)size, (size_t)bits, scan,
+                                    (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    PyBuffer_Release(&exps);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* fixed_table(modulus, out, base, window, scan) */
+static PyObject *py_fixed_table(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, base;
+    int window, scan;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*ip", &capsule, &out, &base, &window, &scan)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t rows = rows_in(m, &out);
+        bad = window < 1 || window > 16 || rows < 1 || rows % ((Py_ssize_t)1 << window) || rows_in(m, &base) != 1;
+        if (!bad) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->fixed_table(&m->ctx, out.buf, base.buf, (unsigned)window, (size_t)rows >> window,
+                                          scan);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&base);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* fixed_power(modulus, out, a, table, window, windows, exps, exp_size, scan) */
+static PyObject *py_fixed_power(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, a, table, exps;
+    int window, scan;
+    Py_ssize_t windows, size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*y*iny*np", &capsule, &out, &a, &table, &window, &windows, &exps, &size, &scan)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), left = rows_in(m, &a), rows = rows_in(m, &table);
+        bad = count < 0 || (left != count && left != 1) || window < 1 || window > 16 || rows < 1 || windows < 0 ||
+              windows > rows >> window || size < 1 || exps.len % size || exps.len / size != count;
+        if (!bad && count) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->fixed_power(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, table.buf,
+                                          (unsigned)window, (size_t)windows, exps.buf, (size_t)size, scan,
+                                          (size_t)count);
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&a);
+    PyBuffer_Release(&table);
+    PyBuffer_Release(&exps);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* segments(modulus, out, src, idx, starts) */
+static PyObject *py_segments(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, src, idx, starts;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*y*y*y*", &capsule, &out, &src, &idx, &starts)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0;
+    if (m) {
+        Py_ssize_t count = rows_in(m, &out), sources = rows_in(m, &src), terms = idx.len / 8;
+        const int64_t *at = idx.buf, *from = starts.buf;
+        bad = count < 0 || sources < 0 || idx.len % 8 || starts.len != 8 * (count + 1) || (uintptr_t)at % 8 ||
+              (uintptr_t)from % 8;
+        if (!bad) {
+            Py_BEGIN_ALLOW_THREADS;
+            bad = from[0] < 0 || from[count] > terms;
+            for (Py_ssize_t s = 0; s < count && !bad; s++) {
+                bad = from[s] > from[s + 1];
+            }
+            for (Py_ssize_t j = 0; j < terms && !bad; j++) {
+                bad = at[j] < 0 || at[j] >= sources;
+            }
+            if (!bad && count) {
+                failed = m->core->segments(&m->ctx, out.buf, src.buf, at, from, (size_t)count);
+            }
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&src);
+    PyBuffer_Release(&idx);
+    PyBuffer_Release(&starts);
+    return m ? finish(bad, failed) : NULL;
+}
+
+/* count_digits(values, window) -> (non-zero digits, negative ones, longest) */
+static PyObject *py_count_digits(PyObject *self, PyObject *args) {
+    Py_buffer values;
+    int window;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*i", &values, &window)) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (window < 1 || window > 16 || values.len % 8 || (uintptr_t)values.buf % 8) {
+        PyErr_SetString(PyExc_ValueError, "int64 values and a window of 1 to 16");
+    } else {
+        const int64_t *v = values.buf;
+        Py_ssize_t count = 0, negative = 0, longest = 0;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t j = 0; j < values.len / 8; j++) {
+            FOR_DIGITS(v[j], window, (count++, negative += minus, (void)size,
+                                      longest = (Py_ssize_t)k >= longest ? (Py_ssize_t)k + 1 : longest));
+        }
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("nnn", count, negative, longest);
+    }
+    PyBuffer_Release(&values);
+    return result;
+}
+
+/* sort_digits(indptr, indices, values, window, windows, tables, starts, terms)
+ * tables 0: bucket of (size, k, row, sign) lists its columns; tables 1: row lists its entries of (col, k, sign, size). */
+static PyObject *py_sort_digits(PyObject *self, PyObject *args) {
+    Py_buffer indptr, indices, values, starts, terms;
+    int window, tables;
+    Py_ssize_t windows;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*inpw*w*", &indptr, &indices, &values, &window, &windows, &tables, &starts,
+                          &terms)) {
+        return NULL;
+    }
+    const int64_t *row_at = indptr.buf, *col = indices.buf, *value = values.buf;
+    int64_t *start = starts.buf, *term = terms.buf;
+    size_t rows = indptr.len < 8 ? 0 : (size_t)indptr.len / 8 - 1, entries = (size_t)values.len / 8;
+    size_t keys = starts.len < 8 ? 0 : (size_t)starts.len / 8 - 1, capacity = (size_t)terms.len / 8;
+    size_t half = (size_t)1 << ((window - 1) & 15), span = (size_t)windows;
+    int bad = window < 1 || window > 16 || windows < 1 || windows > 64 || indptr.len < 8 || starts.len < 8 ||
+              indices.len != values.len || keys != (tables ? rows : rows * span * 2 * half) || row_at[0] != 0 ||
+              row_at[rows] != (int64_t)entries;
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t r = 0; r < rows && !bad; r++) {
+        bad = row_at[r] > row_at[r + 1];
+    }
+    for (size_t j = 0; j < entries && !bad; j++) {
+        bad = value[j] >= INT64_C(1) << 40 || value[j] <= -(INT64_C(1) << 40) || col[j] < 0;
+    }
+    if (!bad) {
+#define KEY (tables ? r : (((size - 1) * span + k) * rows + r) * 2 + (size_t)minus)
+        memset(start, 0, (keys + 1) * sizeof *start);
+        for (size_t r = 0; r < rows && !bad; r++) {
+            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
+                FOR_DIGITS(value[j], window, {
+                    if (k >= span) {
+                        bad = 1;
+                        break;
+                    }
+                    start[KEY + 1]++;
+                });
+            }
+        }
+        for (size_t i = 0; i < keys; i++) {
+            start[i + 1] += start[i];
+        }
+        bad = bad || start[keys] != (int64_t)capacity;
+        for (size_t r = 0; r < rows && !bad; r++) {
+            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
+                /* start[key] runs to the end of its bucket and is put back below */
+                FOR_DIGITS(value[j], window,
+                           term[start[KEY]++] = tables ? (int64_t)((((size_t)col[j] * span + k) * 2 + (size_t)minus) * half +
+                                                                   size - 1)
+                                                       : col[j]);
+            }
+        }
+        if (!bad) {
+            memmove(start + 1, start, keys * sizeof *start);
+            start[0] = 0;
+        }
+#undef KEY
+    }
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&indptr);
+    PyBuffer_Release(&indices);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&terms);
+    return finish(bad, 0);
+}
+
+/* in_range(bytes, size, bound, zero) -> whether every little-endian number lies below the bound and, unless zero may be,
+ * above 0 */
+static PyObject *py_in_range(PyObject *self, PyObject *args) {
+    Py_buffer bytes, bound;
+    Py_ssize_t size;
+    int zero;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*ny*p", &bytes, &size, &bound, &zero)) {
+        return NULL;
+    }
+    int bad = size < 1 || bound.len != size || bytes.len % size, good = 1;
+    if (!bad) {
+        const uint8_t *limit = bound.buf, *number = bytes.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t at = 0; at < bytes.len && good; at += size) {
+            int order = 0, any = zero;
+            for (Py_ssize_t i = size; i-- > 0;) {
+                uint8_t x = number[at + i];
+                any |= x;
+                if (!order && x != limit[i]) {
+                    order = x < limit[i] ? -1 : 1;
+                }
+                if (order && any) {
+                    break;
+                }
+            }
+            good = order < 0 && (any || zero);
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&bytes);
+    PyBuffer_Release(&bound);
+    return bad ? finish(bad, 0) : PyBool_FromLong(good);
+}
+
+/* x25519(core, out, scalars, points) -> whether no result is zero; one scalar, or one each */
+static PyObject *py_x25519(PyObject *self, PyObject *args) {
+    const char *name;
+    Py_buffer out, scalars, points;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sw*y*y*", &name, &out, &scalars, &points)) {
+        return NULL;
+    }
+    const mont_core *core = core_of(name);
+    int bad = !core || out.len % 32 || points.len != out.len || (scalars.len != 32 && scalars.len != out.len);
+    int zeros = 0;
+    if (!bad) {
+        Py_BEGIN_ALLOW_THREADS;
+        size_t count = (size_t)out.len / 32, step = scalars.len == 32 ? 0 : 32;
+#ifdef HAVE_IFMA
+        if (core == &mont_ifma) {
+            x25519_ifma(out.buf, scalars.buf, step, points.buf, count);
+        } else
+#endif
+        {
+            x25519_portable(out.buf, scalars.buf, step, points.buf, count);
+        }
+        const uint8_t *result = out.buf;
+        for (size_t i = 0; i < count; i++, result += 32) {
+            uint8_t any = 0;
+            for (int j = 0; j < 32; j++) {
+                any |= result[j];
+            }
+            zeros |= !any;
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&scalars);
+    PyBuffer_Release(&points);
+    return bad ? finish(bad, 0) : PyBool_FromLong(!zeros);
+}
+
+/* ring128_matvec(out, indptr, indices, values, vector) */
+static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
+    Py_buffer out, indptr, indices, values, vector;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*", &out, &indptr, &indices, &values, &vector)) {
+        return NULL;
+    }
+    const int64_t *row_at = indptr.buf, *col = indices.buf;
+    size_t rows = (size_t)out.len / 16, entries = (size_t)values.len / 8, cols = (size_t)vector.len / 16;
+    int bad = out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
+              indptr.len != (Py_ssize_t)(8 * (rows + 1)) || row_at[0] < 0 || row_at[rows] > (int64_t)entries;
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t r = 0; r < rows && !bad; r++) {
+        bad = row_at[r] > row_at[r + 1];
+    }
+    for (size_t j = 0; j < entries && !bad; j++) {
+        bad = col[j] < 0 || (size_t)col[j] >= cols;
+    }
+    if (!bad) {
+        ring128_matvec(out.buf, row_at, col, values.buf, vector.buf, rows);
+    }
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&indptr);
+    PyBuffer_Release(&indices);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&vector);
+    return finish(bad, 0);
+}
+
+/* cores() -> names of what is compiled in and may run on this machine */
+static PyObject *py_cores(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+#ifdef HAVE_IFMA
+    if (core_of(mont_ifma.name)) {
+        return Py_BuildValue("(ss)", mont_ifma.name, mont_portable.name);
+    }
+#endif
+    return Py_BuildValue("(s)", mont_portable.name);
+}
+
+static PyMethodDef methods[] = {
+    {"cores", py_cores, METH_NOARGS, NULL},
+    {"layout", py_layout, METH_VARARGS, NULL},
+    {"modulus", py_modulus, METH_VARARGS, NULL},
+    {"mul", py_mul, METH_VARARGS, NULL},
+    {"square", py_square, METH_VARARGS, NULL},
+    {"load", py_load, METH_VARARGS, NULL},
+    {"dump", py_dump, METH_VARARGS, NULL},
+    {"affine", py_affine, METH_VARARGS, NULL},
+    {"power", py_power, METH_VARARGS, NULL},
+    {"fixed_table", py_fixed_table, METH_VARARGS, NULL},
+    {"fixed_power", py_fixed_power, METH_VARARGS, NULL},
+    {"segments", py_segments, METH_VARARGS, NULL},
+    {"count_digits", py_count_digits, METH_VARARGS, NULL},
+    {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
+    {"x25519", py_x25519, METH_VARARGS, NULL},
+    {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},
+    {"in_range", py_in_range, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "accel._native",
+    .m_doc = "Native kernels; see accel/_native.pyi.",
+    .m_size = 0,
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModule_Create(&definition);
+}

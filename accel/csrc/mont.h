@@ -1,0 +1,92 @@
+/* Batches of residues modulo one odd number, in Montgomery form. See accel/notes/montgomery.md for the representation
+ * and its bounds. Nothing here knows Python, allocates for the caller, or checks a caller's length: module.c does. */
+#ifndef INTERCONN_MONT_H
+#define INTERCONN_MONT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    size_t bits;    /* of the modulus */
+    size_t digits;  /* of R: digits that are computed with */
+    size_t stride;  /* words of one element in memory, >= digits; the rest is zero */
+    uint64_t n0;    /* -1 / n modulo one digit */
+    uint64_t *n;    /* stride words each */
+    uint64_t *one;  /* R mod n */
+    uint64_t *r2;   /* R^2 mod n */
+} mont_ctx;
+
+/* One implementation. Elements are rows of ctx->stride words; `count` of them make a batch; a step of 0 repeats one row.
+ * Results may overwrite their operands row by row. Every function returns 0, or -1 where there was no memory. */
+typedef struct {
+    const char *name;
+    unsigned digit_bits;
+    size_t (*digits)(size_t bits);
+    size_t (*stride)(size_t digits);
+
+    /* Little-endian bytes of any size up to digits * digit_bits to one row, no arithmetic. */
+    void (*unpack)(const mont_ctx *ctx, uint64_t *row, const uint8_t *bytes, size_t size);
+
+    /* out = a * b */
+    int (*mul)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *b, size_t b_step,
+               size_t count);
+    /* out = a^(2^times), times >= 1 */
+    int (*square)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t times, size_t count);
+    /* out = sum over k of chunk_k(bytes) * factors[k]; chunks of digits * digit_bits bits, so that factors R^(k+2) bring
+     * a long number into Montgomery form */
+    int (*import)(const mont_ctx *ctx, uint64_t *out, const uint8_t *bytes, size_t size, const uint64_t *factors,
+                  size_t chunks, size_t count);
+    /* canonical residues out of Montgomery form */
+    int (*export)(const mont_ctx *ctx, uint8_t *bytes, size_t size, const uint64_t *a, size_t count);
+    /* out = a * (m * slope + 1), m plain (size <= digits), slope = s * R^2 */
+    int (*affine)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step, const uint8_t *m, size_t size,
+                  const uint64_t *slope, size_t count);
+    /* out = a^e; exponents of exp_bits bits at exp_step bytes from each other (0: one for all). scan: the table of
+     * powers is read whole at every step, so that time and addresses do not depend on the exponents; else exp_step
+     * must be 0 */
+    int (*power)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint8_t *exps, size_t exp_step,
+                 size_t exp_bits, int scan, size_t count);
+    /* table[(k << window) + d] = base^(d << (window * k)); with scan each window in an order of the core's own */
+    int (*fixed_table)(const mont_ctx *ctx, uint64_t *table, const uint64_t *base, unsigned window, size_t windows,
+                       int scan);
+    /* out = a * base^e with a table made for the same scan, which means the same as above */
+    int (*fixed_power)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *table,
+                       unsigned window, size_t windows, const uint8_t *exps, size_t exp_size, int scan, size_t count);
+    /* out[s] = product of src[idx[j]], starts[s] <= j < starts[s + 1]; times and addresses depend on idx and starts */
+    int (*segments)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
+                    size_t count);
+} mont_core;
+
+extern const mont_core mont_portable;
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_IFMA 1
+extern const mont_core mont_ifma;
+#endif
+
+/* `width` <= 57 bits of a little-endian byte string from bit `at`; zero beyond its end. */
+static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, unsigned width) {
+    uint64_t value = 0;
+    size_t byte = at >> 3;
+    if (byte + 8 <= size) {
+        memcpy(&value, bytes + byte, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        value = __builtin_bswap64(value);
+#endif
+    } else {
+        for (unsigned i = 0; byte + i < size; i++) {
+            value |= (uint64_t)bytes[byte + i] << (8 * i);
+        }
+    }
+    return value >> (at & 7) & ((UINT64_C(1) << width) - 1);
+}
+
+/* Clears memory that held secrets; the compiler may not leave it out. */
+static inline void wipe(void *memory, size_t size) {
+    volatile uint8_t *p = memory;
+    while (size--) {
+        *p++ = 0;
+    }
+}
+
+#endif

@@ -1,0 +1,292 @@
+"""The kernels of accel/ against their rivals: `python -m bench.kernels [--quick] [--only TEXT] [--json FILE]`.
+
+One thread. Contestants of a row take turns (A/B/A/B ...), so that a busy machine slows all of them alike; the ratio of
+a row is the median over the rounds of (ours / rival), both of the same round. A rival that is not installed is left out
+and named. Rates mean nothing on another machine; ratios mean little on another class of CPU.
+"""
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gmpy2
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from accel import registry
+from accel.entropy import OsRandom
+from accel.kernels import SparseMatrix
+from accel.probe import probe
+
+RANDOM = OsRandom()
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`run` does `work` units; a rival's name starts with its package."""
+
+    name: str
+    work: int
+    run: Run
+
+
+@dataclass(frozen=True)
+class Row:
+    kernel: str
+    detail: str
+    unit: str
+    rival: Contestant
+    ours: tuple[Contestant, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    kernel: str
+    detail: str
+    unit: str
+    rival: str
+    rival_rate: float
+    backend: str
+    rate: float
+    rate_spread: tuple[float, float]
+    ratio: float
+    ratio_spread: tuple[float, float]
+
+
+def rate(contestant: Contestant, seconds: float) -> float:
+    done, begun = 0, time.perf_counter()
+    while True:
+        contestant.run()
+        done += contestant.work
+        spent = time.perf_counter() - begun
+        if spent >= seconds:
+            return done / spent
+
+
+def measure(row: Row, rounds: int, seconds: float) -> list[Result]:
+    for contestant in (row.rival, *row.ours):
+        contestant.run()  # tables and constants are made once for a key
+    rival, ours = [], {c.name: [] for c in row.ours}
+    for _ in range(rounds):
+        rival.append(rate(row.rival, seconds))
+        for contestant in row.ours:
+            ours[contestant.name].append(rate(contestant, seconds))
+    results = []
+    for name, rates in ours.items():
+        ratios = [a / b for a, b in zip(rates, rival, strict=True)]
+        results.append(
+            Result(
+                row.kernel, row.detail, row.unit, row.rival.name, statistics.median(rival), name,
+                statistics.median(rates), (min(rates), max(rates)),
+                statistics.median(ratios), (min(ratios), max(ratios)),
+            )
+        )  # fmt: skip
+    return results
+
+
+def native_backends(kernel: str) -> list[str]:
+    return [b.name for b in registry.BACKENDS[kernel] if b.name != "reference" and b.refuses(probe()) is None]
+
+
+def plain(values: Sequence[int], limbs: int) -> np.ndarray:
+    data = b"".join(int(v).to_bytes(8 * limbs, "little") for v in values)
+    return np.frombuffer(data, np.uint64).reshape(len(values), limbs)
+
+
+def modexp(quick: bool) -> Iterator[Row]:
+    for bits in (1024, 2048, 3072, 4096, 6144)[: 4 if quick else 5]:
+        n = secrets.randbits(bits) | 1 | 1 << (bits - 1)
+        e = secrets.randbits(bits) | 1 << (bits - 1)
+        bases = [secrets.randbelow(n) for _ in range(16)]
+        x, powers = plain(bases, bits // 64), plain([e], bits // 64)
+        ours = []
+        for name in native_backends("modpow"):
+            kernel = registry.modular_power(name)
+            for secret in (False, True):
+                label = f"{name}, {'secret' if secret else 'public'} exponent"
+                ours.append(
+                    Contestant(label, 16, lambda k=kernel, s=secret, n=n, x=x, p=powers: k.power(n, x, p, secret=s))
+                )
+        rival = Contestant(
+            f"gmpy2 {metadata.version('gmpy2')}", 4, lambda n=n, e=e, b=bases[:4]: [gmpy2.powmod(v, e, n) for v in b]
+        )
+        yield Row("modexp", f"{bits}-bit modulus and exponent", "1/s", rival, tuple(ours))
+
+
+def sparse(rows: int, cols: int, bits: int) -> SparseMatrix:
+    """Dense, signed, `bits` bits with the sign; transposed, as X^T of a gradient."""
+    rng = np.random.default_rng(1)
+    top = 1 << (bits - 1)
+    return SparseMatrix(
+        cols, rows, np.arange(0, rows * cols + 1, rows), np.tile(np.arange(rows), cols),
+        rng.integers(-top + 1, top, rows * cols),
+    )  # fmt: skip
+
+
+def additive(quick: bool) -> Iterator[Row]:
+    try:
+        from phe import paillier as phe  # noqa: PLC0415  # a test oracle, never shipped
+    except ImportError:
+        print("phe is not installed: the homomorphic rows are left out", file=sys.stderr)
+        return
+    name = f"phe {metadata.version('phe')}"
+    public, private = phe.generate_paillier_keypair(n_length=2048)
+    one = public.encrypt(1234567890123)
+    few = [one] * 10
+    factor = 987654321987
+    rivals = {
+        "encrypt": Contestant(name, 10, lambda: [public.encrypt(7) for _ in few]),
+        "decrypt": Contestant(name, 10, lambda: [private.decrypt(c) for c in few]),
+        "add": Contestant(name, 1000, lambda: [one + one for _ in range(1000)]),
+        "scale": Contestant(name, 50, lambda: [one * factor for _ in range(50)]),
+    }
+    count = 1000
+    big = 20_000 if quick else 100_000
+    numbers = np.random.default_rng(2).integers(0, 1 << 40, (count, 1)).astype(np.uint64)
+    for scheme, title in (("paillier", "Paillier-2048, DJN 448-bit r"), ("ou", "Okamoto-Uchiyama-2048, 256-bit r")):
+        ours: dict[str, list[Contestant]] = {}
+        for backend in native_backends(f"he.{scheme}"):
+            kernels = {"": registry.additive_he(scheme, backend)}
+            entry = next(b for b in registry.BACKENDS[f"he.{scheme}"] if b.name == backend)
+            kernels[", cache-leaking tables"] = entry.make(cache_leaking_tables=True)
+            sizes = (1000, big) if backend == "avx512ifma" else (1000,)
+            for label, he in kernels.items():
+                secret = he.generate(2048, RANDOM)
+                key = secret.public
+                batch = key.encrypt(numbers, RANDOM)
+                jobs: dict[str, tuple[int, Run]] = {
+                    "encrypt": (count, lambda key=key: key.encrypt(numbers, RANDOM)),
+                }
+                if not label:
+                    few_of_ours = key.split(batch, [200, 800])[0]
+                    jobs |= {
+                        "decrypt": (
+                            200,
+                            lambda secret=secret, part=few_of_ours: secret.decrypt(part),
+                        ),
+                        "add": (count, lambda key=key, batch=batch: key.add(batch, batch)),
+                        "scale": (count, lambda key=key, batch=batch: key.scale(batch, numbers)),
+                    }
+                    for rows in sizes:
+                        matrix = sparse(rows, 10, 40)
+                        vector = key.join([batch] * (rows // count))
+                        jobs[f"X^T v {rows}x10"] = (
+                            rows * 10,
+                            lambda key=key, matrix=matrix, vector=vector: key.matvec(matrix, vector),
+                        )
+                for job, (work, run) in jobs.items():
+                    ours.setdefault(job, []).append(Contestant(backend + label, work, run))
+        for job, contestants in ours.items():
+            # phe has no product with a matrix: one multiplication by a plaintext is the work of one entry.
+            rival = rivals["scale" if job.startswith("X^T") else job]
+            detail = {"scale": "40-bit factor, ", "encrypt": "40-bit plaintext, "}.get(
+                job, "40-bit signed, " if "X^T" in job else ""
+            )
+            note = "rival: textbook Paillier-2048" if scheme == "paillier" else "rival: Paillier-2048"
+            yield Row(
+                f"{scheme} {job}",
+                f"{detail}{title}; {note}",
+                "entries/s" if "X^T" in job else "1/s",
+                rival,
+                tuple(contestants),
+            )
+
+
+def curve(quick: bool) -> Iterator[Row]:
+    del quick
+    secret, points = os.urandom(32), os.urandom(32 * 256)
+    private = X25519PrivateKey.from_private_bytes(secret)
+    loaded = [X25519PublicKey.from_public_bytes(points[32 * i : 32 * i + 32]) for i in range(64)]
+    rival = Contestant(
+        f"cryptography {metadata.version('cryptography')} (OpenSSL)", 64, lambda: [private.exchange(p) for p in loaded]
+    )
+    ours = []
+    for name in native_backends("x25519"):
+        kernel = registry.x25519(name)
+        ours.append(Contestant(name, 256, lambda k=kernel: k.mask_points(secret, points)))
+    yield Row("x25519", "one scalar for all, constant time", "1/s", rival, tuple(ours))
+
+
+def ring(quick: bool) -> Iterator[Row]:
+    rows = 20_000 if quick else 100_000
+    matrix = sparse(rows, 40, 20)
+    vector = np.frombuffer(os.urandom(16 * rows), np.uint64).reshape(rows, 2)
+    reference = registry.ring128("reference")
+    kernels = {name: registry.ring128(name) for name in native_backends("ring128")[:1]}
+    ours = [Contestant(name, rows * 40, lambda k=kernels[name]: k.matvec(matrix, vector)) for name in kernels]
+    rival = Contestant(
+        f"numpy {metadata.version('numpy')} (backend reference)", rows * 40, lambda: reference.matvec(matrix, vector)
+    )
+    yield Row("ring128 X^T v", f"{rows}x40, 20-bit entries, Z_2^128", "entries/s", rival, tuple(ours))
+
+
+FAMILIES = (modexp, additive, curve, ring)
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "avx512ifma": "avx512ifma" in probe().cpu_flags,
+        "python": platform.python_version(),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def table(results: Sequence[Result]) -> str:
+    lines = ["| kernel | what | backend | rate | rival | its rate | ratio (min-max) |", "|---|---|---|---|---|---|---|"]
+    for r in results:
+        low, high = r.ratio_spread
+        lines.append(
+            f"| {r.kernel} | {r.detail} | {r.backend} | {r.rate:,.0f} {r.unit} | {r.rival} | {r.rival_rate:,.0f} "
+            f"| **{r.ratio:.1f}** ({low:.1f}-{high:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, smaller matrices")
+    parser.add_argument("--only", default="", help="rows whose kernel contains this text")
+    parser.add_argument("--json", type=Path, default=Path("build/bench/kernels.json"))
+    options = parser.parse_args()
+    rounds, seconds = (3, 0.15) if options.quick else (7, 0.4)
+    facts, results = machine(), []
+    print(json.dumps(facts))
+    for family in FAMILIES:
+        for row in family(options.quick):
+            if options.only in row.kernel:
+                part = measure(row, rounds, seconds)
+                results += part
+                for r in part:
+                    print(
+                        f"{r.kernel:24} {r.backend:36} {r.rate:14,.0f} {r.unit:9} {r.ratio:8.2f}x {r.rival}", flush=True
+                    )
+    facts["load_average_after"] = os.getloadavg()[0]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": facts, "results": [asdict(r) for r in results]}, indent=1))
+    print("\n" + table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The native kernels of accel/: an optional extension, so that an install without a C compiler still works.
+
+One build for every CPU of an architecture: the functions that need AVX-512 carry their own target, and what may run is
+decided at run time (accel/registry.py). Everything else about the package stands in pyproject.toml.
+"""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c"]
+HEADERS = ["digits.h", "mont.h", "mont_algos.h", "ring128.h", "x25519.h"]
+
+
+class OptionalBuild(build_ext):
+    """Says in words what it means when the extension cannot be built."""
+
+    def run(self) -> None:
+        super().run()
+        if not all(Path(self.get_ext_fullpath(e.name)).exists() for e in self.extensions):
+            sys.stderr.write(
+                "interconn: no native kernels were built (is there a C compiler?); "
+                "the package works on the slower `reference` backend, see `interconn backends`.\n"
+            )
+
+
+setup(
+    cmdclass={"build_ext": OptionalBuild},
+    ext_modules=[
+        Extension(
+            "accel._native",
+            sources=[f"accel/csrc/{name}" for name in SOURCES],
+            depends=[f"accel/csrc/{name}" for name in HEADERS],
+            extra_compile_args=["-std=c11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,86 @@
+"""Batches of modular powers over every backend, against Python's pow."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accel.kernels import BadInput, ModularPower, Uints
+from accel.probe import probe
+from accel.registry import BACKENDS
+
+MAKERS = {backend.name: backend.make for backend in BACKENDS["modpow"] if backend.refuses(probe()) is None}
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def kernel(request: pytest.FixtureRequest) -> ModularPower:
+    made: ModularPower = MAKERS[request.param]()
+    return made
+
+
+def plain(values: list[int], limbs: int) -> Uints:
+    data = b"".join(value.to_bytes(8 * limbs, "little") for value in values)
+    return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(len(values), limbs)
+
+
+def numbers(batch: Uints) -> list[int]:
+    return [int.from_bytes(row.tobytes(), "little") for row in batch]
+
+
+@pytest.mark.parametrize("bits", [2, 64, 1024, 2048, 4096, 8192])
+def test_powers_and_products(kernel: ModularPower, bits: int) -> None:
+    rng = random.Random(bits)
+    n = rng.getrandbits(bits) | 1 | 1 << (bits - 1)
+    limbs = (bits + 63) // 64
+    bases = [0, 1, n - 1, n // 2, *(rng.randrange(n) for _ in range(5))]
+    exponents = [0, 1, 2, (1 << 128) - 1, *(rng.getrandbits(128) for _ in range(5))]
+    for count in (0, 1, 8, 9):
+        some, powers = bases[:count], exponents[:count]
+        x, e = plain(some, limbs), plain(powers, 2)
+        got = kernel.power(n, x, e)
+        assert got.shape == (count, limbs)
+        assert numbers(got) == [pow(b, k, n) for b, k in zip(some, powers, strict=True)]
+        for secret in (True, False):
+            got = kernel.power(n, x, plain([exponents[4]], 3), secret=secret)
+            assert numbers(got) == [pow(b, exponents[4], n) for b in some]
+        assert numbers(kernel.multiply(n, x, x[::-1].copy())) == [
+            a * b % n for a, b in zip(some, some[::-1], strict=True)
+        ]
+
+
+@given(
+    n=st.integers(1, 1 << 300).map(lambda v: 2 * v + 1),
+    values=st.lists(st.tuples(st.integers(0, 1 << 310), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=17),
+)
+@settings(max_examples=60, deadline=None)
+def test_all_backends_agree(n: int, values: list[tuple[int, int]]) -> None:
+    limbs = (n.bit_length() + 63) // 64
+    bases = [base % n for base, _ in values]
+    x, e = plain(bases, limbs + 1), plain([power for _, power in values], 1)
+    wanted = [pow(b, k, n) for b, (_, k) in zip(bases, values, strict=True)]
+    for make in MAKERS.values():
+        assert numbers(make().power(n, x, e)) == wanted
+
+
+def test_bad_arguments_are_refused(kernel: ModularPower) -> None:
+    one = plain([1], 1)
+    for modulus, bases, exponents in (
+        (10, one, one),
+        (1, one, one),
+        ((1 << 8192) + 1, one, one),
+        (7, plain([7], 1), one),
+        (7, plain([1 << 64], 2), one),
+        (7, one, plain([1, 1], 1)),
+        (7, plain([1, 1, 1], 1), plain([1, 1], 1)),
+        (7, one[0], one),
+        (7, one.astype(np.int64), one),
+        (7, one, one.astype(np.int64)),
+    ):
+        with pytest.raises(BadInput):
+            kernel.power(modulus, bases, exponents)
+    with pytest.raises(BadInput):
+        kernel.multiply(7, one, plain([1, 1], 1))
+    with pytest.raises(BadInput):
+        kernel.multiply(7, one, plain([8], 1))

@@ -1,0 +1,243 @@
+"""Both native cores against Python's integers: edge values, batches around eight lanes, aliasing, all lengths."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from accel.kernels import BadInput, SparseMatrix
+from accel.probe import probe
+from accel.registry import BACKENDS
+
+CORES = [
+    pytest.param(
+        backend.name,
+        marks=pytest.mark.skipif((why := backend.refuses(probe())) is not None, reason=f"{backend.name}: {why}"),
+    )
+    for backend in BACKENDS["he.ou"]
+    if backend.name != "reference"
+]
+BITS = [3, 63, 64, 65, 511, 512, 513, 1032, 1033, 1366, 2047, 2048, 3072, 4096, 8192]
+
+
+@pytest.fixture(params=CORES)
+def core(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip("accel._native")
+    return str(request.param)
+
+
+def rings(core: str, bits: list[int]) -> Iterator[tuple["ResidueRing", random.Random]]:  # noqa: F821
+    from accel.backends.native.residues import ResidueRing
+
+    for size in bits:
+        rng = random.Random(size)
+        yield ResidueRing(core, rng.getrandbits(size) | 1 | 1 << (size - 1)), rng
+        yield ResidueRing(core, (1 << size) - 1), rng  # all ones: the largest digits
+        yield ResidueRing(core, (1 << (size - 1)) + 1), rng
+
+
+def values(n: int, rng: random.Random, count: int) -> list[int]:
+    edges = [0, 1, n - 1, n // 2, n - 2, 2 % n]
+    return (edges + [rng.randrange(n) for _ in range(count)])[:count]
+
+
+def load(ring, numbers):
+    return ring.load(b"".join(v.to_bytes(ring.size, "little") for v in numbers), ring.size)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 17])
+def test_conversion_products_and_squares(core: str, count: int) -> None:
+    for ring, rng in rings(core, BITS):
+        n = int(ring.modulus)
+        a, b = values(n, rng, count), values(n, rng, count)[::-1]
+        x, y = load(ring, a), load(ring, b)
+        assert ring.numbers(x) == a
+        assert ring.numbers(ring.mul(x, y)) == [i * j % n for i, j in zip(a, b, strict=True)]
+        assert ring.numbers(ring.mul(x, x)) == [i * i % n for i in a]
+        assert ring.numbers(ring.square(x, 1)) == [i * i % n for i in a]
+        assert ring.numbers(ring.square(x, 3)) == [pow(i, 8, n) for i in a]
+        assert ring.numbers(ring.mul(x, ring.one)) == a
+        ring.multiply_into(x, y)
+        assert ring.numbers(x) == [i * j % n for i, j in zip(a, b, strict=True)]
+
+
+def test_long_chains_stay_in_range(core: str) -> None:
+    """Values between n and 2n must not grow: many dependent products of all kinds."""
+    for ring, _ in rings(core, [64, 512, 1032, 2048]):
+        n = int(ring.modulus)
+        x, wanted = load(ring, [n - 1, 1, 0, n // 3]), [n - 1, 1, 0, n // 3]
+        for _ in range(40):
+            x = ring.mul(ring.square(x, 2), x)
+            wanted = [pow(v, 5, n) for v in wanted]
+        assert ring.numbers(x) == wanted
+
+
+@pytest.mark.parametrize("count", [1, 8, 11])
+def test_powers(core: str, count: int) -> None:
+    for ring, rng in rings(core, [3, 64, 521, 1366, 2048]):
+        n = int(ring.modulus)
+        a = values(n, rng, count)
+        x = load(ring, a)
+        for bits in (1, 8, 13, 40, 161, 601, 1801):
+            for e in (0, 1, (1 << bits) - 1, rng.getrandbits(bits)):
+                data = e.to_bytes((bits + 7) // 8, "little")
+                assert ring.numbers(ring.power(x, data, bits)) == [pow(i, e, n) for i in a]
+                assert ring.numbers(ring.power_public(x, e)) == [pow(i, e, n) for i in a]
+                break_early = n > 1 << 600 and bits > 600
+                if break_early:
+                    break
+        exps = [0, (1 << 128) - 1, 1] + [rng.getrandbits(128) for _ in a]
+        data = b"".join(e.to_bytes(16, "little") for e in exps[:count])
+        if count > 1:
+            assert ring.numbers(ring.power(x, data, 128)) == [pow(i, e, n) for i, e in zip(a, exps, strict=False)]
+
+
+@pytest.mark.parametrize("leaking", [False, True])
+def test_fixed_bases(core: str, leaking: bool) -> None:
+    from accel.backends.native.residues import FixedBase
+
+    for ring, rng in rings(core, [3, 192, 1033]):
+        n = int(ring.modulus)
+        base = FixedBase(ring, 5 % n, leaking=leaking)
+        start = values(n, rng, 9)
+        for size in (1, 3, 20):  # grows
+            exps = [0, (1 << 8 * size) - 1] + [rng.getrandbits(8 * size) for _ in range(7)]
+            data = b"".join(e.to_bytes(size, "little") for e in exps)
+            got = ring.numbers(base.multiply(load(ring, start), data, size=size, bits=8 * size))
+            assert got == [s * pow(5, e, n) % n for s, e in zip(start, exps, strict=True)]
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 6, 7])
+def test_fixed_tables_of_every_window(core: str, window: int) -> None:
+    for ring, rng in rings(core, [64, 1366]):
+        n, windows = int(ring.modulus), 3
+        for leaking in (False, True):
+            table = ring.table(ring.take(3), window, windows, leaking=leaking)
+            exps = [0, (1 << window * windows) - 1] + [rng.getrandbits(window * windows) for _ in range(150)]
+            data = b"".join(e.to_bytes(3, "little") for e in exps)
+            got = ring.fixed_power(
+                ring.one, table, data, size=3, window=window, windows=windows, leaking=leaking
+            )  # fmt: skip
+            assert ring.numbers(got) == [pow(3, e, n) for e in exps]
+
+
+def test_products_of_segments_and_inverses(core: str) -> None:
+    for ring, rng in rings(core, [64, 600]):
+        n = int(ring.modulus)
+        a = [rng.randrange(1, n) for _ in range(50)]
+        x = load(ring, a)
+        for lengths in ([], [0], [1], [0, 3, 1, 0, 2], [700], [5] * 20, [1000, 1, 0, 300]):
+            starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+            idx = np.array([rng.randrange(50) for _ in range(sum(lengths))], dtype=np.int64)
+            wanted = []
+            for s, e in itertools.pairwise(starts):
+                product = 1
+                for i in idx[s:e]:
+                    product = product * a[i] % n
+                wanted.append(product)
+            assert ring.numbers(ring.product(x, idx, starts)) == wanted
+    for ring, rng in rings(core, [61]):
+        n = int(ring.modulus)
+        units = [v for v in (rng.randrange(1, n) for _ in range(60)) if np.gcd(v, n) == 1]
+        for count in (0, 1, 2, 3, 7, 16, min(21, len(units))):
+            got = ring.numbers(ring.invert(load(ring, units[:count])))
+            assert got == [pow(v, -1, n) for v in units[:count]]
+        with pytest.raises(BadInput):
+            ring.invert(load(ring, [1, 0]))
+
+
+def test_linear_forms_of_long_numbers(core: str) -> None:
+    for ring, rng in rings(core, [65, 520, 1366]):
+        n = int(ring.modulus)
+        for size in (1, 100, 300):
+            if 8 * size > 6 * max(64, n.bit_length()):
+                continue
+            long = [(1 << 8 * size) - 1, 0, *(rng.getrandbits(8 * size) for _ in range(7))]
+            short = [255, 0, *(rng.getrandbits(8) for _ in range(7))]
+            data = np.frombuffer(b"".join(v.to_bytes(size, "little") for v in long), np.uint8).reshape(-1, size)
+            more = np.array(short, np.uint8).reshape(-1, 1)
+            got = ring.numbers(ring.combine((data, 7 % n), (more, n - 1)))
+            assert got == [(7 * i - j) % n for i, j in zip(long, short, strict=True)]
+
+
+def test_matvec_by_tables_and_by_buckets(core: str) -> None:
+    from accel.backends.native import multiexp
+
+    rng = np.random.default_rng(1)
+    for ring, _ in rings(core, [500]):
+        n = int(ring.modulus)
+        for size in (1, 100, (1 << 40) - 1):
+            dense = rng.integers(0 if size == 1 else -size, size + 1, (9, 5)) * (rng.random((9, 5)) < 0.7)
+            row, col = np.nonzero(dense)
+            indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=9))]).astype(np.int64)
+            matrix = SparseMatrix(9, 5, indptr, col.astype(np.int64), dense[row, col].astype(np.int64))
+            bases = [v for v in range(2, 200) if math.gcd(v, n) == 1][:5]
+            wanted = [1] * 9
+            for i in range(9):
+                for j in range(5):
+                    wanted[i] = wanted[i] * pow(bases[j], int(dense[i, j]), n) % n
+            for window in (1, 2, 5, 8):
+                for way in (multiexp._by_tables, multiexp._by_buckets):
+                    got = way(ring, matrix, load(ring, bases), multiexp._Digits.of(matrix, window))
+                    assert ring.numbers(got) == wanted
+            assert ring.numbers(multiexp.matvec(ring, matrix, load(ring, bases))) == wanted
+
+
+def test_the_binding_checks_every_length(core: str) -> None:
+    from accel import _native
+
+    with pytest.raises(ValueError):
+        _native.layout("nonesuch", 64)
+    with pytest.raises(ValueError):
+        _native.layout(core, 20000)
+    with pytest.raises(ValueError):
+        _native.modulus(core, 8, b"\x02", b"\x01", b"\x01")
+    handle = _native.modulus(core, 8, b"\xfb", b"\x01", b"\x01")
+    stride = _native.layout(core, 8)[1]
+    three, two, one = (np.zeros((k, stride), np.uint64) for k in (3, 2, 1))
+    none = np.zeros(0, np.int64)
+    idx = np.array([0, 5], np.int64)
+    calls = [
+        lambda: _native.mul(handle, three, two, three),
+        lambda: (
+            _native.mul(handle, three[:, :-1].copy(), three, three)
+            if stride > 1
+            else _native.mul(handle, one, two, two)
+        ),
+        lambda: _native.square(handle, three, two, 1),
+        lambda: _native.square(handle, three, three, 0),
+        lambda: _native.load(handle, three, b"\1\2", 1, one),
+        lambda: _native.load(handle, one, bytes(200), 200, one),
+        lambda: _native.load(handle, three, b"\1\2\3", 0, one),
+        lambda: _native.dump(handle, bytearray(2), 1, three),
+        lambda: _native.affine(handle, three, three, b"\1", 1, one),
+        lambda: _native.power(handle, three, three, b"\1\1", 8, True),
+        lambda: _native.power(handle, three, three, b"\1\1\1", 8, False),
+        lambda: _native.power(handle, three, three, b"", 0, True),
+        lambda: _native.fixed_table(handle, three, one, 1, True),
+        lambda: _native.fixed_power(handle, one, one, two, 1, 2, b"\1", 1, True),
+        lambda: _native.segments(handle, one, two, idx, np.array([0, 2], np.int64)),
+        lambda: _native.segments(handle, one, two, idx[:1], np.array([0, 2], np.int64)),
+        lambda: _native.segments(handle, two, two, idx[:1], np.array([1, 0, 1], np.int64)),
+        lambda: _native.sort_digits(none, none, none, 1, 1, True, none, none),
+        lambda: _native.sort_digits(idx, idx[:1], idx[:1], 1, 1, True, np.zeros(2, np.int64), none),
+        lambda: _native.count_digits(none, 0),
+        lambda: _native.in_range(b"\1\2", 2, b"\1", True),
+        lambda: _native.x25519(core, bytearray(32), bytes(32), bytes(64)),
+        lambda: _native.x25519(core, bytearray(64), bytes(96), bytes(64)),
+        lambda: _native.x25519(core, bytearray(33), bytes(32), bytes(33)),
+        lambda: _native.x25519("nonesuch", bytearray(32), bytes(32), bytes(32)),
+        lambda: _native.ring128_matvec(np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64)),
+        lambda: _native.ring128_matvec(
+            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64)
+        ),
+    ]
+    for number, call in enumerate(calls):
+        with pytest.raises((ValueError, BufferError)):  # noqa: PT012  # the second line names the case
+            call()
+            pytest.fail(f"case {number} was accepted")
+    with pytest.raises((TypeError, ValueError)):
+        _native.mul("no modulus", one, one, one)
