@@ -45,7 +45,9 @@ def add(group: Group) -> None:
     ask.add_argument("query", nargs="*", metavar="NAME=VALUE", help="its parameters; contract_id is filled in")
     dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
     _which(dialect)
-    dialect.add_argument("profile", help="strict-1.2, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia")
+    dialect.add_argument(
+        "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
+    )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     record = group.command("record", recording, "note a contract with a node that has no management layer")
     record.add_argument("node_id")

@@ -22,7 +22,7 @@ DAY = 86_400_000
 def admin(node: Node) -> InviteAdmin:
     return InviteAdmin(
         identity=node.identity,
-        signer=node.signer,
+        signer=lambda: node.ring.current,
         limits=Limits(),
         clock=node.clock,
         journal=node.journal,

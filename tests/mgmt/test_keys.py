@@ -15,6 +15,7 @@ from gateway.mgmt_plane.service.keys import OVERLAP, PROOF
 from gateway.mgmt_plane.service.partners import pinned_cas
 from gateway.model import OwnKey
 from specs.states import ApprovalState, AuthType
+from tests.mgmt.test_profiles import set_profile
 from tests.mgmt.world import Node, World, decoded, pki, tampered, tls_leaf, trace
 
 UPDATE, LIST = "node.update", "dataset.pub.list"
@@ -286,13 +287,13 @@ def test_a_proof_has_no_line_breaks() -> None:
 
 @pytest.mark.req("M-012", "M-014")
 async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contract_id: str) -> None:
-    route, asked = f"/admin/v1/partners/{contract_id}/profile", {"contract_id": contract_id}
+    asked = {"contract_id": contract_id}
     with pytest.raises(Refused):
-        await b.admin_call("POST", route, {"profile": "none"})
-    await b.admin_call("POST", route, {"profile": "strict-1.2-rfc9421"})
+        await set_profile(b, a, "none")
+    await set_profile(b, a, "strict-1.2-rfc9421")
     # What was not agreed is not taken, on either side.
     assert await heard(a, b, contract_id) == code(Kind.UNAUTHENTICATED)
-    await a.admin_call("POST", route, {"profile": "strict-1.2-rfc9421"})
+    await set_profile(a, b, "strict-1.2-rfc9421")
     known = await a.contract(b)
     await a.client.call(known, LIST, {**asked, "page_num": 1, "page_size": 5}, trace_id=trace())
     _, headers = a.client.calls[-1]
