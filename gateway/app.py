@@ -29,8 +29,11 @@ from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
+from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
@@ -169,7 +172,7 @@ class Control:
         self._trail = Trail(
             store,
             identity=identity,
-            signer=ring,
+            signer=lambda: ring.current,
             clock=clock,
             seal_entries=config.trail.seal_entries,
             seal_ms=round(config.trail.seal_minutes * 60_000),
@@ -311,7 +314,7 @@ class Control:
         job_admin = JobAdmin(
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
-        receipts = Receipts(book=book, partners=self._partners, signer=ring, clock=clock)
+        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
             ready=partial(readiness, store=self._store, stats=self._watch.stats),
             metrics=partial(
@@ -323,15 +326,31 @@ class Control:
                 clock=clock,
             ),
         )
-        admin = [
-            *Admin(context).routes(),
+        admin = Admin(context)
+        invite_admin = InviteAdmin(
+            identity=identity,
+            signer=lambda: ring.current,
+            limits=limits,
+            clock=clock,
+            journal=journal,
+            apply=admin.apply,
+        )
+        peer_admin = PeerAdmin(services=services, client=self._client, entropy=entropy)
+        profile_admin = ProfileAdmin(
+            services=services, client=self._client, clock=clock, entropy=entropy, journal=journal
+        )
+        routes = [
+            *admin.routes(),
+            *invite_admin.routes(),
+            *peer_admin.routes(),
+            *profile_admin.routes(),
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
             *key_admin.routes(),
             *health.routes(),
         ]
-        app = admin_app(admin, token=token, limits=limits, journal=journal)
+        app = admin_app(routes, token=token, limits=limits, journal=journal)
         listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
         add_documentation(app, document(version=identity.system_version, servers=listeners))
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)

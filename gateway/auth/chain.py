@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -47,6 +47,15 @@ def usable_key(key: object) -> PublicKey:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise _no("key must be RSA, EC P-256 or Ed25519")
+
+
+def certified_key(certificate: x509.Certificate) -> PublicKey:
+    """The key that a certificate is about, if it can be read at all and is one we verify with."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise _no("the certificate's key cannot be read") from e
+    return usable_key(key)
 
 
 def certificates(pem: str) -> list[x509.Certificate]:
@@ -100,7 +109,7 @@ def check_ca(ca: x509.Certificate, *, now_ms: int) -> None:
         may_sign = True
     if not may_sign:
         raise _no("issuer may not sign certificates")
-    usable_key(ca.public_key())
+    certified_key(ca)
     _within_validity(ca, now_ms)
 
 
@@ -111,7 +120,7 @@ def check_leaf(leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, no
         leaf.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature) as e:
         raise _no("certificate was not issued by the pinned CA") from e
-    usable_key(leaf.public_key())
+    certified_key(leaf)
     _within_validity(leaf, now_ms)
     if named_node(leaf) != node_id:
         raise _no("certificate names another node")

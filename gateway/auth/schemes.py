@@ -19,7 +19,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from gateway.auth.chain import MAX_PEM, PublicKey, certificates, check_ca, check_leaf, fingerprint, usable_key
+from gateway.auth.chain import (
+    MAX_PEM,
+    PublicKey,
+    certificates,
+    certified_key,
+    check_ca,
+    check_leaf,
+    fingerprint,
+    usable_key,
+)
 from gateway.errors import CallerError, Kind, Refused
 from specs.states import AuthType
 
@@ -84,7 +93,7 @@ def _certificate_credential(text: str) -> Credential:
     leaf, ca = chain
     return Credential(
         AuthType.CERT,
-        usable_key(leaf.public_key()),
+        certified_key(leaf),
         fingerprint(ca),
         ca.public_bytes(Encoding.PEM).decode(),
         (leaf, ca),

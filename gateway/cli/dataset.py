@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import audit
-from gateway.cli.call import Call, Exit, UsageError, partner_id, until
+from gateway.cli.call import Call, Exit, UsageError, partner_id, pick, until
 from gateway.cli.parser import Group
-from specs.states import AuditKind, AuthScope
+from specs.states import ApprovalState, AuditKind, AuthScope
 
 
 def add(group: Group) -> None:
@@ -35,6 +35,17 @@ def add(group: Group) -> None:
     approve.add_argument("--days", type=int, help="for so many days")
     approve.add_argument("--times", type=int, help="for so many jobs")
     audit.which(group.command("reject", rejecting, "decline a partner's application"), AuditKind.DATASET)
+    record = group.command("record-grant", recording, "grant to a partner without a management layer")
+    record.add_argument("node_id", help="node id of the partner")
+    record.add_argument("dataset_id", help="dataset of ours")
+    record.add_argument("--component", action="append", metavar="NAME", help="only for this component (repeatable)")
+    record.add_argument("--project", action="append", metavar="ID", help="only within this project (repeatable)")
+    record.add_argument("--column", action="append", dest="columns", metavar="NAME", help="only these (repeatable)")
+    record.add_argument("--days", type=int, help="for so many days")
+    record.add_argument("--times", type=int, help="for so many jobs")
+    revoke = group.command("revoke", revoking, "take a grant back: no further task may open the dataset under it")
+    audit.which(revoke, AuditKind.DATASET)
+    revoke.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _limits(call: Call) -> dict[str, Any]:
@@ -99,15 +110,19 @@ def listing_remote(call: Call) -> Exit:
     return Exit.OK
 
 
-def applying(call: Call) -> Exit:
+def _scope(call: Call) -> dict[str, list[str]] | None:
     scope = {AuthScope.COMPONENT.value: call.component, AuthScope.PROJECT.value: call.project}
+    return {name: ids for name, ids in scope.items() if ids} or None
+
+
+def applying(call: Call) -> Exit:
     client = call.client()
     asked = client.post(
         "datasets",
         "apply",
         node_id=partner_id(client, call.node_id),
         dataset_id=call.dataset_id,
-        auth_scope={name: ids for name, ids in scope.items() if ids} or None,
+        auth_scope=_scope(call),
         **_limits(call),
     )
     call.out.value(asked, lambda: call.out.line(f"asked as {asked['audit_id']}: {asked['status']}"))
@@ -121,3 +136,28 @@ def approving(call: Call) -> Exit:
 
 def rejecting(call: Call) -> Exit:
     return audit.decide(call, audit.incoming(call, AuditKind.DATASET, call.audit), "reject")
+
+
+def recording(call: Call) -> Exit:
+    made = call.client().post(
+        "grants",
+        "record",
+        node_id=call.node_id,
+        dataset_id=call.dataset_id,
+        auth_scope=_scope(call),
+        columns=call.columns,
+        **_limits(call),
+    )
+    call.out.value(made, lambda: call.out.line(f"{made['subject']} granted to {made['peer_node_id']}"))
+    return Exit.OK
+
+
+def revoking(call: Call) -> Exit:
+    granted = call.client().get(
+        "audits", kind=AuditKind.DATASET.value, direction="IN", status=ApprovalState.APPROVED.value
+    )
+    found = pick(granted, call.audit, ("audit_id", "subject"), what="dataset grant")
+    if not call.agree(f"Take {found['subject']} back from {found['peer_node_id']}?", otherwise="--yes"):
+        call.out.line("Nothing was changed.")
+        return Exit.FAILED
+    return audit.decide(call, found, "terminate")

@@ -1,10 +1,12 @@
 """`interconn partner`: cooperation contracts with other nodes."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.cli import invite
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
@@ -23,7 +25,8 @@ def add(group: Group) -> None:
     probe.add_argument("--node-id", help="node expected there")
     probe.add_argument("--save-ca", type=Path, metavar="FILE", help="write the CA certificate that it presents")
     apply = group.command("apply", applying, "propose a contract to the node at an address")
-    apply.add_argument("address", help="edge URL of the partner")
+    apply.add_argument("address", nargs="?", help="edge URL of the partner, where it sent no invitation")
+    apply.add_argument("--invite", type=Path, metavar="FILE", help="the invitation that it sent")
     apply.add_argument("--node-id", help="node expected there; by default the one that it says it is")
     apply.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="the CA it must present")
     apply.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it must be given by hand")
@@ -36,6 +39,23 @@ def add(group: Group) -> None:
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
+    ask = group.command("ask", asking, "read one of a partner's endpoints, for example component.list")
+    ask.add_argument("partner", help="node id")
+    ask.add_argument("route", help="name of the endpoint: node.health, dataset.pub.query, project.list ...")
+    ask.add_argument("query", nargs="*", metavar="NAME=VALUE", help="its parameters; contract_id is filled in")
+    dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
+    _which(dialect)
+    dialect.add_argument("profile", help="strict-1.2, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia")
+    _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
+    record = group.command("record", recording, "note a contract with a node that has no management layer")
+    record.add_argument("node_id")
+    record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
+    record.add_argument("--inst-id", help="id of its institution")
+    record.add_argument("--name")
+    record.add_argument("--institution")
+    record.add_argument("--address", help="https URL, where it has one")
+    record.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA")
+    record.add_argument("--days", type=int, help="validity (365)")
     terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
     _which(terminate)
     _yes(terminate)
@@ -126,6 +146,15 @@ def _print_probe(call: Call, seen: Mapping[str, Any]) -> None:
 
 
 def applying(call: Call) -> Exit:
+    if call.invite is not None:
+        accepted = invite.accept(call)
+        if accepted is None:
+            call.out.line("Nothing was sent.")
+            return Exit.FAILED
+        call.out.value(accepted, lambda: _applied(call, accepted))
+        return Exit.OK
+    if call.address is None:
+        raise UsageError("give --invite FILE, or the partner's address")
     client = call.client()
     expired_time = until(call.days)
     wanted, node_id = call.fingerprint, call.node_id
@@ -162,6 +191,11 @@ def applying(call: Call) -> Exit:
     return Exit.OK
 
 
+def _applied(call: Call, contract: Mapping[str, Any]) -> None:
+    _print(call, contract)
+    call.out.line("The partner has your application and decides; `interconn partner list` shows when it has.")
+
+
 def approving(call: Call) -> Exit:
     contract = _find(call, only=ApprovalState.APPLIED)
     if call.fingerprint is None:
@@ -178,6 +212,45 @@ def approving(call: Call) -> Exit:
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
     )
+
+
+def asking(call: Call) -> Exit:
+    query = dict(each.partition("=")[::2] for each in call.query)
+    data = call.client().post("partners", call.partner, "ask", route=call.route, query=query)
+    call.out.value(data, lambda: call.out.line(json.dumps(data, indent=1, ensure_ascii=False)))
+    return Exit.OK
+
+
+def setting_profile(call: Call) -> Exit:
+    node_id = _find(call)["peer_node_id"]
+    changed = call.client().post("partners", node_id, "profile", profile=call.profile)
+    call.out.value(changed, lambda: call.out.line(f"{node_id}: {call.profile}"))
+    return Exit.OK
+
+
+def doctoring(call: Call) -> Exit:
+    """FAILED where no profile fits."""
+    node_id = _find(call)["peer_node_id"]
+    found = call.client().post("partners", node_id, "doctor")
+    call.out.value(found, lambda: call.out.line("\n".join(found["words"])))
+    return Exit.OK if found["fits"] else Exit.FAILED
+
+
+def recording(call: Call) -> Exit:
+    made = call.client().post(
+        "partners",
+        "record",
+        node_id=call.node_id,
+        profile=call.profile,
+        inst_id=call.inst_id,
+        name=call.name,
+        institution=call.institution,
+        address=call.address,
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
+        expired_time=until(call.days),
+    )
+    call.out.value(made, lambda: _print(call, made))
+    return Exit.OK
 
 
 def rejecting(call: Call) -> Exit:

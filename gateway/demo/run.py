@@ -149,11 +149,11 @@ def _prepare(play: _Run, base: Path) -> None:
     bank, payment = play.bank, play.payment
     with play.step(
         "Partnership",
-        "The bank asks payment's gateway who it is, compares the fingerprint of its certificate authority with the one "
-        "that it was told, and applies. Payment compares the bank's and approves. From now on each accepts the other's "
-        "certificates, and nobody else's for it.",
+        "Payment writes a signed invitation and sends it to the bank. The bank compares the fingerprint in it with the "
+        "one that payment reads to it over the telephone, and applies. Payment compares the bank's and approves. From "
+        "now on each accepts the other's certificates, and nobody else's for it.",
     ):
-        lab.sign(bank.node, payment.node)
+        _pair(inviter=payment, applicant=bank)
     with play.step(
         "Catalogues",
         "Each puts its table into its own catalogue: name, columns and number of rows. The rows stay where they are. "
@@ -205,6 +205,34 @@ def _prepare(play: _Run, base: Path) -> None:
         )["project_id"]
         _approve(payment, AuditKind.PROJECT, play.project_id)
         _await_audit(bank, play.project_id)
+
+
+def _pair(*, inviter: Played, applicant: Played) -> None:
+    """One file, one comparison and one approval on each side; what is "read over the telephone" is each ca_file."""
+    file = inviter.client.post("invites")["file"]
+    seen = applicant.client.post("invites", "check", file=file)
+    _compare(inviter, seen["fingerprint"])
+    applicant.client.post("invites", "apply", file=file, fingerprint=seen["fingerprint"])
+    waiting = _await(
+        lambda: _contract(inviter, applicant, ApprovalState.APPLIED), f"{inviter.node.name} receives the application"
+    )
+    _compare(applicant, waiting["fingerprint"])
+    inviter.client.post("partners", waiting["contract_id"], "approve", fingerprint=waiting["fingerprint"])
+    _await(
+        lambda: _contract(applicant, inviter, ApprovalState.APPROVED), f"{applicant.node.name} hears of the approval"
+    )
+
+
+def _compare(party: Played, fingerprint: str) -> None:
+    if fingerprint != party.node.fingerprint():
+        raise Refused(f"{fingerprint} is not {party.node.name}'s CA", kind=Kind.UNAUTHENTICATED)
+
+
+def _contract(party: Played, partner: Played, status: ApprovalState) -> Mapping[str, Any] | None:
+    contracts: Sequence[Mapping[str, Any]] = party.client.get("partners")
+    return next(
+        (each for each in contracts if each["peer_node_id"] == partner.node.node_id and each["status"] == status), None
+    )
 
 
 def _audits(party: Played, kind: AuditKind | None, direction: str) -> Sequence[Mapping[str, Any]]:

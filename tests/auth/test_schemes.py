@@ -275,3 +275,24 @@ def test_secrets_do_not_show(pki: Pki) -> None:
     with pytest.raises(Refused) as caught:
         parse_credential("CERT", "hidden text")
     assert "hidden" not in caught.value.public_text()
+
+
+def test_a_certificate_whose_key_is_no_point_of_the_curve_is_refused(tmp_path: Path) -> None:
+    """One byte of the key changed: the certificate still parses, its key does not."""
+    pki = Pki.create(tmp_path, "LX1", [])
+    leaf, ca = x509.load_pem_x509_certificates(pki.signing.read_bytes())
+    der = bytearray(leaf.public_bytes(Encoding.DER))
+    point = leaf.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    at = bytes(der).index(point) + 1
+    for flip in range(1, 256):
+        der[at] ^= flip
+        try:
+            x509.load_der_x509_certificate(bytes(der)).public_key()
+        except ValueError:
+            break
+        der[at] ^= flip
+    broken = x509.load_der_x509_certificate(bytes(der))
+    text = (broken.public_bytes(Encoding.PEM) + ca.public_bytes(Encoding.PEM)).decode()
+    with pytest.raises(Refused) as refused:
+        parse_credential("CERT", text)
+    assert refused.value.kind is Kind.UNAUTHENTICATED

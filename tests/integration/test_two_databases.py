@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import psycopg
-
 from gateway import lab
 from gateway.lab.node import write_private
 from tests import postgres
@@ -11,6 +9,8 @@ from tests.integration import rig as rigs
 
 
 def test_a_job_of_two_databases(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    import psycopg  # only where there is a server
+
     directory = tmp_path / "lab"
     made = lab.up(directory, parties=2, jobs={"poll_s": 0.1, "misses": 20, "silence_s": 20.0})
     try:

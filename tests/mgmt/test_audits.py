@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.tokens import token_digest
 from gateway.errors import WIRE, CallerError, GatewayError, Kind, Refused
 from gateway.mgmt_plane.core.acl import parse_token_set
+from gateway.mgmt_plane.core.profile import STRICT
 from gateway.mgmt_plane.service.grants import DatasetUse
 from gateway.model import (
     Audit,
@@ -244,7 +245,7 @@ async def test_apply_again_is_answered_again(a: Node, b: Node, contract_id: str,
 @pytest.mark.req("M-063")
 async def test_a_job_audit_reply_without_data(a: Node, b: Node, contract_id: str) -> None:
     for body in (b'{"code": 0, "msg": "ok"}', b'{"code": 0, "msg": "ok", "data": null}', b'{"code": 0, "message": ""}'):
-        call: Any = type("Call", (), {"name": "job.audit.apply", "peer": "B", "success": frozenset({0})})()
+        call: Any = type("Call", (), {"name": "job.audit.apply", "peer": "B", "dialect": STRICT})()
         assert a.client._judge(call, 200, body).data == {}
 
 

@@ -187,7 +187,7 @@ class Node:
         )
         self.ring = KeyRing(self.signer)
         store = MemoryStore()
-        self.trail = Trail(store, identity=self.identity, signer=self.signer, clock=self.clock)
+        self.trail = Trail(store, identity=self.identity, signer=lambda: self.signer, clock=self.clock)
         self.store = TrailedStore(store, self.trail, self.clock)
         self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}

@@ -267,7 +267,7 @@ async def test_the_database_itself_takes_no_change(tmp_path: Path, a: Node) -> N
     url = f"sqlite:///{tmp_path / 'node.db'}"
     migrate(url)
     store = SqlStore(url)
-    trail = Trail(store, identity=a.identity, signer=a.signer, clock=a.clock)
+    trail = Trail(store, identity=a.identity, signer=lambda: a.signer, clock=a.clock)
     asked = 0
 
     async def stats() -> dict[str, Any]:

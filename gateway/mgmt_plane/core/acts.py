@@ -97,9 +97,9 @@ def _subject(record: Record) -> str:
     return f"{type(record).__name__.lower()}:{record.key()}"
 
 
-_OLD_KEYS: Final = frozenset({"old_auth_type", "old_auth_credential", "old_tls_ca", "old_until"})
-_KEYS: Final = frozenset({"auth_type", "auth_credential", "tls_ca", "fingerprint"}) | _OLD_KEYS
-_DIGESTED: Final = frozenset({"auth_credential", "tls_ca", "old_auth_credential", "old_tls_ca"})
+_KEYS: Final = ("auth_type", "auth_credential", "tls_ca", "fingerprint")
+"""Ends of the names of a contract's members that say by which key the partner is known."""
+_DIGESTED: Final = ("auth_credential", "tls_ca")
 _QUIET: Final = frozenset({"updated", "created", "proven"})
 
 
@@ -192,10 +192,10 @@ def _contract_changed(old: Contract, new: Contract) -> Sequence[Act]:
         return [Act(f"contract.{new.status.value.lower()}", _subject(new), _contract(new))]
     changed = _changes(old, new, quiet=_QUIET)
     acts = []
-    if _KEYS & set(changed):
+    if any(name.endswith(_KEYS) for name in changed):
         facts = {"peer": new.peer_node_id, "fingerprint_before": old.fingerprint, "fingerprint": new.fingerprint}
-        digests = {f"{name}_sha256": digest(value) for name, value in changed.items() if name in _DIGESTED}
+        digests = {f"{name}_sha256": digest(value) for name, value in changed.items() if name.endswith(_DIGESTED)}
         acts.append(Act("key.changed", _subject(new), {**facts, **digests}))
-    if rest := {name: value for name, value in changed.items() if name not in _KEYS}:
+    if rest := {name: value for name, value in changed.items() if not name.endswith(_KEYS)}:
         acts.append(Act("contract.changed", _subject(new), {"peer": new.peer_node_id, **_plain(rest)}))
     return acts

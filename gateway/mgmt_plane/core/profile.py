@@ -1,14 +1,33 @@
-"""How a partner's product departs from the default profile (A-01, A-02); a contract names its profile.
+"""How a partner's product departs from v1.2.0, as data, and the pure translation between the two.
 
-There is no profile without signatures here: that is for a dialect with its own adapter.
+A contract names its profile (`interconn partner set-profile`). Everything behind the edge and in front of the client
+knows the forms of v1.2.0 alone: `to_peer` and `from_peer` rename members of a request or reply on the way, the rest of
+a Profile says which codes mean success, which one we answer with, and what the headers look like.
+
+legacy-1.0 and legacy-1.1 are the older texts of the standard (1-management h, version history). fate-2.x and kuscia
+have no management layer: their contracts and grants are recorded by hand, and their control layer, which signs nothing,
+is for adapters of their own. The edge accepts nothing unsigned, whatever the profile.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import CallerError
+from specs import headers
+from specs.routes import MANAGEMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """A member that the peer spells in another way: in these routes; `inside` names the object that holds it."""
+
+    routes: frozenset[str]
+    ours: str
+    theirs: str
+    inside: str = ""
 
 
 @unique
@@ -21,17 +40,48 @@ class Signature(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """success: reply codes that mean success. seconds: 10-digit timestamps are read as seconds (M-013).
+    """One dialect.
 
+    success: reply codes that mean success. ok: the code of our own successful replies. seconds: 10-digit timestamps are
+    read as seconds (M-013). sends_seconds: our x-timestamp to this peer is in seconds. also_sent: headers that are sent
+    a second time under another name, theirs -> ours (A-18). reads, writes: other spellings that are understood, and
+    those that the peer needs. lacks: routes that the peer does not have.
     signature: how calls under a contract are signed. Apply and confirm are always signed as A-01 says: no contract has
     settled anything else yet.
     """
 
     name: str
     success: frozenset[int] = frozenset({0})
+    ok: int = 0
     seconds: bool = False
     signature: Signature = Signature.A_01
+    sends_seconds: bool = False
+    also_sent: Mapping[str, str] | None = None
+    reads: tuple[Rename, ...] = ()
+    writes: tuple[Rename, ...] = ()
+    lacks: frozenset[str] = frozenset()
 
+    def offers(self, route: str) -> bool:
+        """Whether the peer has this endpoint."""
+        return route not in self.lacks
+
+    @property
+    def managed(self) -> bool:
+        """Whether the peer has a management layer at all."""
+        return self.offers("node.contract.apply")
+
+
+_LIST: Final = frozenset({"component.list"})
+_CONFIRMS: Final = frozenset(name for name in MANAGEMENT if name.endswith(".audit.confirm"))
+_PERMIT: Final = "resource_permit"
+_V10: Final = (
+    Rename(_LIST, "contract_id", "contractId"),
+    Rename(_CONFIRMS, "resource_node_id", "resourse_node_id", inside=_PERMIT),
+    Rename(_CONFIRMS, "resource_inst_id", "resourse_inst_id", inside=_PERMIT),
+)
+_V11: Final = (Rename(_LIST, "contract_id", "contract_Id"),)
+_JOB_AUDITS: Final = frozenset(name for name in MANAGEMENT if name.startswith("job.audit."))
+_NODE_ID: Final = {"x-node-id": headers.SOURCE_NODE}
 
 STRICT: Final = Profile("strict-1.2")
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -39,7 +89,19 @@ PROFILES: Final[Mapping[str, Profile]] = {
     for each in (
         STRICT,
         Profile("strict-1.2-rfc9421", signature=Signature.RFC_9421),
-        Profile("lenient", success=frozenset({0, 200}), seconds=True),
+        Profile("lenient", success=frozenset({0, 200}), seconds=True, reads=_V10 + _V11),
+        Profile("legacy-1.1", reads=_V11, writes=_V11),
+        Profile("legacy-1.0", success=frozenset({0, 200}), ok=200, reads=_V10, writes=_V10, lacks=_JOB_AUDITS),
+        Profile("fate-2.x", also_sent=_NODE_ID, lacks=frozenset(MANAGEMENT)),
+        Profile(
+            "kuscia",
+            success=frozenset({200}),
+            ok=200,
+            seconds=True,
+            sends_seconds=True,
+            also_sent=_NODE_ID,
+            lacks=frozenset(MANAGEMENT),
+        ),
     )
 }
 
@@ -50,3 +112,41 @@ def profile(name: str) -> Profile:
         return PROFILES[name]
     except KeyError:
         raise CallerError(f"no profile {name}; there are: {', '.join(sorted(PROFILES))}") from None
+
+
+def to_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request or reply of `route` in the peer's spelling."""
+    for each in dialect.writes:
+        if route in each.routes:
+            payload = _renamed(payload, each.ours, each.theirs, each.inside)
+    return payload
+
+
+def from_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request or reply of `route` in the spelling of v1.2.0; what is there under our name stays."""
+    for each in dialect.reads:
+        if route in each.routes:
+            payload = _renamed(payload, each.theirs, each.ours, each.inside)
+    return payload
+
+
+def _renamed(payload: Mapping[str, Any], old: str, new: str, inside: str) -> Mapping[str, Any]:
+    if inside:
+        inner = payload.get(inside)
+        if isinstance(inner, Mapping):
+            return {**payload, inside: _renamed(inner, old, new, "")}
+        if isinstance(inner, str) and inner.lstrip().startswith("{") and f'"{old}"' in inner:
+            return {**payload, inside: _renamed_text(inner, old, new)}
+        return payload
+    if old not in payload or new in payload:
+        return payload
+    return {(new if name == old else name): value for name, value in payload.items()}
+
+
+def _renamed_text(text: str, old: str, new: str) -> str:
+    """A permit as text (A-06). Text that is no JSON object is left to whoever reads it."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(_renamed(value, old, new, "")) if isinstance(value, dict) else text

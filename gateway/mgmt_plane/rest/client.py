@@ -10,7 +10,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from gateway.auth.schemes import Signer
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
-from gateway.mgmt_plane.core.profile import Signature, profile
+from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
 from gateway.mgmt_plane.service.partners import is_valid, pinned_cas
 from gateway.model import Contract, Identity, Limits, TraceId
 from gateway.ports import Clock, Entropy, Journal, PeerReply
@@ -43,6 +43,8 @@ _OVERLOADED: Final = frozenset({429, 500, 502, 503, 504})
 """HTTP status without a JSON body behind which nobody has judged the request: try again."""
 _ONCE: Final = frozenset({"node.contract.apply"})
 """Not repeated within a call: each makes a contract of its own (M-023)."""
+_ANY: Final = replace(STRICT, success=frozenset({0, 200}))
+"""For somebody of whom nothing is known yet."""
 _EITHER: Final = frozenset({"node.contract.query", "node.contract.terminate"})
 """The two sides may disagree about the state of this contract, hence about the client certificate: try both ways."""
 
@@ -69,7 +71,7 @@ class _Call:
     body: bytes
     trace_id: TraceId
     token_set: str
-    success: frozenset[int]
+    dialect: Profile
     signer: Signer
     signature: Signature
 
@@ -158,7 +160,8 @@ class SignedClient:
         token_set: str = "",
     ) -> PeerReply:
         """As ports.PeerClient says. Works also for a contract that only waits, as far as the standard lets it."""
-        found = ROUTES[route]
+        found, dialect = ROUTES[route], profile(contract.profile)
+        payload = to_peer(dialect, route, payload)
         plain = {name: str(value) for name, value in payload.items() if value is not None}
         query = tuple(plain.items()) if found.method == "GET" or route == "job.status_all" else ()
         call = _Call(
@@ -170,9 +173,9 @@ class SignedClient:
             body=encode_object(payload) if found.method == "POST" else b"",
             trace_id=trace_id,
             token_set=token_set,
-            success=profile(contract.profile).success,
+            dialect=dialect,
             signer=self._signer.of(contract.our_key),
-            signature=Signature.A_01 if found.auth is Auth.CARRIED else profile(contract.profile).signature,
+            signature=Signature.A_01 if found.auth is Auth.CARRIED else dialect.signature,
         )
         now = self._clock.now_ms()
         known, tls_ca = is_valid(contract, now), pinned_cas(contract, now)
@@ -218,7 +221,8 @@ class SignedClient:
         return reply
 
     def _headers(self, call: _Call) -> dict[str, str]:
-        nonce, timestamp = self._entropy.token(16).hex(), str(self._clock.now_ms())
+        now = self._clock.now_ms()
+        nonce, timestamp = self._entropy.token(16).hex(), str(now // 1000 if call.dialect.sends_seconds else now)
         headers = {
             names.SOURCE_NODE: self._identity.node_id,
             names.TARGET_NODE: call.peer,
@@ -243,6 +247,7 @@ class SignedClient:
                 body=call.body,
             )
             headers |= _SIGN[call.signature](signed, call.signer)
+        headers |= {theirs: headers[ours] for theirs, ours in (call.dialect.also_sent or {}).items()}
         return headers
 
     async def _exchange(self, call: _Call, context: ssl.SSLContext) -> PeerReply:
@@ -291,7 +296,7 @@ class SignedClient:
         code = answer.get("code")
         if not isinstance(code, int) or isinstance(code, bool):
             raise ProtocolViolation(f"{where}: no integer code", kind=Kind.PEER_MALFORMED, detail="")
-        if code not in call.success:
+        if code not in call.dialect.success:
             text = "".join(each for each in str(answer.get("msg", answer.get("message", ""))) if each.isprintable())
             words = f"{call.peer} answered {call.name} with {code}: {text[:_REPLY_TEXT]}"
             raise PeerError(words, peer_code=str(code), detail=words)
@@ -300,7 +305,7 @@ class SignedClient:
             data = {}
         if not isinstance(data, Mapping):
             raise ProtocolViolation(f"{where}: data is not an object", kind=Kind.PEER_MALFORMED, detail="")
-        return PeerReply(data)
+        return PeerReply(from_peer(call.dialect, call.name, data))
 
     # --- first contact ----------------------------------------------------------------------------------------------
 
@@ -356,7 +361,7 @@ class SignedClient:
             body=b"",
             trace_id=TraceId(f"tr-{self._entropy.token(16).hex()}"),
             token_set="",
-            success=frozenset({0, 200}),
+            dialect=_ANY,
             signer=self._signer.current,
             signature=Signature.A_01,
         )

@@ -38,7 +38,7 @@ from gateway.auth.schemes import Credential, parse_credential
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
-from gateway.mgmt_plane.core.profile import Signature, profile
+from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.mgmt_plane.service.trail import Actor, acting
@@ -122,6 +122,8 @@ class _Seen:
     route: str = ""
     peer: str = ""
     ids: dict[str, str] = field(default_factory=dict)
+    ok: int = OK
+    """The code of a successful reply (M-072)."""
 
 
 class RateLimit:
@@ -220,7 +222,7 @@ class Edge:
         seen = _Seen(new_trace(self._entropy))
         try:
             data = await self._serve(request, seen)
-            reply = EdgeReply(200, encode_object({"code": OK, "msg": "success", "data": dict(data)}))
+            reply = EdgeReply(200, encode_object({"code": seen.ok, "msg": "success", "data": dict(data)}))
         except GatewayError as e:
             return self._refuse(request, seen, started, e)
         except Exception as e:  # noqa: BLE001  # the one door: nothing may get out but a code
@@ -274,6 +276,8 @@ class Edge:
         call = _Call(request, name, route, head, query, seen.trace_id, now)
         caller = await self._authenticate(call)
         payload = self._payload(call)
+        dialect = await self._dialect(caller, name, payload)
+        payload = from_peer(dialect, name, payload)
         for member in ("job_id", "task_id"):
             value = payload.get(member)
             if isinstance(value, str):
@@ -284,7 +288,21 @@ class Edge:
         if handler is None:
             raise Refused(f"{name} is not offered", kind=Kind.NOT_OFFERED, detail="")
         with acting(Actor("partner" if caller.proven else "claimed", caller.node_id, caller.trace_id)):
-            return await handler(caller, payload)
+            data = await handler(caller, payload)
+        seen.ok = dialect.ok
+        return to_peer(dialect, name, data)
+
+    async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
+        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names.
+
+        Nobody else is answered in a partner's dialect: it would tell who our partners are.
+        """
+        contract, contract_id = caller.contract, payload.get("contract_id")
+        if contract is None and name == "node.contract.confirm" and isinstance(contract_id, str):
+            contract = await self._store.run(lambda tx: tx.get(Contract, contract_id))
+            if contract is not None and contract.peer_node_id != caller.node_id:
+                contract = None
+        return STRICT if contract is None else profile(contract.profile)
 
     def _check_size(self, request: EdgeRequest) -> None:
         if len(request.body) > self._limits.body_bytes:

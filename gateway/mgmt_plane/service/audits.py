@@ -13,7 +13,8 @@ from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_permit
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import SUBJECT, WITH_CONTRACT, audit_confirm_body, check, read_permit
-from gateway.mgmt_plane.service.grants import Grants
+from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.grants import RECORDED, Grants
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.model import (
@@ -26,6 +27,7 @@ from gateway.model import (
     Identity,
     Json,
     Limits,
+    NodeId,
     OutCall,
     Project,
     TraceId,
@@ -291,6 +293,49 @@ class Audits:
         self._send(tx, contract, new, "confirm", body=audit_confirm_body(new), trace_id=trace_id)
         return new
 
+    def record_grant(
+        self,
+        tx: Tx,
+        *,
+        user: NodeId,
+        dataset_id: str,
+        scope: Json,
+        columns: Sequence[str],
+        time_limit: int | None,
+        times_limit: int | None,
+    ) -> Audit:
+        """A grant to a partner without a management layer: it cannot apply, and gets no token to show.
+
+        Kept as an approved application, so that it is listed and revoked like any other. Raises Refused(CONFLICT) for a
+        partner that can apply.
+        """
+        contract = self._partners.contract_with(tx, user)
+        if profile(contract.profile).managed:
+            raise Refused(f"{user} can apply for the dataset itself", kind=Kind.CONFLICT)
+        now = self._clock.now_ms()
+        if time_limit is not None and time_limit <= now:
+            raise ProtocolViolation("time_limit must lie in the future (milliseconds)")
+        state, _ = step(None, Event.APPLY)
+        applied = Audit(
+            applicant=user,
+            audit_id=AuditId(f"{RECORDED}{self._entropy.token(16).hex()}"),
+            kind=AuditKind.DATASET,
+            direction=Direction.IN,
+            peer_node_id=user,
+            contract_id=contract.contract_id,
+            status=state,
+            subject=dataset_id,
+            body={"auth_scope": dict(scope)} if scope else {},
+            permit=None,
+            created=now,
+            updated=now,
+        )
+        tx.insert(applied)
+        # Its token is told to nobody: grants.authorise finds the grant without one.
+        self._grants.issue(tx, applied, columns=columns, time_limit=time_limit, times_limit=times_limit)
+        state, effects = step(applied.status, Event.APPROVE)
+        return self._move(tx, applied, replace(applied, status=state), effects)
+
     # --- either side ends it ----------------------------------------------------------------------------------------
 
     def terminate(self, tx: Tx, audit_key: str, *, trace_id: TraceId | None = None) -> Audit:
@@ -343,10 +388,17 @@ class Audits:
     def _send(
         self, tx: Tx, contract: Contract, audit: Audit, verb: str, *, body: Json, trace_id: TraceId | None
     ) -> None:
+        route = f"{audit.kind.value}.audit.{verb}"
+        if not profile(contract.profile).offers(route):
+            if verb == "apply":
+                raise Refused(
+                    f"{contract.peer_node_id} is {contract.profile} and has no {route}", kind=Kind.NOT_OFFERED
+                )
+            return
         self._outgoing.put(
             tx,
             contract=contract,
-            route=f"{audit.kind.value}.audit.{verb}",
+            route=route,
             body=body,
             subject=subject_of(audit.key()),
             trace_id=trace_id,

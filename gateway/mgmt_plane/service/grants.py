@@ -7,10 +7,12 @@ dataset leaves the count of the others untouched.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from gateway.auth.tokens import issue_token, token_digest
 from gateway.errors import GatewayError, Kind, Refused
 from gateway.mgmt_plane.core.acl import LEVEL_DATASET, DatasetUse, check_grant, token_set
+from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import (
     Audit,
@@ -29,7 +31,10 @@ from gateway.model import (
 from gateway.ports import Clock, Entropy, Tx
 from specs.states import ApprovalState, AuditKind, AuthScope
 
-__all__ = ["DatasetUse", "Grants"]
+__all__ = ["RECORDED", "DatasetUse", "Grants"]
+
+RECORDED: Final = "au-recorded-"
+"""Beginning of the audit_id of a grant that was recorded by hand."""
 
 
 class Grants:
@@ -135,13 +140,22 @@ class Grants:
                 raise Refused(f"dataset {use.dataset_id} is not known here", kind=Kind.NOT_FOUND)
             if user == self._identity.node_id:
                 continue
-            self._partners.contract_with(tx, user)
-            grants = [grant for digest in sorted(presented) if (grant := tx.get(Grant, digest)) is not None]
+            contract = self._partners.contract_with(tx, user)
+            digests = presented | self._recorded(tx, contract)
+            grants = [grant for digest in sorted(digests) if (grant := tx.get(Grant, digest)) is not None]
             grant = self._fitting(tx, grants, use, user=user, job_id=job_id, project_id=project_id, now=now)
             counted = GrantUse(grant.token_digest, job_id, now)
             if tx.get(GrantUse, counted.key()) is None:
                 tx.insert(counted)
                 tx.replace(grant, replace(grant, used=grant.used + 1))
+
+    def _recorded(self, tx: Tx, contract: Contract) -> set[str]:
+        """What was granted by hand to a partner without a management layer, which has no permit to show."""
+        if profile(contract.profile).managed:
+            return set()
+        start = f"{contract.peer_node_id}/{RECORDED}"
+        grants = tx.select(Grant, user=contract.peer_node_id, revoked=False)
+        return {each.token_digest for each in grants if each.audit_key.startswith(start)}
 
     def _fitting(
         self,

@@ -13,7 +13,7 @@ from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import apply_body, check_address, confirm_body
-from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.core.profile import Profile, profile
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.model import (
     CallState,
@@ -40,6 +40,21 @@ class Pinned:
 
     tls_ca: str
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A partner without a management layer, as our admin describes it; tls_ca and address are "" where unknown."""
+
+    node_id: NodeId
+    inst_id: str
+    name: str
+    institution: str
+    address: str
+    profile: str
+    tls_ca: str
+    fingerprint: str
+    expired_time: int | None
 
 
 def is_valid(contract: Contract, now: int) -> bool:
@@ -153,7 +168,7 @@ class Partners:
         now = self._clock.now_ms()
         found: dict[NodeId, Contract] = {}
         for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
-            if is_valid(each, now):
+            if is_valid(each, now) and each.tls_ca:
                 found.setdefault(each.peer_node_id, each)
         return [
             PeerRoute(
@@ -357,7 +372,7 @@ class Partners:
         if old.direction is Direction.IN and old.status is ApprovalState.APPLIED:
             raise Refused("an application is rejected, not terminated", kind=Kind.ILLEGAL_TRANSITION)
         new = self._end(tx, old)
-        if new != old:
+        if new != old and profile(new.profile).managed:
             self._outgoing.put(
                 tx,
                 contract=new,
@@ -395,6 +410,70 @@ class Partners:
             return self._save(tx, old, replace(old, status=step(old.status, Event.REJECT)[0]))
         return old
 
+    # --- by hand ----------------------------------------------------------------------------------------------------
+
+    def set_profile(self, tx: Tx, node_id: NodeId, name: str) -> list[Contract]:
+        """Name the dialect of a partner, in all open contracts with it. Raises Refused(NODE_UNKNOWN, CONFLICT)."""
+        wanted = _known_profile(name)
+        open_ = [
+            each
+            for each in tx.select(Contract, peer_node_id=node_id)
+            if each.status in (ApprovalState.APPLIED, ApprovalState.APPROVED)
+        ]
+        if not open_:
+            raise Refused(f"{node_id} is not a partner", kind=Kind.NODE_UNKNOWN)
+        if any(profile(each.profile).managed is not wanted.managed for each in open_):
+            raise Refused(
+                "whether a partner has a management layer is settled when the contract is made", kind=Kind.CONFLICT
+            )
+        changed = [self._save(tx, each, replace(each, profile=name)) for each in open_]
+        self._on_routes_changed()
+        return changed
+
+    def record(self, tx: Tx, described: Described) -> Contract:
+        """A contract that was made on paper, with a node whose product has no management layer: it holds at once.
+
+        It carries no credential, so nothing that such a node sends passes the edge. Raises Refused(CONFLICT) where a
+        contract holds already, ProtocolViolation for a profile that has a management layer.
+        """
+        if _known_profile(described.profile).managed:
+            raise ProtocolViolation(f"a {described.profile} partner is applied to, not recorded")
+        if described.node_id == self.identity.node_id:
+            raise ProtocolViolation("that is this node itself")
+        now = self._clock.now_ms()
+        for other in tx.select(Contract, peer_node_id=described.node_id, status=ApprovalState.APPROVED):
+            if is_valid(other, now):
+                raise Refused(f"contract {other.contract_id} with this node holds", kind=Kind.CONFLICT)
+        end = described.expired_time or now + DEFAULT_LIFE_MS
+        self._check_end(end)
+        applied, _ = step(None, Event.APPLY)
+        state, effects = step(applied, Event.APPROVE)
+        contract = Contract(
+            contract_id=ContractId(f"ct-recorded-{self._entropy.token(16).hex()}"),
+            direction=Direction.OUT,
+            status=state,
+            peer_node_id=described.node_id,
+            peer_inst_id=InstId(described.inst_id),
+            peer_name=described.name or described.node_id,
+            peer_institution=described.institution,
+            peer_system=described.profile,
+            peer_system_version="",
+            peer_address=check_address(described.address) if described.address else "",
+            auth_type="",
+            auth_credential="",
+            tls_ca=described.tls_ca,
+            fingerprint=described.fingerprint,
+            proven=False,
+            expired_time=end,
+            profile=described.profile,
+            description="recorded by hand",
+            created=now,
+            updated=now,
+        )
+        tx.insert(contract)
+        self._act(tx, contract, effects)
+        return contract
+
     # --- shared -----------------------------------------------------------------------------------------------------
 
     def _act(self, tx: Tx, contract: Contract, effects: Sequence[Effect]) -> None:
@@ -419,3 +498,11 @@ class Partners:
     def _check_end(self, expired_time: int) -> None:
         if expired_time <= self._clock.now_ms():
             raise ProtocolViolation("expired_time must lie in the future (milliseconds)")
+
+
+def _known_profile(name: str) -> Profile:
+    """A profile that an admin named; raises ProtocolViolation where there is none."""
+    try:
+        return profile(name)
+    except CallerError as e:
+        raise ProtocolViolation(str(e)) from e

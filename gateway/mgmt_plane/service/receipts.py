@@ -1,9 +1,8 @@
 """Receipts of this node's jobs: ours, and our signature under a partner's that says what we know ourselves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Signer
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.receipt import SIGNATURES, check_receipt, differences, judge, receipt_text, statement
@@ -18,7 +17,7 @@ from specs.states import JobState
 class Receipts:
     """Works inside transactions that the callers open."""
 
-    def __init__(self, *, book: JobBook, partners: Partners, signer: Signer | KeyRing, clock: Clock) -> None:
+    def __init__(self, *, book: JobBook, partners: Partners, signer: Callable[[], Signer], clock: Clock) -> None:
         self._book = book
         self._partners = partners
         self._signer = signer
@@ -31,7 +30,7 @@ class Receipts:
         return statement(job, self._book.plan(job), tx.select(Share, job_id=job_id))
 
     def _signature(self, stated: Json) -> dict[str, Any]:
-        node_id, at, signer = self._book.identity.node_id, self._clock.now_ms(), self._signer.current
+        node_id, at, signer = self._book.identity.node_id, self._clock.now_ms(), self._signer()
         return {
             "node_id": node_id,
             "at": at,
@@ -71,5 +70,5 @@ class Receipts:
 
     def _anchor(self, tx: Tx, node_id: str) -> str:
         if node_id == self._book.identity.node_id:
-            return self._signer.current.fingerprint
+            return self._signer().fingerprint
         return self._partners.contract_with(tx, NodeId(node_id)).fingerprint

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from weakref import ReferenceType, ref
 
-from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Signer
 from gateway.errors import CallerError, Kind, Refused
 from gateway.mgmt_plane.core.acts import Act, of_delete, of_insert, of_replace
@@ -193,14 +192,17 @@ class Failures:
 
 
 class Trail:
-    """Writes and reads the trail. The store given to `TrailedStore` and to this must be the same."""
+    """Writes and reads the trail. The store given to `TrailedStore` and to this must be the same.
+
+    signer: the node's signing key as it is now.
+    """
 
     def __init__(
         self,
         store: Store,
         *,
         identity: Identity,
-        signer: Signer | KeyRing,
+        signer: Callable[[], Signer],
         clock: Clock,
         seal_entries: int = SEAL_ENTRIES,
         seal_ms: int = SEAL_MS,
@@ -250,7 +252,7 @@ class Trail:
         return first is not None and self._clock.now_ms() - first.at >= self._seal_ms
 
     def _seal(self, tx: Tx, head: TrailEntry) -> TrailEntry:
-        at, signer = self._clock.now_ms(), self._signer.current
+        at, signer = self._clock.now_ms(), self._signer()
         text = seal_text(node_id=self._identity.node_id, seq=head.seq, digest=head.hash, at=at)
         entry = chained(
             head,
@@ -327,7 +329,7 @@ class Trail:
             first = 1 if since is None else _first_after(tx, count, lambda at: at >= since)
             last = count if until is None else _first_after(tx, count, lambda at: at > until) - 1
             last = max(last, first - 1)
-            signer = self._signer.current
+            signer = self._signer()
             header = Header(
                 node_id=self._identity.node_id,
                 first=first,
