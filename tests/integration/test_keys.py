@@ -101,8 +101,8 @@ def test_a_revoked_key_is_void_at_once_and_the_new_one_survives_a_crash(rig: Rig
 @pytest.mark.req("M-014")
 def test_rfc_9421_between_two_gateways(rig: Rig) -> None:
     dataset_id = rig.add_dataset(rig.payment, [{"id": "k", "x": 1}])
-    for side in rig.sides:
-        side.client.post("partners", rig.contract_id, "profile", profile="strict-1.2-rfc9421")
+    for side, other in (rig.sides, rig.sides[::-1]):
+        side.client.post("partners", other.node_id, "profile", profile="strict-1.2-rfc9421")
     assert len(rig.bank.client.get("partners", rig.payment.node_id, "datasets")) == 1
     asked = rig.bank.client.post(
         "datasets", "apply", node_id=rig.payment.node_id, dataset_id=dataset_id, auth_scope={"COMPONENT": ["psi"]}

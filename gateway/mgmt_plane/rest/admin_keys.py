@@ -44,7 +44,6 @@ class KeyAdmin:
             AdminRoute("POST", f"{base}/keys/revoke", self.revoke),
             AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/allow", self.allow),
             AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/profile", self.set_profile),
         ]
 
     async def show(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
@@ -113,16 +112,3 @@ class KeyAdmin:
         contract = await self._context.store.run(lambda tx: self._context.keys.revoke_old(tx, params["contract_id"]))
         self._context.journal.note("key.revoked", peer=contract.peer_node_id)
         return {"contract_id": contract.contract_id, "old_until": None}
-
-    async def set_profile(
-        self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
-    ) -> Answer:
-        """How a partner's product speaks and signs; both sides' administrators set it."""
-        name = body.get("profile")
-        if not isinstance(name, str):
-            raise ProtocolViolation("profile is missing")
-        contract = await self._context.store.run(
-            lambda tx: self._context.keys.set_profile(tx, params["contract_id"], name)
-        )
-        self._context.journal.note("partner.profile", peer=contract.peer_node_id, profile=name)
-        return {"contract_id": contract.contract_id, "profile": contract.profile}

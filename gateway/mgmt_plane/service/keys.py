@@ -15,7 +15,7 @@ from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Credential, Signer, parse_credential
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.messages import check_address, node_body
-from gateway.mgmt_plane.core.profile import PROFILES
+from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import Contract, Identity, OwnKey
 from gateway.ports import Caller, Clock, Tx
@@ -64,12 +64,14 @@ class Keys:
         return made
 
     def untold(self, tx: Tx) -> list[Contract]:
-        """Contracts that hold and whose partner has not acknowledged our current key."""
+        """Contracts that hold and whose partner, if it has node/update, has not acknowledged our current key."""
         now, current = self._clock.now_ms(), self._ring.current.key_id
         return [
             each
             for each in tx.select(Contract, status=ApprovalState.APPROVED)
-            if is_valid(each, now) and self._ring.id_of(each.our_key) != current
+            if is_valid(each, now)
+            and self._ring.id_of(each.our_key) != current
+            and "node.update" not in profile(each.profile).lacks
         ]
 
     def update_body(self, tx: Tx, contract: Contract) -> dict[str, Any]:
@@ -173,13 +175,6 @@ class Keys:
         if len(mark) != _HEX_DIGITS or set(mark) - set("0123456789abcdef"):
             raise Refused("a fingerprint is 64 hex digits", kind=Kind.MALFORMED)
         return self._save(tx, old, replace(old, ca_allowed=mark))
-
-    def set_profile(self, tx: Tx, contract_id: str, name: str) -> Contract:
-        """How the partner's product speaks and signs, as both admins agreed; Refused(MALFORMED) for an unknown one."""
-        if name not in PROFILES:
-            raise Refused(f"profile must be one of {', '.join(sorted(PROFILES))}", kind=Kind.MALFORMED)
-        old = self._partners.get(tx, contract_id)
-        return self._save(tx, old, replace(old, profile=name))
 
     def revoke_old(self, tx: Tx, contract_id: str) -> Contract:
         """End the overlap of the key that the partner has replaced."""
