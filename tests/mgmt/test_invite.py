@@ -22,7 +22,7 @@ DAY = 86_400_000
 def admin(node: Node) -> InviteAdmin:
     return InviteAdmin(
         identity=node.identity,
-        signer=lambda: node.ring.current,
+        signer=lambda: node.signer,
         limits=Limits(),
         clock=node.clock,
         journal=node.journal,

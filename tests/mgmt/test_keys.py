@@ -288,12 +288,10 @@ def test_a_proof_has_no_line_breaks() -> None:
 @pytest.mark.req("M-012", "M-014")
 async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contract_id: str) -> None:
     asked = {"contract_id": contract_id}
-    with pytest.raises(Refused):
-        await set_profile(b, a, "none")
-    await set_profile(b, a, "strict-1.2-rfc9421")
+    await b.run(lambda tx: b.partners.set_profile(tx, a.id, "strict-1.2-rfc9421"))
     # What was not agreed is not taken, on either side.
     assert await heard(a, b, contract_id) == code(Kind.UNAUTHENTICATED)
-    await set_profile(a, b, "strict-1.2-rfc9421")
+    await a.run(lambda tx: a.partners.set_profile(tx, b.id, "strict-1.2-rfc9421"))
     known = await a.contract(b)
     await a.client.call(known, LIST, {**asked, "page_num": 1, "page_size": 5}, trace_id=trace())
     _, headers = a.client.calls[-1]
@@ -325,3 +323,11 @@ async def test_a_call_captured_before_the_rotation_is_a_replay_after_it(world: W
     await rotate(a)
     assert await a.rekeyer.tell() == 0
     assert decoded(await b.edge.handle(captured))["code"] == code(Kind.REPLAYED)
+
+
+async def test_a_partner_without_a_management_layer_is_told_nothing(a: Node, b: Node, contract_id: str) -> None:
+    contract = await a.contract(b)
+    await rotate(a)
+    assert len(await a.run(a.keys.untold)) == 1
+    await a.run(lambda tx: tx.replace(contract, replace(contract, profile="fate-2.x")))
+    assert await a.run(a.keys.untold) == []

@@ -102,7 +102,7 @@ def test_the_example_is_valid_for_the_document_and_for_the_edge(name: str) -> No
 
 
 def test_every_request_has_a_schema_that_the_edge_checks() -> None:
-    assert set(JSON_ROUTES) == checked_routes() & set(JSON_ROUTES)
+    assert set(JSON_ROUTES) <= checked_routes()
     assert set(FILES[openapi.ANSWERS]["routes"]) == set(JSON_ROUTES)
     assert set(EXAMPLES) == set(JSON_ROUTES)
 

@@ -15,6 +15,7 @@ from gateway.auth.keys import KeyRing
 from gateway.auth.schemes import Credential, Signer, parse_credential
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.messages import check_address, node_body
+from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import Contract, Identity, OwnKey
 from gateway.ports import Caller, Clock, Tx
@@ -63,12 +64,14 @@ class Keys:
         return made
 
     def untold(self, tx: Tx) -> list[Contract]:
-        """Contracts that hold and whose partner has not acknowledged our current key."""
+        """Contracts that hold and whose partner, if it has node/update, has not acknowledged our current key."""
         now, current = self._clock.now_ms(), self._ring.current.key_id
         return [
             each
             for each in tx.select(Contract, status=ApprovalState.APPROVED)
-            if is_valid(each, now) and self._ring.id_of(each.our_key) != current
+            if is_valid(each, now)
+            and self._ring.id_of(each.our_key) != current
+            and "node.update" not in profile(each.profile).lacks
         ]
 
     def update_body(self, tx: Tx, contract: Contract) -> dict[str, Any]:
