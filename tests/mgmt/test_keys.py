@@ -15,7 +15,6 @@ from gateway.mgmt_plane.service.keys import OVERLAP, PROOF
 from gateway.mgmt_plane.service.partners import pinned_cas
 from gateway.model import OwnKey
 from specs.states import ApprovalState, AuthType
-from tests.mgmt.test_profiles import set_profile
 from tests.mgmt.world import Node, World, decoded, pki, tampered, tls_leaf, trace
 
 UPDATE, LIST = "node.update", "dataset.pub.list"
