@@ -331,16 +331,23 @@ class Scheduler:
         nodes = list(dict.fromkeys(view.node_id for view in views))
         results = await self._to_all(snapshot, "task.start", body, to=nodes)
 
-        def work(tx: Tx) -> None:
+        def work(tx: Tx) -> bool:
+            late = False
             for view in tx.select(TaskView, task_id=views[0].task_id):
+                late |= view.stopped
+                if view.status in TASK_FINAL:  # stopped, or ended and already reported, while the start was under way
+                    continue
                 why = results.get(view.node_id, "")
                 status, _ = step_task(view.status, TaskEvent.FAIL if why else TaskEvent.START)
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=self._clock.now_ms()))
                 if why:
                     self._journal.note("task.refused", task_id=view.task_id, peer=view.node_id, reason=why)
+            return late
 
-        await self._store.run(work)
+        if await self._store.run(work):
+            # The stop may have overtaken the start on its way: say it again.
+            await self._to_all(snapshot, "job.stop", {"job_id": snapshot.job.job_id, "task_name": name}, to=nodes)
 
     async def _poll(self, snapshot: _Snapshot) -> None:
         """Poll every node that has not ended its part, once per role (C-054)."""

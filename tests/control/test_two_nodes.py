@@ -212,7 +212,7 @@ async def test_stop_from_a_task_on_leaves_the_other_branch(tmp_path: Path) -> No
         gate.set()
         at_a = await world["A"].until(job_id, JobState.FINISHED)
         await world["B"].until(job_id, JobState.FINISHED)
-        assert at_a.outcome is Outcome.STOPPED
+        assert (at_a.outcome, at_a.reason[:16]) == (Outcome.STOPPED, "stopped from fea"), at_a.reason
         for node in "AB":
             found = {s.task_name: s.status for s in await world[node].shares(job_id)}
             assert found == {"psi_1": TaskState.SUCCESS, "left": TaskState.FAILED, "right": TaskState.SUCCESS}
