@@ -120,10 +120,10 @@ def choose(
         if forced is not None and backend.name != forced:
             reasons[backend.name] = f"not asked for ({forced} is forced)"
         elif chosen is not None:
-            reasons[backend.name] = f"{chosen.name} is faster"
+            reasons[backend.name] = f"{chosen.name} is preferred"
         else:
             refusal = backend.refuses(machine) or _self_test(kernel, backend)
-            reasons[backend.name] = refusal or ("forced" if forced else "the fastest that accepts this machine")
+            reasons[backend.name] = refusal or ("forced" if forced else "preferred of those that accept this machine")
             chosen = chosen if refusal else backend
     if forced is not None and forced not in reasons:
         reasons[forced] = "there is no such backend for this kernel"

@@ -10,16 +10,14 @@ import binascii
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
+from gateway.data_plane.io.forward import PEER_ADDRESS, PEER_CERT
 from gateway.errors import WIRE, Kind
 from gateway.model import Limits
 from gateway.ports import EdgeReply, EdgeRequest
-
-PEER_CERT: Final = "x-interconn-peer-cert"
-PEER_ADDRESS: Final = "x-interconn-peer-address"
 
 Answer = Callable[[EdgeRequest], Awaitable[EdgeReply]]
 Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]

@@ -43,7 +43,7 @@ def test_the_fastest_that_accepts_is_taken_and_every_reason_told() -> None:
     assert backend is FAST
     assert choice.backend == "fast"
     assert choice.reasons["picky"] == "the CPU has no avx512ifma"
-    assert choice.reasons["reference"] == "fast is faster"
+    assert choice.reasons["reference"] == "fast is preferred"
 
 
 def test_a_backend_with_a_wrong_answer_is_not_taken() -> None:

@@ -264,5 +264,5 @@ def test_the_unprotected_model_is_on_the_same_rows(rig: Rig, played: tuple[str, 
     compared = plaintext.compare(halves, train_ids=train, test_ids=test)
     metric = json.loads(rig.download(rig.bank, job_id, "evaluation_1", "metric0"))
     # Four steps of thirty: far from the optimum, yet the same data in the same order gives much the same ranking.
-    # Other rows or another order would be 0.28 off. Which rows are held out differs from run to run.
-    assert abs(compared.joint.to_json()["auc"] - metric["auc"]) < 0.12
+    # Other rows or another order would be 0.28 off.
+    assert abs(compared.joint.to_json()["auc"] - metric["auc"]) < 0.06
