@@ -12,6 +12,14 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c"]
 HEADERS = ["digits.h", "mont.h", "mont_algos.h", "ring128.h", "x25519.h"]
+SOURCES += [
+    "bind_curves.c", "digest_portable.c", "digest_x86.c", "group25519_ifma.c", "group25519_portable.c", "threads.c",
+    "wcurve_ifma.c", "wcurve_portable.c",
+]  # fmt: skip
+HEADERS += [
+    "bind_curves.h", "digest.h", "digest_rounds.h", "f25519_ifma.h", "f25519_portable.h", "group25519.h",
+    "group25519_algos.h", "threads.h", "wcurve.h", "wcurve_algos.h",
+]  # fmt: skip
 
 
 class OptionalBuild(build_ext):
@@ -33,7 +41,8 @@ setup(
             "accel._native",
             sources=[f"accel/csrc/{name}" for name in SOURCES],
             depends=[f"accel/csrc/{name}" for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c11", "-O2", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_link_args=["-pthread"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             optional=True,

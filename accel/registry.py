@@ -3,6 +3,8 @@
 For every kernel there is a list of backends. The one of highest priority that neither refuses nor fails its known
 answers is taken, or exactly the one named by the caller: if that one refuses it is an error, never a silent fallback.
 The name comes as an argument; who reads the environment (`INTERCONN_ACCEL`) is the caller.
+Where `threads` can be given, a kernel cuts each batch over that many native threads at most (1 to 64, BadInput
+otherwise), which live for the call only.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from accel import selftest
-from accel.kernels import X25519, AdditiveHE, ModularPower, Ring128
+from accel.kernels import X25519, AdditiveHE, Digest, Group25519, ModularPower, PrimeCurve, Ring128
 from accel.probe import Machine, probe
 
 
@@ -57,30 +59,41 @@ def _needs_ifma(machine: Machine) -> str | None:
     return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
 
 
-def _native(name: str, core: str) -> Callable[..., Any]:
+def _native(name: str, core: str, **fixed: str) -> Callable[..., Any]:
     def make(**options: int) -> Any:
         from accel.backends import native  # noqa: PLC0415  # there may be no such extension
 
-        return getattr(native, name)(core, **options)
+        return getattr(native, name)(core, **fixed, **options)
 
     return make
 
 
-def _reference(name: str) -> Callable[..., Any]:
+def _reference(name: str, **fixed: str) -> Callable[..., Any]:
     def make(**options: int) -> Any:
         from accel.backends import reference  # noqa: PLC0415  # gmpy2 loads only where it is used
 
-        return getattr(reference, name)(**options)
+        return getattr(reference, name)(**fixed, **options)
 
     return make
 
 
-def _backends(native: str, reference: str) -> tuple[Backend, ...]:
+def _backends(native: str, reference: str, **fixed: str) -> tuple[Backend, ...]:
     return (
-        Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma")),
-        Backend("portable", 10, _needs_native, _native(native, "portable")),
-        Backend("reference", 0, _needs_gmpy2, _reference(reference)),
+        Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma", **fixed)),
+        Backend("portable", 10, _needs_native, _native(native, "portable", **fixed)),
+        Backend("reference", 0, _needs_gmpy2, _reference(reference, **fixed)),
     )
+
+
+def _needs_sha(machine: Machine) -> str | None:
+    return _needs_native(machine) if "sha_ni" in machine.cpu_flags else "the CPU has no sha_ni"
+
+
+def _digests(algorithm: str) -> tuple[Backend, ...]:
+    all_cpus = _backends("NativeDigest", "HashlibDigest", algorithm=algorithm)
+    if algorithm != "sha256":
+        return all_cpus
+    return (*all_cpus, Backend("shani", 15, _needs_sha, _native("NativeDigest", "shani", algorithm=algorithm)))
 
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
@@ -89,6 +102,11 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "he.paillier": _backends("Paillier", "Paillier"),
     "modpow": _backends("NativePower", "GmpPower"),
     "x25519": _backends("NativeX25519", "OpensslX25519"),
+    "curve.p256": _backends("NativeCurve", "IntegerCurve", curve="p256"),
+    "curve.sm2": _backends("NativeCurve", "IntegerCurve", curve="sm2"),
+    "group25519": _backends("NativeGroup25519", "IntegerGroup25519"),
+    "hash.sha256": _digests("sha256"),
+    "hash.sm3": _digests("sm3"),
 }
 """Every kernel and its backends."""
 
@@ -98,6 +116,11 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "he.paillier": selftest.check_paillier,
     "modpow": selftest.check_power,
     "x25519": selftest.check_x25519,
+    "curve.p256": selftest.check_p256,
+    "curve.sm2": selftest.check_sm2,
+    "group25519": selftest.check_group25519,
+    "hash.sha256": selftest.check_sha256,
+    "hash.sm3": selftest.check_sm3,
 }
 
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
@@ -140,26 +163,42 @@ def ring128(forced: str | None = None) -> Ring128:
     return cast("Ring128", _make("ring128", forced))
 
 
-def additive_he(scheme: str, forced: str | None = None) -> AdditiveHE:
+def additive_he(scheme: str, forced: str | None = None, *, threads: int = 1) -> AdditiveHE:
     """The scheme "ou" or "paillier". Raises BackendRefused."""
-    return cast("AdditiveHE", _make(f"he.{scheme}", forced))
+    return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads))
 
 
-def modular_power(forced: str | None = None) -> ModularPower:
+def modular_power(forced: str | None = None, *, threads: int = 1) -> ModularPower:
     """Batches of powers modulo an odd number. Raises BackendRefused."""
-    return cast("ModularPower", _make("modpow", forced))
+    return cast("ModularPower", _make("modpow", forced, threads))
 
 
-def x25519(forced: str | None = None) -> X25519:
+def x25519(forced: str | None = None, *, threads: int = 1) -> X25519:
     """Batches of Diffie-Hellman on Curve25519. Raises BackendRefused."""
-    return cast("X25519", _make("x25519", forced))
+    return cast("X25519", _make("x25519", forced, threads))
 
 
-def _make(kernel: str, forced: str | None) -> Any:
+def prime_curve(curve: str, forced: str | None = None, *, threads: int = 1) -> PrimeCurve:
+    """The curve "p256" or "sm2". Raises BackendRefused."""
+    return cast("PrimeCurve", _make(f"curve.{curve}", forced, threads))
+
+
+def group25519(forced: str | None = None, *, threads: int = 1) -> Group25519:
+    """Hashing to curve25519, edwards25519 and ristretto255. Raises BackendRefused."""
+    return cast("Group25519", _make("group25519", forced, threads))
+
+
+def digest(algorithm: str, forced: str | None = None, *, threads: int = 1) -> Digest:
+    """The digest "sha256" or "sm3" of many texts. Raises BackendRefused."""
+    return cast("Digest", _make(f"hash.{algorithm}", forced, threads))
+
+
+def _make(kernel: str, forced: str | None, threads: int | None = None) -> Any:
+    """Threads: None for a kernel that has no such option; the reference backends take it and do not use it."""
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))
-    return backend.make()
+    return backend.make() if threads is None else backend.make(threads=threads)
 
 
 def _self_test(kernel: str, backend: Backend) -> str | None:
