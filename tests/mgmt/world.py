@@ -448,7 +448,7 @@ class World:
         self.clock.ms += 10
         await applicant.admin_call(
             "POST",
-            "/admin/v1/partners/apply",
+            "/v1/admin/partners/apply",
             {
                 "address": holder.identity.address,
                 "node_id": holder.id,
@@ -460,7 +460,7 @@ class World:
     async def partners(self, applicant: Node, holder: Node) -> Contract:
         """A contract that both approved; returns the applicant's."""
         contract = await self.apply(applicant, holder)
-        await holder.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+        await holder.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
         await holder.flush()
         self.clock.ms += 10
         return await applicant.contract(holder)
@@ -471,10 +471,10 @@ class World:
         """A dataset audit that the holder approved; returns the user's audit."""
         self.clock.ms += 10
         shown = await user.admin_call(
-            "POST", "/admin/v1/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
+            "POST", "/v1/admin/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
         )
         await user.flush()
-        await holder.admin_call("POST", f"/admin/v1/audits/{user.id}/{shown['audit_id']}/approve", approve)
+        await holder.admin_call("POST", f"/v1/admin/audits/{user.id}/{shown['audit_id']}/approve", approve)
         await holder.flush()
         return await user.run(lambda tx: user.audits.get(tx, user.id, shown["audit_id"]))
 
