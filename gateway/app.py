@@ -21,14 +21,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.auth.chain import fingerprint
 from gateway.auth.keys import KeyRing, load_signer, read_secret
-from gateway.auth.pki import renew_signing
+from gateway.auth.pki import load_issuer, renew_signing
+from gateway.auth.revocation import RevocationLists
+from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
@@ -46,6 +50,7 @@ from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
+from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
@@ -182,6 +187,7 @@ class Control:
         self._watch = DataPlaneLink(self._run, wait_s=0.0)
         self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
         counters = Counters()
+        lists = RevocationLists()
         journal.listen(counters.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
@@ -193,13 +199,15 @@ class Control:
             clock=clock,
             entropy=entropy,
             journal=journal,
+            lists=lists,
         )
         self._link = DataPlaneLink(self._run)
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default
+            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default, lists=lists
         )
+        self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
         overlap_ms = int(config.keys.overlap_h * 3_600_000)
@@ -282,6 +290,7 @@ class Control:
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
         edge = Edge(
             nonces=self._nonces,
+            lists=lists,
             **base,
             partners=self._partners,
             store=self._store,
@@ -348,6 +357,13 @@ class Control:
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
             *key_admin.routes(),
+            *CrlAdmin(
+                store=self._store,
+                crls=self._crls,
+                own=lambda: _own_list(config, clock.now_ms()),
+                clock=clock,
+                journal=journal,
+            ).routes(),
             *health.routes(),
         ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
@@ -365,6 +381,7 @@ class Control:
             self._ring.add(
                 load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
             )
+        await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
@@ -476,6 +493,13 @@ def _new_signer(config: Config) -> tuple[Signer, str]:
     )
     uri = key.resolve().as_uri()
     return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
+
+
+def _own_list(config: Config, now_ms: int) -> tuple[str, Write]:
+    """The fingerprint of this node's CA, and how it signs a revocation list."""
+    ca, key = load_issuer(config.key_file(config.keys.ca), config.key_file(config.keys.ca_key))
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
 
 
 def store_url(config: Config) -> str:

@@ -111,6 +111,40 @@ class OwnKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Crl:
+    """The newest revocation list of a partner's CA, given by our admin."""
+
+    ca: str
+    """SHA-256 of the CA's DER, hex."""
+    node_id: NodeId
+    """The partner with whom it came."""
+    pem: str
+    revoked: int
+    """Certificates on it."""
+    this_update: int
+    next_update: int
+    """From then on every certificate of this CA is refused."""
+    created: int
+
+    def key(self) -> str:
+        return self.ca
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedCert:
+    """A certificate of this node that does not count any more: goes into our own revocation list."""
+
+    ca: str
+    """SHA-256 of the issuing CA's DER, hex."""
+    serial: str
+    """Hex."""
+    created: int
+
+    def key(self) -> str:
+        return f"{self.ca}/{self.serial}"
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A dataset of this node's own catalogue (b.4); `location` never leaves the node."""
 

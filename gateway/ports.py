@@ -142,6 +142,8 @@ class PeerRoute:
     address: str
     tls_ca: str
     profile: str
+    crls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """CA (SHA-256 of its DER, hex) -> its revocation list as PEM."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,10 @@ class KeyRing:
         """The newest: what a new partner is told, and partners of old as soon as they have acknowledged it."""
         return self._current
 
+    def all(self) -> list[Signer]:
+        """Every key that is here, the configuration's first."""
+        return list(self._all.values())
+
     def add(self, signer: Signer) -> None:
         """`signer` is the newest from now on."""
         self._all[signer.key_id] = signer

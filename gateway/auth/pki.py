@@ -91,8 +91,8 @@ class Pki:
         return (self.ca, self.ca_key, self.signing, self.signing_key, self.tls, self.tls_key)
 
 
-def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
-    """A new signing key under the CA of these files: (chain, key), new files in `directory` named by the key's id."""
+def load_issuer(ca: Path, ca_key: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Our CA and its key. Raises CallerError where they are not there or do not belong together."""
     try:
         issuer = x509.load_pem_x509_certificate(ca.read_bytes())
         issuer_key = load_pem_private_key(ca_key.read_bytes(), password=None)
@@ -100,6 +100,12 @@ def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now:
         raise CallerError(f"the CA in {ca.parent} cannot be used: {type(e).__name__}") from e
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or issuer_key.public_key() != issuer.public_key():
         raise CallerError(f"{ca_key} is not the EC key of {ca}")
+    return issuer, issuer_key
+
+
+def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
+    """A new signing key under the CA of these files: (chain, key), new files in `directory` named by the key's id."""
+    issuer, issuer_key = load_issuer(ca, ca_key)
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.UniformResourceIdentifier(node_urn(node_id))]
     leaf = issue(issuer, issuer_key, key.public_key(), names, usages=(), now=now.replace(microsecond=0))

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli.call import Call, Exit, fingerprint, pick
@@ -18,6 +19,9 @@ def add(group: Group) -> None:
     revoke = group.command("revoke", revoking, "the signing key is compromised: a new one at once, without overlap")
     revoke.add_argument("--partner", help="instead, end the overlap of a partner's previous key (contract, node, name)")
     _yes(revoke)
+    crl = group.command("crl", writing_crl, "write this node's revocation list, for the partners")
+    crl.add_argument("--out", dest="out_file", type=Path, required=True, metavar="FILE", help="where to write it (PEM)")
+    crl.add_argument("--days", type=int, help="until when the next one follows (30)")
     allow = group.command("allow", allowing, "let a partner sign under a new CA, after comparing its fingerprint")
     allow.add_argument("partner", help="contract id (or its beginning), node id, or name")
     allow.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
@@ -87,6 +91,14 @@ def revoking(call: Call) -> Exit:
 def _made(call: Call, made: Mapping[str, Any]) -> Exit:
     words = f"New key {made['key_id'][:16]}; partners are being told, see: interconn key show"
     call.out.value(made, lambda: call.out.line(words))
+    return Exit.OK
+
+
+def writing_crl(call: Call) -> Exit:
+    made = call.client().post("keys", "crl", days=call.days)
+    call.out_file.write_text(made["crl_pem"], encoding="ascii")
+    words = f"Made {call.out_file} with {made['revoked']} revoked; send it to the partners before"
+    call.out.value(made, lambda: call.out.line(f"{words} {when(made['next_update'])}."))
     return Exit.OK
 
 

@@ -13,6 +13,7 @@ from gateway.model import (
     Audit,
     Component,
     Contract,
+    Crl,
     Dataset,
     Grant,
     GrantUse,
@@ -20,6 +21,7 @@ from gateway.model import (
     OutCall,
     OwnKey,
     Project,
+    RevokedCert,
     Share,
     TaskView,
     TrailEntry,
@@ -58,5 +60,7 @@ TABLES: Final[Mapping[type, Table]] = {
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
     OwnKey: _table("own_key", OwnKey, ("created",)),
+    Crl: _table("crl", Crl, ("node_id",)),
+    RevokedCert: _table("revoked_cert", RevokedCert, ("ca",)),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

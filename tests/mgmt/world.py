@@ -16,17 +16,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.canonical import Signed, canonical, encode_query
+from gateway.auth.chain import fingerprint
 from gateway.auth.keys import KeyRing, load_signer
-from gateway.auth.pki import Pki, renew_signing
+from gateway.auth.pki import Pki, load_issuer, renew_signing
+from gateway.auth.revocation import RevocationLists
+from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer
 from gateway.errors import Unavailable
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.service.audits import Audits
+from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.keys import Keys
@@ -192,8 +197,10 @@ class Node:
         self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}
         self.outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
+        self.lists = RevocationLists()
         self.partners = Partners(
             **base,
+            lists=self.lists,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -218,7 +225,7 @@ class Node:
         )
         self.edge = self.new_edge()
         self.client = InProcessClient(
-            self.world, made, **base, signer=self.ring, limits=self.limits, journal=self.journal
+            self.world, made, **base, signer=self.ring, limits=self.limits, journal=self.journal, lists=self.lists
         )
         self.outbox = Outbox(
             store=self.store,
@@ -257,6 +264,17 @@ class Node:
             )
         )
 
+        self.crls = Crls(partners=self.partners, lists=self.lists, clock=self.clock)
+        self.crl_admin = CrlAdmin(
+            store=self.store, crls=self.crls, own=self.own_list, clock=self.clock, journal=self.journal
+        )
+
+    def own_list(self) -> tuple[str, Write]:
+        """As the composition root's."""
+        ca, key = load_issuer(self.pki.ca, self.pki.ca_key)
+        now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
+        return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
+
     async def new_signer(self) -> tuple[Signer, str]:
         """A signing key that follows the present one, under the node's own CA."""
         made = self.pki
@@ -285,6 +303,7 @@ class Node:
             journal=self.journal,
             strict=self.strict,
             nonces=nonces,
+            lists=self.lists,
         )
 
     @property
@@ -296,7 +315,7 @@ class Node:
 
     async def admin_call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
         """Call an admin handler by its path, as the server would."""
-        for route in [*self.admin.routes(), *self.key_admin.routes()]:
+        for route in [*self.admin.routes(), *self.key_admin.routes(), *self.crl_admin.routes()]:
             parts, wanted = path.split("/"), route.path.split("/")
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}

@@ -30,13 +30,14 @@ _PAUSE_S: Final = 0.05
 # -- records <-> JSON
 
 
-def route_to_json(route: PeerRoute) -> Mapping[str, str]:
+def route_to_json(route: PeerRoute) -> Mapping[str, Any]:
     return {
         "node_id": route.node_id,
         "inst_id": route.inst_id,
         "address": route.address,
         "tls_ca": route.tls_ca,
         "profile": route.profile,
+        "crls": dict(route.crls),
     }
 
 
@@ -57,10 +58,17 @@ def snapshot_to_json(routes: Sequence[PeerRoute], rules: Sequence[SessionRule]) 
 def routes_from_json(value: Any) -> Sequence[PeerRoute]:
     try:
         return [
-            PeerRoute(NodeId(_text(v["node_id"])), *(_text(v[k]) for k in ("inst_id", "address", "tls_ca", "profile")))
+            PeerRoute(
+                node_id=NodeId(_text(v["node_id"])),
+                inst_id=_text(v["inst_id"]),
+                address=_text(v["address"]),
+                tls_ca=_text(v["tls_ca"]),
+                profile=_text(v["profile"]),
+                crls={_text(ca): _text(pem) for ca, pem in v["crls"].items()},
+            )
             for v in value
         ]
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
         raise ProtocolViolation("routes: malformed") from e
 
 

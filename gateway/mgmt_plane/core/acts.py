@@ -10,7 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, OwnKey, Project
+from gateway.model import (
+    Audit,
+    Component,
+    Contract,
+    Crl,
+    Dataset,
+    Grant,
+    GrantUse,
+    Job,
+    Json,
+    OwnKey,
+    Project,
+    RevokedCert,
+)
 from gateway.ports import Record, Tx
 
 
@@ -132,9 +145,23 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case OwnKey():
             made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
             return [Act("key.made", f"key:{record.key_id}", made)]
+        case Crl():
+            return [Act("crl.taken", _subject(record), _crl(record))]
+        case RevokedCert():
+            return [Act("certificate.revoked", f"certificate:{record.serial}", {"ca": record.ca})]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
     return []
+
+
+def _crl(crl: Crl) -> Json:
+    return {
+        "peer": crl.node_id,
+        "revoked": crl.revoked,
+        "this_update": crl.this_update,
+        "next_update": crl.next_update,
+        "crl_sha256": digest(crl.pem),
+    }
 
 
 def _component(component: Component) -> Json:
@@ -168,6 +195,8 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act(f"job.{new.status.value.lower()}", _subject(new), _job(new))]
         case Dataset(), Dataset() if old != new:
             return [Act("dataset.changed", _subject(new), _dataset(new))]
+        case Crl(), Crl() if old != new:
+            return [Act("crl.taken", _subject(new), _crl(new))]
         case Component(), Component() if old != new:
             return [Act("component.changed", _subject(new), _component(new))]
     return []
@@ -178,7 +207,7 @@ def of_delete(tx: Tx, record: Record) -> Sequence[Act]:
     match record:
         case GrantUse():
             return [Act("grant.use_returned", f"grant:{record.grant}", _use(tx, record))]
-        case Dataset() | Grant() | Contract() | Audit() | Component():
+        case Dataset() | Grant() | Contract() | Audit() | Component() | Crl():
             return [Act(f"{type(record).__name__.lower()}.removed", _subject(record), {})]
     return []
 

@@ -24,6 +24,7 @@ from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.chain import MAX_CHAIN, check_client, check_leaf, fingerprint, named_node
 from gateway.auth.httpsig import sign as sign_rfc9421
 from gateway.auth.keys import KeyRing
+from gateway.auth.revocation import RevocationLists
 from gateway.auth.schemes import Signer
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
@@ -99,7 +100,7 @@ def _presented(sslobject: ssl.SSLObject) -> list[bytes]:
     return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in inner.get_unverified_chain() or ()]  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
+def _checking(tls_ca: str, node_id: str, clock: Clock, lists: RevocationLists) -> type[ssl.SSLObject]:
     """An SSLObject that ends the handshake with an error unless the leaf is this partner's."""
 
     class Pinned(ssl.SSLObject):
@@ -107,7 +108,7 @@ def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
             super().do_handshake()
             der = self.getpeercert(binary_form=True)
             try:
-                check_client(der or b"", tls_ca, node_id=node_id, now_ms=clock.now_ms())
+                check_client(der or b"", tls_ca, node_id=node_id, now_ms=clock.now_ms(), lists=lists)
             except Refused as e:
                 raise ssl.SSLCertVerificationError(f"server of {node_id}: {e}") from e
 
@@ -117,7 +118,7 @@ def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
 class SignedClient:
     """ports.PeerClient over aiohttp. Close it when done.
 
-    tls_chain, tls_key: PEM files of our client certificate.
+    tls_chain, tls_key: PEM files of our client certificate. lists: the partners' revocation lists.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class SignedClient:
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
+        lists: RevocationLists | None = None,
     ) -> None:
+        self._lists = lists or RevocationLists()
         self._identity = identity
         self._signer = signer
         self._tls_chain = tls_chain
@@ -140,7 +143,7 @@ class SignedClient:
         self._clock = clock
         self._entropy = entropy
         self._journal = journal
-        self._contexts: OrderedDict[tuple[str, str, bool], ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, str, bool, int], ssl.SSLContext] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -387,7 +390,8 @@ class SignedClient:
 
     def _context(self, tls_ca: str, node_id: str, *, show: bool) -> ssl.SSLContext:
         """One context per partner, CA and use of our certificate; connections are pooled by context."""
-        key = (tls_ca, node_id, show)
+        # Under a new list a connection that stands may be one of a revoked certificate.
+        key = (tls_ca, node_id, show, self._lists.generation)
         found = self._contexts.get(key)
         if found is not None:
             self._contexts.move_to_end(key)
@@ -401,7 +405,7 @@ class SignedClient:
         context.load_verify_locations(cadata=tls_ca)
         if show:
             context.load_cert_chain(self._tls_chain, self._tls_key)
-        context.sslobject_class = _checking(tls_ca, node_id, self._clock)
+        context.sslobject_class = _checking(tls_ca, node_id, self._clock, self._lists)
         self._contexts[key] = context
         if len(self._contexts) > _CONTEXTS:
             self._contexts.popitem(last=False)

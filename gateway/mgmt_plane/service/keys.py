@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from gateway.auth.canonical import key_proof
 from gateway.auth.keys import KeyRing
-from gateway.auth.schemes import Credential, Signer, parse_credential
+from gateway.auth.schemes import Credential, Signer
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.messages import check_address, node_body
 from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.crls import revoke
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import Contract, Identity, OwnKey
 from gateway.ports import Caller, Clock, Tx
@@ -50,7 +51,7 @@ class Keys:
     # --- ours -------------------------------------------------------------------------------------------------------
 
     def keep(self, tx: Tx, signer: Signer, *, key_uri: str, emergency: bool) -> OwnKey:
-        """Our newest key from now on; emergency: those before it are compromised."""
+        """Our newest key from now on; emergency: those before it are compromised, and go into our revocation list."""
         newest = tx.select(OwnKey, order="-created", limit=1)
         made = OwnKey(
             key_id=signer.key_id,
@@ -61,6 +62,10 @@ class Keys:
             created=max(self._clock.now_ms(), newest[0].created + 1 if newest else 0),
         )
         tx.insert(made)
+        if emergency:
+            for each in self._ring.all():
+                if each.auth_type is AuthType.CERT:
+                    revoke(tx, each.credential, now=self._clock.now_ms())
         return made
 
     def untold(self, tx: Tx) -> list[Contract]:
@@ -114,8 +119,7 @@ class Keys:
             raise Refused("signed under another contract", kind=Kind.CONTRACT_INVALID, detail="")
         if body["inst_id"] != old.peer_inst_id:
             raise Refused("inst_id cannot change under a contract", kind=Kind.CONFLICT)
-        credential = parse_credential(body["auth_type"], body["auth_credential"])
-        credential.check(node_id=old.peer_node_id, now_ms=self._clock.now_ms())
+        credential = self._partners.credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
         proven = self._proven(old, credential, body)
         new = replace(
             old,

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import KeyRing
+from gateway.auth.revocation import NONE, Revocations
 from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
@@ -19,6 +21,7 @@ from gateway.model import (
     CallState,
     Contract,
     ContractId,
+    Crl,
     Direction,
     Identity,
     InstId,
@@ -89,6 +92,7 @@ class Partners:
         outgoing: Outgoing,
         default_profile: str = "strict-1.2",
         on_routes_changed: Callable[[], None] = lambda: None,
+        lists: Revocations = NONE,
     ) -> None:
         profile(default_profile)  # an unknown one stops the start
         self.identity = identity
@@ -99,6 +103,7 @@ class Partners:
         self._outgoing = outgoing
         self._profile = default_profile
         self._on_routes_changed = on_routes_changed
+        self._lists = lists
         self._closed: list[Callable[[Tx, Contract], None]] = []
 
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
@@ -170,6 +175,7 @@ class Partners:
         for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
             if is_valid(each, now) and each.tls_ca:
                 found.setdefault(each.peer_node_id, each)
+        lists = {each.ca: each.pem for each in tx.select(Crl)}
         return [
             PeerRoute(
                 node_id=each.peer_node_id,
@@ -177,6 +183,7 @@ class Partners:
                 address=each.peer_address,
                 tls_ca=pinned_cas(each, now),
                 profile=each.profile,
+                crls=_lists_of(pinned_cas(each, now), lists),
             )
             for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
         ]
@@ -243,7 +250,7 @@ class Partners:
         state, effects = step(old.status, event)
         if event is Event.REJECT:
             return self._save(tx, old, replace(old, status=state))
-        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
+        credential = self.credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
         if credential.auth_type is AuthType.CERT and credential.fingerprint != self._pinned_fingerprint(old):
             raise Refused("the credential's CA is not the one that was pinned", kind=Kind.UNAUTHENTICATED)
         new = replace(
@@ -277,7 +284,7 @@ class Partners:
             raise ProtocolViolation("node_id is this node's own")
         if tx.count(Contract, direction=Direction.IN, status=ApprovalState.APPLIED) >= self._limits.open_contracts:
             raise Refused("too many contracts wait for a decision", kind=Kind.TOO_MANY, detail="")
-        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
+        credential = self.credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
         if "expired_time" in body:
             self._check_end(body["expired_time"])
         now = self._clock.now_ms()
@@ -354,7 +361,7 @@ class Partners:
                 raise Refused(
                     f"contract {other.contract_id} with this node holds; terminate it first", kind=Kind.CONFLICT
                 )
-        self._credential(contract.auth_type, contract.auth_credential, node_id=contract.peer_node_id)
+        self.credential(contract.auth_type, contract.auth_credential, node_id=contract.peer_node_id)
         tls_ca = contract.tls_ca
         if not tls_ca:
             if not ca_pem:
@@ -490,14 +497,21 @@ class Partners:
         tx.replace(old, new)
         return new
 
-    def _credential(self, auth_type: str, text: str, *, node_id: NodeId) -> Credential:
+    def credential(self, auth_type: str, text: str, *, node_id: NodeId) -> Credential:
+        """What a partner wants to sign with, checked as of now. Raises Refused(UNAUTHENTICATED)."""
         credential = parse_credential(auth_type, text)
-        credential.check(node_id=node_id, now_ms=self._clock.now_ms())
+        credential.check(node_id=node_id, now_ms=self._clock.now_ms(), lists=self._lists)
         return credential
 
     def _check_end(self, expired_time: int) -> None:
         if expired_time <= self._clock.now_ms():
             raise ProtocolViolation("expired_time must lie in the future (milliseconds)")
+
+
+def _lists_of(cas: str, lists: Mapping[str, str]) -> Mapping[str, str]:
+    """Those of the revocation lists (by CA) that are of these CAs (PEM)."""
+    marks = [fingerprint(each) for each in certificates(cas)] if lists else []
+    return {mark: lists[mark] for mark in marks if mark in lists}
 
 
 def _known_profile(name: str) -> Profile:
