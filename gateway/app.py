@@ -36,6 +36,7 @@ from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
@@ -59,6 +60,7 @@ from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
+from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Identity, InstId, NodeId, OwnKey
@@ -70,6 +72,7 @@ from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.nonces import NonceFile
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
@@ -231,6 +234,18 @@ class Control:
             on_result=audits.call_ended,
         )
         outgoing.on_put(self._outbox.wake)
+        self._reconciler = Reconciler(
+            store=self._store,
+            client=self._client,
+            reconcile=Reconcile(partners=self._partners, audits=audits, clock=clock),
+            journal=journal,
+            clock=clock,
+            entropy=entropy,
+            every_s=config.delivery.reconcile_s,
+        )
+        outbox_admin = OutboxAdmin(
+            store=self._store, clock=clock, wake=self._outbox.wake, compare=self._reconciler.round
+        )
         of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
         self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy)
         key_admin = KeyAdmin(
@@ -272,7 +287,7 @@ class Control:
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
-        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants))
+        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {
             "store": self._store,
             "book": book,
@@ -364,6 +379,7 @@ class Control:
                 clock=clock,
                 journal=journal,
             ).routes(),
+            *outbox_admin.routes(),
             *health.routes(),
         ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
@@ -391,6 +407,7 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._reconciler.start()
         self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
@@ -404,6 +421,7 @@ class Control:
             self._telling.cancel()
         await self._admin.cleanup()
         await self._rekeyer.stop()
+        await self._reconciler.stop()
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()

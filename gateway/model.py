@@ -357,6 +357,8 @@ class CallState(StrEnum):
     DUE = "DUE"
     DONE = "DONE"
     DEAD = "DEAD"
+    PARKED = "PARKED"
+    """Answered, but what follows from the answer fails here; it waits for the admin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ def _levels(tx: Tx, now: int) -> str:
             _family("interconn_approvals", "gauge", "Contracts and audits by state.", approvals),
             _family("interconn_jobs", "gauge", "Jobs by state.", jobs),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
+            _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),
             _one("interconn_outbox_oldest_seconds", "gauge", "Age of the call that waits longest.", age),
         )
     )

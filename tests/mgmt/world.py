@@ -27,6 +27,7 @@ from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
@@ -38,6 +39,7 @@ from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
@@ -55,6 +57,7 @@ from gateway.model import (
 from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
 from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
@@ -247,6 +250,21 @@ class Node:
             )
         )
 
+        self.reconciler = Reconciler(
+            store=self.store,
+            client=self.client,
+            reconcile=Reconcile(partners=self.partners, audits=self.audits, clock=self.clock),
+            journal=self.journal,
+            clock=self.clock,
+            entropy=self.entropy,
+            every_s=600.0,
+        )
+        self.outbox_admin = OutboxAdmin(
+            store=self.store,
+            clock=self.clock,
+            wake=self.wake,
+            compare=self.reconciler.round,
+        )
         of_keys: dict[str, Any] = {
             "store": self.store,
             "keys": self.keys,
@@ -288,6 +306,10 @@ class Node:
         text = chain.read_text() if self.auth_type is AuthType.CERT else public_key_text(chain)
         return load_signer(auth_type=self.auth_type, key_uri=key.as_uri(), credential=text), key.as_uri()
 
+    def wake(self) -> None:
+        """Of whichever outbox is in place."""
+        self.outgoing._wake()
+
     def _changed(self) -> None:
         self.routes_changed += 1
 
@@ -315,7 +337,12 @@ class Node:
 
     async def admin_call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
         """Call an admin handler by its path, as the server would."""
-        for route in [*self.admin.routes(), *self.key_admin.routes(), *self.crl_admin.routes()]:
+        for route in [
+            *self.admin.routes(),
+            *self.key_admin.routes(),
+            *self.crl_admin.routes(),
+            *self.outbox_admin.routes(),
+        ]:
             parts, wanted = path.split("/"), route.path.split("/")
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}

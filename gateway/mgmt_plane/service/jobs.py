@@ -230,8 +230,13 @@ class JobBook:
         self.rules = rules
         self.clock = clock
         self.journal = journal
+        self._on_end: Callable[[Tx, Job], None] = lambda _tx, _job: None
         self._plans: dict[str, Plan] = {}
         self._descriptions: dict[str, tuple[Json, Description]] = {}
+
+    def on_end(self, listener: Callable[[Tx, Job], None]) -> None:
+        """`listener` is called inside the transaction that ends a job which was approved."""
+        self._on_end = listener
 
     @property
     def own(self) -> NodeId:
@@ -301,6 +306,8 @@ class JobBook:
                 status, _ = step_task(view.status, TaskEvent.STOP)
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=now))
+            if job.status is not JobState.PENDING:  # else no partner was told to begin
+                self._on_end(tx, changed)
         self.journal.note(
             "job.state", job_id=job.job_id, trace_id=job.trace_id, state=state, outcome=changed.outcome, reason=reason
         )
