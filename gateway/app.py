@@ -340,7 +340,7 @@ class Control:
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
-            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
                 exposition,
                 counters=counters,
