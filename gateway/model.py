@@ -131,6 +131,29 @@ class Crl:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTls:
+    """A TLS certificate of this node that came after the one of node.toml, and the CA that issued it."""
+
+    leaf: str
+    """SHA-256 of the certificate's DER, hex."""
+    ca: str
+    chain_uri: str
+    key_uri: str
+    ca_uri: str
+    ca_key_uri: str
+    emergency: bool
+    """What was before it is compromised."""
+    created: int = 0
+    told: int = 0
+    """Since when a partner knows its CA; 0: none does, or there was nothing to tell."""
+    serving: int = 0
+    """Since when our listener shows it; 0: not yet."""
+
+    def key(self) -> str:
+        return self.leaf
+
+
+@dataclass(frozen=True, slots=True)
 class RevokedCert:
     """A certificate of this node that does not count any more: goes into our own revocation list."""
 

@@ -154,6 +154,10 @@ class Signer:
         """A lone signer is a key ring of one (see keys.KeyRing)."""
         return self
 
+    @property
+    def greeting(self) -> "Signer":
+        return self
+
     def of(self, _key_id: str) -> "Signer":
         return self
 

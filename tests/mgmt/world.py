@@ -17,17 +17,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.chain import fingerprint
-from gateway.auth.keys import KeyRing, load_signer
+from gateway.auth.keys import KeyRing, load_signer, path_of
 from gateway.auth.pki import Pki, load_issuer, renew_signing
 from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import Unavailable
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
+from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
@@ -40,6 +42,7 @@ from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
@@ -55,6 +58,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
+from gateway.runtime.new_keys import OwnFiles, make_tls
 from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.reconcile import Reconciler
@@ -107,7 +111,11 @@ def pki(node_id: str) -> Pki:
 
 
 def tls_leaf(made: Pki) -> bytes:
-    return x509.load_pem_x509_certificates(made.tls.read_bytes())[0].public_bytes(Encoding.DER)
+    return leaf_of(made.tls)
+
+
+def leaf_of(chain: Path) -> bytes:
+    return x509.load_pem_x509_certificates(chain.read_bytes())[0].public_bytes(Encoding.DER)
 
 
 def credential_text(made: Pki, auth_type: AuthType) -> str:
@@ -127,13 +135,13 @@ class InProcessClient(SignedClient):
     """The real client with the network replaced by the other node's edge. `lost`: routes whose answer is lost."""
 
     def __init__(self, world: "World", made: Pki, **parts: Any) -> None:
-        super().__init__(tls_chain=made.tls, tls_key=made.tls_key, **parts)
+        super().__init__(**parts)
         self._world = world
         self._made = made
         self.lost: list[str] = []
         self.calls: list[tuple[str, Mapping[str, str]]] = []
 
-    def _context(self, tls_ca: str, node_id: str, *, show: bool) -> Any:
+    def _context(self, tls_ca: str, node_id: str, *, show: TlsFiles | None) -> Any:
         return show
 
     async def _exchange(self, call: Any, context: Any) -> PeerReply:
@@ -150,7 +158,7 @@ class InProcessClient(SignedClient):
                 raw_query=encode_query(call.query),
                 headers=headers,
                 body=call.body,
-                peer_cert=tls_leaf(self._made) if context else None,
+                peer_cert=leaf_of(context.chain) if context is not None else None,
                 peer_address="10.0.0.9",
             )
         )
@@ -194,6 +202,7 @@ class Node:
             credential=credential_text(made, self.auth_type),
         )
         self.ring = KeyRing(self.signer)
+        self.shown = TlsRing(TlsFiles(made.fingerprint, made.tls, made.tls_key))
         store = MemoryStore()
         self.trail = Trail(store, identity=self.identity, signer=lambda: self.signer, clock=self.clock)
         self.store = TrailedStore(store, self.trail, self.clock)
@@ -228,7 +237,14 @@ class Node:
         )
         self.edge = self.new_edge()
         self.client = InProcessClient(
-            self.world, made, **base, signer=self.ring, limits=self.limits, journal=self.journal, lists=self.lists
+            self.world,
+            made,
+            **base,
+            shown=self.shown,
+            signer=self.ring,
+            limits=self.limits,
+            journal=self.journal,
+            lists=self.lists,
         )
         self.outbox = Outbox(
             store=self.store,
@@ -245,7 +261,7 @@ class Node:
                 clock=self.clock,
                 entropy=self.entropy,
                 journal=self.journal,
-                fingerprint=self.signer.fingerprint,
+                fingerprint=lambda: self.ring.greeting.fingerprint,
                 listeners={"edge": self.identity.address},
             )
         )
@@ -271,7 +287,19 @@ class Node:
             "ring": self.ring,
             "journal": self.journal,
         }
-        self.rekeyer = Rekeyer(**of_keys, client=self.client, entropy=self.entropy)
+        self.tls = TlsKeys(ring=self.ring, shown=self.shown, partners=self.partners, clock=self.clock)
+        self.partners.on_shown(self.tls.shown_to)
+        self.ring.anchor(self.shown.shown.ca)
+        self.rekeyer = Rekeyer(**of_keys, client=self.client, entropy=self.entropy, settle=self.settle)
+        self.tls_admin = TlsAdmin(
+            store=self.store,
+            tls=self.tls,
+            keys=self.keys,
+            make=self.new_tls,
+            changed=self.tls_changed,
+            learn=lambda signer, emergency: self.ring.add(signer, emergency=emergency),
+            journal=self.journal,
+        )
         self.key_admin = KeyAdmin(
             KeyContext(
                 **of_keys,
@@ -287,7 +315,32 @@ class Node:
             store=self.store, crls=self.crls, own=self.own_list, clock=self.clock, journal=self.journal
         )
 
-    def own_list(self) -> tuple[str, Write]:
+    async def settle(self) -> None:
+        await self.run(self.tls.settle)
+        await self.tls_changed()
+
+    async def tls_changed(self) -> None:
+        await self.tls.load(self.store)
+
+    async def new_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as the route calls it
+        newest = await self.run(self.tls.newest)
+        files = OwnFiles(
+            directory=self.pki.ca.parent,
+            node_id=self.id,
+            hosts=("gate.example",),
+            ca=path_of(newest.ca_uri) if newest else self.pki.ca,
+            ca_key=path_of(newest.ca_key_uri) if newest else self.pki.ca_key,
+        )
+        return make_tls(
+            files,
+            before=[self.shown.shown.chain],
+            new_ca=new_ca,
+            emergency=emergency,
+            signing=self.auth_type is AuthType.CERT,
+            now=datetime.fromtimestamp(self.clock.ms / 1000, UTC),
+        )
+
+    async def own_list(self) -> tuple[str, Write]:
         """As the composition root's."""
         ca, key = load_issuer(self.pki.ca, self.pki.ca_key)
         now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
@@ -342,6 +395,7 @@ class Node:
             *self.key_admin.routes(),
             *self.crl_admin.routes(),
             *self.outbox_admin.routes(),
+            *self.tls_admin.routes(),
         ]:
             parts, wanted = path.split("/"), route.path.split("/")
             if route.method == method and len(parts) == len(wanted):

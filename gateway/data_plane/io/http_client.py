@@ -152,7 +152,10 @@ class HttpPartners:
                 new[route.node_id] = kept
                 continue
             try:
-                chain_file, key_file = self._files
+                named = (route.our_chain, route.our_key)
+                chain_file, key_file = (
+                    Path(own) if own else file for own, file in zip(named, self._files, strict=True)
+                )
                 new[route.node_id] = HttpPartner(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked)
             except Refused as e:
                 problems.append(f"{route.node_id}: {e}")

@@ -116,6 +116,7 @@ class DataProcess:
         self._platform_door = http_server.PlatformDoor(control=self._control[1], **shared)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
+            show=self.show,
             keep_sessions=self.channel.keep_sessions,
             open_session=self.channel.open_session,
             close_session=self.channel.close_session,
@@ -131,7 +132,8 @@ class DataProcess:
         Raises Unavailable when control doesn't answer, OSError when a port is taken.
         """
         settings = self._settings
-        routes, rules = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        routes, rules, shown = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        self.show(*shown)
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
@@ -173,6 +175,11 @@ class DataProcess:
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
         return problems
+
+    def show(self, chain: str, key: str) -> None:
+        """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
+        if chain and key:
+            self._tls.show(Path(chain), Path(key))
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from gateway.auth import chain
 from gateway.auth.revocation import Revocations
-from gateway.errors import Kind, Refused
+from gateway.errors import CallerError, Kind, Refused
 from gateway.model import NodeId
 
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -106,6 +106,7 @@ class SwappableContext:
 
     def __init__(self, chain_file: Path, key_file: Path) -> None:
         self._files = (chain_file, key_file)
+        self._roots: tuple[bytes, ...] = ()
         self._current = server_context(*self._files, ())
         self.listening = server_context(*self._files, ())
         self.listening.sni_callback = self._swap
@@ -115,7 +116,16 @@ class SwappableContext:
 
     def trust(self, roots: Iterable[bytes]) -> None:
         """Verify client certificates of later handshakes against exactly these roots (DER)."""
-        self._current = server_context(*self._files, roots)
+        self._roots = tuple(roots)
+        self._current = server_context(*self._files, self._roots)
+
+    def show(self, chain_file: Path, key_file: Path) -> None:
+        """Show this certificate in later handshakes. Raises CallerError where the files do not hold one."""
+        try:
+            self._current = server_context(chain_file, key_file, self._roots)
+        except (OSError, ssl.SSLError) as e:
+            raise CallerError(f"{chain_file}: no certificate with its key") from e
+        self._files = (chain_file, key_file)
 
 
 def client_context(

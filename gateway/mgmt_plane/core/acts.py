@@ -21,6 +21,7 @@ from gateway.model import (
     Job,
     Json,
     OwnKey,
+    OwnTls,
     Project,
     RevokedCert,
 )
@@ -145,6 +146,8 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case OwnKey():
             made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
             return [Act("key.made", f"key:{record.key_id}", made)]
+        case OwnTls():
+            return [Act("certificate.made", f"certificate:{record.leaf}", _tls(record))]
         case Crl():
             return [Act("crl.taken", _subject(record), _crl(record))]
         case RevokedCert():
@@ -152,6 +155,10 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
     return []
+
+
+def _tls(own: OwnTls) -> Json:
+    return {"ca": own.ca, "emergency": own.emergency, "shown": own.serving > 0}
 
 
 def _crl(crl: Crl) -> Json:
@@ -195,6 +202,8 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act(f"job.{new.status.value.lower()}", _subject(new), _job(new))]
         case Dataset(), Dataset() if old != new:
             return [Act("dataset.changed", _subject(new), _dataset(new))]
+        case OwnTls(), OwnTls() if new.serving and not old.serving:
+            return [Act("certificate.shown", f"certificate:{new.leaf}", _tls(new))]
         case Crl(), Crl() if old != new:
             return [Act("crl.taken", _subject(new), _crl(new))]
         case Component(), Component() if old != new:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,7 +32,13 @@ class CrlAdmin:
     """The handlers; `routes` lists them. own: (fingerprint of our CA, how it signs a list)."""
 
     def __init__(
-        self, *, store: Store, crls: Crls, own: Callable[[], tuple[str, Write]], clock: Clock, journal: Journal
+        self,
+        *,
+        store: Store,
+        crls: Crls,
+        own: Callable[[], Awaitable[tuple[str, Write]]],
+        clock: Clock,
+        journal: Journal,
     ) -> None:
         self._store = store
         self._crls = crls
@@ -82,7 +88,7 @@ class CrlAdmin:
         days = DAYS if body.get("days") is None else body["days"]
         if not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= MOST_DAYS:
             raise ProtocolViolation(f"days must be 1 to {MOST_DAYS}")
-        mark, sign = self._own()
+        mark, sign = await self._own()
         revoked = await self._store.run(lambda tx: revoked_under(tx, mark))
         until = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + timedelta(days=days)
         pem = sign(revoked, until)

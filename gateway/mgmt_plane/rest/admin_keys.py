@@ -91,13 +91,23 @@ class KeyAdmin:
     async def _renew(self, *, emergency: bool) -> Answer:
         signer, uri = await self._context.make()
         await self._context.store.run(lambda tx: self._context.keys.keep(tx, signer, key_uri=uri, emergency=emergency))
-        self._context.ring.add(signer)
+        self._context.ring.add(signer, emergency=emergency)
         self._context.journal.note("key.made", key_id=signer.key_id, emergency=emergency)
         self._context.wake()
         return {"key_id": signer.key_id, "emergency": emergency}
 
     async def allow(self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
-        """The partner may sign under the trust anchor with this fingerprint, compared out of band."""
+        """The partner may sign under the trust anchor with this fingerprint, compared out of band.
+
+        Or {ca_pem}: the new TLS CA of a partner with a bare key.
+        """
+        ca_pem = body.get("ca_pem")
+        if isinstance(ca_pem, str) and ca_pem:
+            given = await self._context.store.run(
+                lambda tx: self._context.keys.allow_ca(tx, params["contract_id"], ca_pem)
+            )
+            self._context.journal.note("key.allowed", peer=given.peer_node_id)
+            return {"contract_id": given.contract_id, "ca_allowed": ""}
         mark = body.get("fingerprint")
         if not isinstance(mark, str):
             raise ProtocolViolation("fingerprint is missing")

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from gateway.auth.httpsig import sign as sign_rfc9421
 from gateway.auth.keys import KeyRing
 from gateway.auth.revocation import RevocationLists
 from gateway.auth.schemes import Signer
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
@@ -118,7 +118,7 @@ def _checking(tls_ca: str, node_id: str, clock: Clock, lists: RevocationLists) -
 class SignedClient:
     """ports.PeerClient over aiohttp. Close it when done.
 
-    tls_chain, tls_key: PEM files of our client certificate. lists: the partners' revocation lists.
+    shown: our client certificates. lists: the partners' revocation lists.
     """
 
     def __init__(
@@ -126,8 +126,7 @@ class SignedClient:
         *,
         identity: Identity,
         signer: Signer | KeyRing,
-        tls_chain: Path,
-        tls_key: Path,
+        shown: TlsRing,
         limits: Limits,
         clock: Clock,
         entropy: Entropy,
@@ -137,13 +136,12 @@ class SignedClient:
         self._lists = lists or RevocationLists()
         self._identity = identity
         self._signer = signer
-        self._tls_chain = tls_chain
-        self._tls_key = tls_key
+        self._shown = shown
         self._limits = limits
         self._clock = clock
         self._entropy = entropy
         self._journal = journal
-        self._contexts: OrderedDict[tuple[str, str, bool, int], ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, str, TlsFiles | None, int], ssl.SSLContext] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -187,7 +185,8 @@ class SignedClient:
         attempts = 1 if route in _ONCE else max(self._limits.request_attempts, 2 if route in _EITHER else 1)
         for attempt in range(attempts):
             try:
-                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=show))
+                files = self._shown.of(call.signer.fingerprint) if show else None
+                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=files))
             except (Unavailable, PeerError) as e:
                 last = attempt + 1 == attempts
                 if last or (isinstance(e, PeerError) and not (route in _EITHER and attempt == 0)):
@@ -369,7 +368,7 @@ class SignedClient:
             signature=Signature.A_01,
         )
         try:
-            reply = await self._attempt(call, self._context(ca_pem, node_id, show=False))
+            reply = await self._attempt(call, self._context(ca_pem, node_id, show=None))
         except (PeerError, Unavailable, ProtocolViolation):
             return None
         return reply.data if reply.data.get("node_id") == node_id else None
@@ -388,7 +387,7 @@ class SignedClient:
             )
         return self._session
 
-    def _context(self, tls_ca: str, node_id: str, *, show: bool) -> ssl.SSLContext:
+    def _context(self, tls_ca: str, node_id: str, *, show: TlsFiles | None) -> ssl.SSLContext:
         """One context per partner, CA and use of our certificate; connections are pooled by context."""
         # Under a new list a connection that stands may be one of a revoked certificate.
         key = (tls_ca, node_id, show, self._lists.generation)
@@ -403,8 +402,8 @@ class SignedClient:
         context.check_hostname = False  # the node id in the certificate is checked instead
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=tls_ca)
-        if show:
-            context.load_cert_chain(self._tls_chain, self._tls_key)
+        if show is not None:
+            context.load_cert_chain(show.chain, show.key)
         context.sslobject_class = _checking(tls_ca, node_id, self._clock, self._lists)
         self._contexts[key] = context
         if len(self._contexts) > _CONTEXTS:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.auth.canonical import key_proof
 from gateway.auth.keys import KeyRing
-from gateway.auth.schemes import Credential, Signer
+from gateway.auth.schemes import Credential, Signer, pin_ca
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.messages import check_address, node_body
 from gateway.mgmt_plane.core.profile import profile
@@ -179,6 +179,22 @@ class Keys:
         if len(mark) != _HEX_DIGITS or set(mark) - set("0123456789abcdef"):
             raise Refused("a fingerprint is 64 hex digits", kind=Kind.MALFORMED)
         return self._save(tx, old, replace(old, ca_allowed=mark))
+
+    def allow_ca(self, tx: Tx, contract_id: str, ca_pem: str) -> Contract:
+        """Our admin gives the new TLS CA of a partner that signs with a bare key, which cannot name one itself.
+
+        The CA before it is accepted for the overlap. Raises Refused(CONFLICT) for a partner with certificates.
+        """
+        old = self._partners.get(tx, contract_id)
+        if old.auth_type == AuthType.CERT.value:
+            raise Refused("this partner tells its CA itself: allow its fingerprint", kind=Kind.CONFLICT)
+        now = self._clock.now_ms()
+        ca, _ = pin_ca(ca_pem, now_ms=now)
+        if ca == old.tls_ca:
+            return old
+        new = replace(old, tls_ca=ca, old_tls_ca=old.tls_ca, old_until=now + self._overlap_ms)
+        # A key that was replaced before must not live longer for it.
+        return self._save(tx, old, replace(new, old_auth_type="", old_auth_credential=""))
 
     def revoke_old(self, tx: Tx, contract_id: str) -> Contract:
         """End the overlap of the key that the partner has replaced."""

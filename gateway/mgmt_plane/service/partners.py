@@ -75,7 +75,7 @@ def pinned_cas(contract: Contract, now: int) -> str:
 class Partners:
     """All contracts of this node.
 
-    signer: our key, or the ring of keys of which a partner is told the current one.
+    signer: our key, or the ring of keys of which a new partner is told the one for first contact.
 
     on_routes_changed: called inside the transaction, on the store's thread, when `routes` may give another answer; it
     may only schedule, and sees the change when it reads through the store afterwards (M-075).
@@ -104,6 +104,7 @@ class Partners:
         self._profile = default_profile
         self._on_routes_changed = on_routes_changed
         self._lists = lists
+        self._shows: Callable[[Contract], tuple[str, str]] = lambda _contract: ("", "")
         self._closed: list[Callable[[Tx, Contract], None]] = []
 
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
@@ -113,6 +114,10 @@ class Partners:
     def on_routes_changed(self, listener: Callable[[], None]) -> None:
         """Set who learns of new and removed routes."""
         self._on_routes_changed = listener
+
+    def on_shown(self, shows: Callable[[Contract], tuple[str, str]]) -> None:
+        """Set who says which TLS files of ours (chain, key) a partner is shown; "" for those of the process itself."""
+        self._shows = shows
 
     def routes_changed(self) -> None:
         """Say that `routes` may give another answer; inside the transaction that makes it so."""
@@ -184,6 +189,8 @@ class Partners:
                 tls_ca=pinned_cas(each, now),
                 profile=each.profile,
                 crls=_lists_of(pinned_cas(each, now), lists),
+                our_chain=self._shows(each)[0],
+                our_key=self._shows(each)[1],
             )
             for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
         ]
@@ -194,7 +201,7 @@ class Partners:
         """The body of our contract/apply."""
         if expired_time is not None:
             self._check_end(expired_time)
-        signer = self._signer.current
+        signer = self._signer.greeting
         return apply_body(
             self.identity,
             auth_type=signer.auth_type.value,
@@ -229,7 +236,7 @@ class Partners:
             description=description,
             created=now,
             updated=now,
-            our_key=self._signer.current.key_id,
+            our_key=self._signer.greeting.key_id,
         )
 
     def applied(self, tx: Tx, contract: Contract) -> Contract:
@@ -335,7 +342,7 @@ class Partners:
         state, effects = step(old.status, Event.APPROVE if approve else Event.REJECT)
         if state is old.status:
             return old
-        signer = self._signer.current
+        signer = self._signer.greeting
         new = replace(old, status=state, our_key=signer.key_id)
         if approve:
             new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
