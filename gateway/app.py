@@ -35,6 +35,7 @@ from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
@@ -284,6 +285,7 @@ class Control:
             max_running=jobs.max_running,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
+        book.on_end(grants.job_ended)
         transport = f"{_bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
@@ -386,6 +388,7 @@ class Control:
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
+            *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
             *tls_admin.routes(),
             *CrlAdmin(

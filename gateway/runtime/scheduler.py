@@ -415,12 +415,13 @@ class Scheduler:
 
         return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
 
-    def _ended(self, tx: Tx, job: Job) -> None:
+    def _ended(self, tx: Tx, before: Job, job: Job) -> None:
         """A job that this node drives has ended: all others are told, whatever happens to this process meanwhile.
 
         Also after success: it is the clean-up that participants wait for (B-20, C-084).
         """
-        if job.scheduling and job.status is JobState.FINISHED:
+        # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
+        if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
             self._tell(tx, job, {"job_id": job.job_id})
 
     def _tell(self, tx: Tx, job: Job, body: Json) -> None:

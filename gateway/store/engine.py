@@ -127,7 +127,7 @@ def again(error: Exception, attempt: int) -> float | None:
         # At random, or two writers meet again.
         return random.uniform(0, min(_PUSHED_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))  # noqa: S311  # no secret
     if lost(error) and attempt < LOST_ATTEMPTS:
-        return min(_LOST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+        return min(_LOST_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S)
     return None
 
 

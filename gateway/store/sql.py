@@ -203,7 +203,7 @@ class SqlStore:
             return result
 
     async def writable(self) -> str:
-        """ "" where the store can be written, else why not in words for anybody; writes only after a failure."""
+        """Why the store cannot be written, in words for anybody, empty where it can; writes only after a failure."""
         await self.run(lambda _: None)
         if not self._fault:
             return ""

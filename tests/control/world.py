@@ -213,6 +213,7 @@ class Node:
             entropy=self.entropy,
         )
         self.book = JobBook(identity=identity, limits=limits, rules=rules, clock=self.clock, journal=self.journal)
+        self.book.on_end(self.grants.job_ended)
         self.data_plane = FakeDataPlane()
         self.launcher = FakeLauncher()
         self.folders = Folders(folder)

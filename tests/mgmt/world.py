@@ -47,6 +47,7 @@ from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
     CallState,
+    Component,
     Contract,
     Dataset,
     DatasetId,
@@ -446,8 +447,20 @@ class Node:
             created=self.clock.ms,
         )
         await self.run(lambda tx: tx.insert(dataset))
+        await self.add_components("psi", "split", "hetero_lr")
         self.clock.ms += 1
         return dataset
+
+    async def add_components(self, *names: str, version: str = "1.0.0", code: str = "c0de") -> None:
+        """Register components of the provider interconn, unless they are."""
+
+        def work(tx: Tx) -> None:
+            for name in names:
+                made = Component(name, "interconn", version, {}, "image", True, self.clock.ms, code_digest=code)
+                if tx.get(Component, made.key()) is None:
+                    tx.insert(made)
+
+        await self.run(work)
 
     async def send(self, to: "Node", route: str, payload: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """One signed request of this node to another's edge, with `changes`; returns the decoded answer."""
