@@ -136,7 +136,9 @@ def lost(error: Exception) -> bool:
     if not isinstance(error, DBAPIError) or type(error.orig).__module__.startswith("sqlite3"):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or (state is None and isinstance(error, OperationalError)) or state in _GONE
+    return (
+        bool(error.connection_invalidated) or (state is None and isinstance(error, OperationalError)) or state in _GONE
+    )
 
 
 def fault(error: Exception) -> str:
