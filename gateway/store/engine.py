@@ -125,9 +125,9 @@ def again(error: Exception, attempt: int) -> float | None:
     pushed = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
     if pushed and attempt < PUSHED_ATTEMPTS:
         # At random, or two writers meet again.
-        return random.uniform(0, min(_PUSHED_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))  # noqa: S311  # no secret
+        return random.uniform(0.0, min(_PUSHED_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S))  # noqa: S311  # no secret
     if lost(error) and attempt < LOST_ATTEMPTS:
-        return min(_LOST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+        return min(_LOST_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S)
     return None
 
 

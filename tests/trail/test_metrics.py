@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.errors import Kind, Unavailable
 from gateway.mgmt_plane.rest.admin_server import admin_app
 from gateway.mgmt_plane.rest.health import Health
-from gateway.model import Limits
+from gateway.model import Contract, Limits
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.observe import ObservedJournal
 from specs.states import AuditKind
