@@ -23,16 +23,16 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.auth.chain import certificates, fingerprint
-from gateway.auth.keys import KeyRing, load_signer, path_of, read_secret
+from gateway.auth.keys import KeyRing, load_signer, path_of, read_passphrase, read_secret
 from gateway.auth.pki import load_issuer
 from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
-from gateway.auth.schemes import Signer
+from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError, Kind, Refused, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
@@ -252,6 +252,7 @@ class Control:
             KeyContext(
                 **of_keys,
                 make=self._make_signing,
+                take=self._take_signing,
                 wake=self._rekeyer.wake,
                 refusals=self._rekeyer.refusals,
                 clock=clock,
@@ -395,7 +396,12 @@ class Control:
         self._loop = asyncio.get_running_loop()
         for key in await self._store.run(lambda tx: tx.select(OwnKey)):
             self._ring.add(
-                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential),
+                load_signer(
+                    auth_type=AuthType(key.auth_type),
+                    key_uri=key.key_uri,
+                    credential=key.credential,
+                    passphrase=_passphrase(self._config),
+                ),
                 emergency=key.emergency,
             )
         await self._tls.load(self._store)
@@ -463,7 +469,31 @@ class Control:
         )
 
     async def _make_signing(self) -> tuple[Signer, str]:
-        return await asyncio.to_thread(make_signing, await self._files(), now=self._now())
+        keys = self._config.keys
+        if not keys.signing_key.startswith("file:"):
+            raise Refused(
+                "the signing key is in a token: make the next one there, then key rotate --key URI --credential FILE",
+                kind=Kind.NOT_OFFERED,
+            )
+        return await asyncio.to_thread(
+            make_signing,
+            await self._files(),
+            auth_type=AuthType(keys.auth_type),
+            passphrase=_passphrase(self._config),
+            now=self._now(),
+        )
+
+    async def _take_signing(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        """A key that our admin made; raises CallerError where it does not fit."""
+        auth_type, passphrase = AuthType(self._config.keys.auth_type), _passphrase(self._config)
+        signer = await asyncio.to_thread(
+            load_signer, auth_type=auth_type, key_uri=key_uri, credential=credential, passphrase=passphrase
+        )
+        if auth_type is AuthType.CERT:
+            parse_credential(auth_type.value, credential).check(
+                node_id=self._config.node.node_id, now_ms=self._clock.now_ms()
+            )
+        return signer, key_uri
 
     async def _make_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as admin_tls.Make says
         return await asyncio.to_thread(
@@ -563,9 +593,17 @@ def store_url(config: Config) -> str:
 
 
 def _signer(config: Config) -> Signer:
-    chain = config.key_file(config.keys.signing_chain).read_text(encoding="ascii")
-    key = config.key_file(config.keys.signing_key)
-    return load_signer(auth_type=AuthType.CERT, key_uri=key.as_uri(), credential=chain)
+    keys = config.keys
+    return load_signer(
+        auth_type=AuthType(keys.auth_type),
+        key_uri=config.key_uri(keys.signing_key),
+        credential=config.key_file(keys.signing_chain).read_text(encoding="ascii"),
+        passphrase=_passphrase(config),
+    )
+
+
+def _passphrase(config: Config) -> bytes | None:
+    return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
 def _folders(config: Config) -> Path:

@@ -15,8 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
+from specs.states import AuthType
 
 FILE_BYTES = 1 << 20
+AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
 class ConfigError(CallerError):
@@ -66,6 +68,11 @@ class KeysSection:
     ca: str = "file:pki/ca.pem"
     signing_key: str = "file:pki/signing.key"
     signing_chain: str = "file:pki/signing.pem"
+    """Chain for CERT, else the public key."""
+    signing_passphrase: str = ""
+    """file: URI of the passphrase of an encrypted signing key."""
+    auth_type: str = "CERT"
+    """How we sign: CERT, ED25519, SHA256_ECDSA or SHA256_RSA; settled when the node is made."""
     ca_key: str = "file:pki/ca.key"
     """Needed only to make new signing keys; may be elsewhere until then."""
     overlap_h: float = 24.0
@@ -143,8 +150,12 @@ class Config:
         parts = urlsplit(self.store.url)
         return self.path(Path(parts.path)) if parts.scheme == "file" else None
 
+    def key_uri(self, uri: str) -> str:
+        """A key URI with an absolute path; what is no `file:` stays as it is."""
+        return self.key_file(uri).as_uri() if urlsplit(uri).scheme == "file" else uri
+
     def key_file(self, uri: str) -> Path:
-        """The file that a key URI names; only `file:` is known here."""
+        """The file that a key URI names; only `file:` has one."""
         parts = urlsplit(uri)
         if parts.scheme != "file" or parts.netloc:
             raise ConfigError(f"[keys] {uri!r}: only file: URIs are supported")
@@ -212,6 +223,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if config.keys.auth_type not in AUTH_TYPES:
+        raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):

@@ -37,6 +37,7 @@ def add(group: Group) -> None:
     approve = group.command("approve", approving, "accept a partner's proposal, after comparing its fingerprint")
     _which(approve)
     approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    approve.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it signs with a bare key")
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
@@ -218,6 +219,7 @@ def approving(call: Call) -> Exit:
         "approve",
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
     )
 
 

@@ -286,6 +286,7 @@ class Node:
             KeyContext(
                 **of_keys,
                 make=self.new_signer,
+                take=self.take_signer,
                 wake=lambda: None,
                 refusals=self.rekeyer.refusals,
                 clock=self.clock,
@@ -327,6 +328,9 @@ class Node:
         ca, key = load_issuer(self.pki.ca, self.pki.ca_key)
         now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
         return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
+
+    async def take_signer(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        return load_signer(auth_type=self.auth_type, key_uri=key_uri, credential=credential), key_uri
 
     async def new_signer(self) -> tuple[Signer, str]:
         """A signing key that follows the present one, under the node's own CA."""
