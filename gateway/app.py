@@ -33,6 +33,7 @@ from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
@@ -65,7 +66,7 @@ from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
-from gateway.model import Identity, InstId, NodeId, OwnKey
+from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
@@ -84,7 +85,7 @@ from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
-from specs.states import AuditKind, AuthType
+from specs.states import ApprovalState, AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
@@ -209,7 +210,13 @@ class Control:
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default, lists=lists
+            **base,
+            signer=ring,
+            limits=limits,
+            outgoing=outgoing,
+            default_profile=config.profile.default,
+            lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
         )
         self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
@@ -307,6 +314,7 @@ class Control:
         edge = Edge(
             nonces=self._nonces,
             lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
             **base,
             partners=self._partners,
             store=self._store,
@@ -408,6 +416,8 @@ class Control:
         await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
+        if self._config.profile.insecure_unsigned:
+            await self._warn_unsigned()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
@@ -420,6 +430,13 @@ class Control:
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
         self._journal.note("control.ready", admin_port=self._config.admin.port)
+
+    async def _warn_unsigned(self) -> None:
+        """At every start, in log and audit trail: which partners need not sign."""
+        found = await self._store.run(lambda tx: tx.select(Contract, profile=UNSIGNED, status=ApprovalState.APPROVED))
+        names = ", ".join(each.peer_node_id for each in found)
+        self._journal.note("insecure.unsigned", allowed=True, peers=names)
+        await self._trail.tell("insecure.unsigned", "", peers=names)
 
     async def stop(self) -> None:
         """Stop taking requests, end components, close."""

@@ -116,6 +116,8 @@ class JobsSection:
 @dataclass(frozen=True, slots=True)
 class ProfileSection:
     default: str = "strict-1.2"
+    insecure_unsigned: bool = False
+    """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def add(group: Group) -> None:
     dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
     _which(dialect)
     dialect.add_argument(
-        "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
+        "profile",
+        help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, fate-2.x, kuscia",
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
@@ -91,7 +92,7 @@ def listing(call: Call) -> Exit:
             contract["peer_name"],
             contract["peer_node_id"],
             "we applied" if contract["direction"] == "OUT" else "they applied",
-            contract["status"],
+            contract["status"] + (" INSECURE: unsigned" if contract["profile"] == "insecure_unsigned" else ""),
             when(contract.get("expired_time")),
             contract["fingerprint"][:16],
         ]

@@ -185,6 +185,7 @@ class Node:
     strict: bool = False
     auth_type: AuthType = AuthType.CERT
     up: bool = True
+    insecure_unsigned: bool = False
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -210,6 +211,7 @@ class Node:
         self.partners = Partners(
             **base,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -361,6 +363,7 @@ class Node:
             strict=self.strict,
             nonces=nonces,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
         )
 
     @property
