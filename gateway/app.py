@@ -29,7 +29,7 @@ from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
@@ -101,11 +101,13 @@ def serve(file: Path) -> int:
     os.umask(0o077)
     try:
         config = load(file)
+        if config.node.insecure_clock_offset and not of_a_lab(config.folder):
+            raise ConfigError("node.insecure_clock_offset is for a lab, and this node belongs to none")
         run = _folders(config)
     except GatewayError as error:
         sys.stderr.write(f"interconn: {error}\n")
         return 2
-    clock = SystemClock()
+    clock = _clock(config)
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
@@ -125,7 +127,7 @@ def serve(file: Path) -> int:
 
 def run_data(config: Config) -> int:
     """The data process."""
-    clock = SystemClock()
+    clock = _clock(config)
     settings = DataSettings(
         node_id=NodeId(config.node.node_id),
         inst_id=config.node.inst_id,
@@ -152,7 +154,7 @@ async def _control(config: Config) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    control = Control(config, FileJournal(_log(config, "control"), SystemClock(), process="control"))
+    control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
@@ -169,7 +171,7 @@ class Control:
         self._config = config
         self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
-        clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
+        clock, entropy, limits = _clock(config), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
         ring = KeyRing(_signer(config))
@@ -416,6 +418,8 @@ class Control:
         await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
+        if offset := self._config.node.insecure_clock_offset:
+            self._journal.note("insecure.clock_offset", seconds=offset)
         if self._config.profile.insecure_unsigned:
             await self._warn_unsigned()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
@@ -564,6 +568,10 @@ class Control:
                 await self._link.set_routes(await self._store.run(self._partners.routes))
             except GatewayError as error:
                 self._journal.note("routes.untold", reason=str(error))
+
+
+def _clock(config: Config) -> SystemClock:
+    return SystemClock(round(config.node.insecure_clock_offset * 1000))
 
 
 def _configuration(config: Config) -> dict[str, str]:

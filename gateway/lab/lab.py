@@ -40,7 +40,7 @@ ATTEMPTS: Final = 5
 SOCKET_PATH_BYTES: Final = 100
 """Of 107 that the kernel allows (unix(7)); a little is left for what a gateway puts behind a name."""
 SERVE: Final = (sys.executable, "-m", "gateway", "serve", "--config")
-_LAB, _STATE, _LOCK, _OUTPUT = "lab.json", "lab-state.json", "lab.lock", "log/serve.out"
+_LAB, _STATE, _LOCK, _OUTPUT = "lab.json", node_config.LAB_STATE, "lab.lock", "log/serve.out"
 _POLL_S: Final = 0.05
 
 
