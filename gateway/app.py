@@ -36,9 +36,11 @@ from gateway.errors import GatewayError, Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
@@ -63,6 +65,7 @@ from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
+from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
@@ -76,6 +79,7 @@ from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
@@ -244,6 +248,18 @@ class Control:
             on_result=audits.call_ended,
         )
         outgoing.on_put(self._outbox.wake)
+        self._reconciler = Reconciler(
+            store=self._store,
+            client=self._client,
+            reconcile=Reconcile(partners=self._partners, audits=audits, clock=clock),
+            journal=journal,
+            clock=clock,
+            entropy=entropy,
+            every_s=config.delivery.reconcile_s,
+        )
+        outbox_admin = OutboxAdmin(
+            store=self._store, clock=clock, wake=self._outbox.wake, compare=self._reconciler.round
+        )
         of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
         self._tls = TlsKeys(ring=ring, shown=shown, partners=self._partners, clock=clock, overlap_ms=overlap_ms)
         self._partners.on_shown(self._tls.shown_to)
@@ -279,6 +295,7 @@ class Control:
             max_running=jobs.max_running,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
+        book.on_end(grants.job_ended)
         transport = f"{_bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
@@ -297,7 +314,7 @@ class Control:
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
-        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants))
+        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {
             "store": self._store,
             "book": book,
@@ -351,7 +368,7 @@ class Control:
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
-            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
                 exposition,
                 counters=counters,
@@ -382,6 +399,7 @@ class Control:
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
+            *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
             *tls_admin.routes(),
             *CrlAdmin(
@@ -391,6 +409,7 @@ class Control:
                 clock=clock,
                 journal=journal,
             ).routes(),
+            *outbox_admin.routes(),
             *health.routes(),
         ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
@@ -429,6 +448,7 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._reconciler.start()
         self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
@@ -449,6 +469,7 @@ class Control:
             self._telling.cancel()
         await self._admin.cleanup()
         await self._rekeyer.stop()
+        await self._reconciler.stop()
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()

@@ -229,11 +229,30 @@ class Grant:
     time_limit: int | None
     times_limit: int | None
     used: int
+    """Jobs that have opened the data."""
     revoked: bool
     created: int
+    reserved: int = 0
+    """Jobs that have been created and have not opened the data yet; they count against times_limit, too."""
+    schema_digest: str = ""
+    """Of the dataset's columns, types and id column as they were approved; empty: given before this was kept."""
+    components: Json = field(default_factory=dict)
+    """What COMPONENT of the scope stood for when it was approved: key of the Component -> digest of its code."""
 
     def key(self) -> str:
         return self.token_digest
+
+
+@unique
+class UseState(StrEnum):
+    """Of one use of a grant (core.uses)."""
+
+    RESERVED = "RESERVED"
+    """The job has been created."""
+    CONSUMED = "CONSUMED"
+    """The job has opened the data."""
+    RETURNED = "RETURNED"
+    """The job ended without it; counts no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +262,9 @@ class GrantUse:
     grant: str
     job_id: JobId
     created: int
+    state: UseState = UseState.RESERVED
+    opened: int | None = None
+    """When the data were first opened for the job."""
 
     def key(self) -> str:
         return f"{self.grant}/{self.job_id}"
@@ -279,6 +301,8 @@ class Component:
     """imageUrl; `builtin:<module>` for ours, which the process launcher runs."""
     enabled: bool
     created: int
+    code_digest: str = ""
+    """SHA-256 of the code that the image stands for (service.code), hex; empty: registered before this was kept."""
 
     def key(self) -> str:
         return f"{self.provider}/{self.name}/{self.version}"
@@ -380,6 +404,8 @@ class CallState(StrEnum):
     DUE = "DUE"
     DONE = "DONE"
     DEAD = "DEAD"
+    PARKED = "PARKED"
+    """Answered, but what follows from the answer fails here; it waits for the admin."""
 
 
 @dataclass(frozen=True, slots=True)

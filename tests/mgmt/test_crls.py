@@ -49,7 +49,7 @@ def crl(made: Pki, node: Node, *serials: int, since: float = 0, until: float = 3
 
 async def give(to: Node, of: Node, raw: bytes) -> Any:
     body = {"crl": base64.b64encode(raw).decode()}
-    return await to.admin_call("POST", f"/admin/v1/partners/{of.id}/crl", body)
+    return await to.admin_call("POST", f"/v1/admin/partners/{of.id}/crl", body)
 
 
 async def heard(a: Node, b: Node, contract_id: str) -> int:
@@ -67,7 +67,7 @@ async def test_a_revoked_certificate_is_refused_at_once(a: Node, b: Node, contra
     told = [each for each in await b.run(lambda tx: tx.select(TrailEntry, order="seq")) if each.event == "crl.taken"]
     assert len(told) == 1
     # Nothing but the list stood in the way.
-    assert (await b.admin_call("POST", f"/admin/v1/partners/{a.id}/crl/drop"))["dropped"] == 1
+    assert (await b.admin_call("POST", f"/v1/admin/partners/{a.id}/crl/drop"))["dropped"] == 1
     assert await heard(a, b, contract_id) == 0
 
 
@@ -147,13 +147,13 @@ async def test_only_of_a_partner(a: Node, b: Node, c: Node, contract_id: str) ->
 
 async def test_a_key_that_we_revoke_is_on_our_list_which_a_partner_takes(a: Node, b: Node, contract_id: str) -> None:
     a.clock.ms += 10
-    await a.admin_call("POST", "/admin/v1/keys/rotate")
-    assert (await a.admin_call("POST", "/admin/v1/keys/crl"))["revoked"] == 0
+    await a.admin_call("POST", "/v1/admin/keys/rotate")
+    assert (await a.admin_call("POST", "/v1/admin/keys/crl"))["revoked"] == 0
     a.clock.ms += 10
-    await a.admin_call("POST", "/admin/v1/keys/revoke")
+    await a.admin_call("POST", "/v1/admin/keys/revoke")
     assert {int(each.serial, 16) for each in await a.run(lambda tx: tx.select(RevokedCert))} >= {serial(a.pki.signing)}
     a.clock.ms += 1000
-    written = await a.admin_call("POST", "/admin/v1/keys/crl", {"days": 7})
+    written = await a.admin_call("POST", "/v1/admin/keys/crl", {"days": 7})
     assert (written["ca"], written["revoked"]) == (a.pki.fingerprint, 2)
     # The partner has not been told the new key yet: the list alone makes the old one void.
     assert await heard(a, b, contract_id) == 0
@@ -161,7 +161,7 @@ async def test_a_key_that_we_revoke_is_on_our_list_which_a_partner_takes(a: Node
     assert taken["next_update"] == pytest.approx(a.clock.ms + 7 * DAY_MS, abs=1000)
     assert await heard(a, b, contract_id) == WIRE[Kind.UNAUTHENTICATED].code
     with pytest.raises(ProtocolViolation):
-        await a.admin_call("POST", "/admin/v1/keys/crl", {"days": 0})
+        await a.admin_call("POST", "/v1/admin/keys/crl", {"days": 0})
 
 
 async def test_the_routes_carry_the_list_to_the_data_plane(a: Node, b: Node, contract_id: str) -> None:

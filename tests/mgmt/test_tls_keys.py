@@ -43,7 +43,7 @@ async def events(node: Node) -> list[str]:
 
 async def test_a_new_tls_certificate_is_shown_at_once(a: Node, partners: list[Node]) -> None:
     before = a.shown.shown
-    made = await a.admin_call("POST", "/admin/v1/tls/rotate")
+    made = await a.admin_call("POST", "/v1/admin/tls/rotate")
     assert (made["shown"], made["new_ca"], made["ca"]) == (True, False, a.pki.fingerprint)
     assert a.shown.shown.chain != before.chain
     leaf, ca = certificates(a.shown.shown.chain.read_text())
@@ -56,7 +56,7 @@ async def test_a_new_tls_certificate_is_shown_at_once(a: Node, partners: list[No
         [route] = [each for each in await a.run(a.partners.routes) if each.node_id == partner.id]
         assert (route.our_chain, route.our_key) == (str(a.shown.shown.chain), str(a.shown.shown.key))
     assert "certificate.made" in await events(a)
-    assert (await a.admin_call("GET", "/admin/v1/tls"))["certificates"][0]["shown"] is True
+    assert (await a.admin_call("GET", "/v1/admin/tls"))["certificates"][0]["shown"] is True
     # A crash forgets nothing.
     a.shown.replace([], shown=None)
     await a.tls.load(a.store)
@@ -65,7 +65,7 @@ async def test_a_new_tls_certificate_is_shown_at_once(a: Node, partners: list[No
 
 async def test_a_compromised_tls_key_goes_on_our_list(a: Node, b: Node, partners: list[Node]) -> None:
     old = leaf_of(a.pki.tls)
-    await a.admin_call("POST", "/admin/v1/tls/revoke")
+    await a.admin_call("POST", "/v1/admin/tls/revoke")
     [revoked] = await a.run(lambda tx: tx.select(RevokedCert))
     assert int(revoked.serial, 16) == x509.load_der_x509_certificate(old).serial_number
     assert "certificate.revoked" in await events(a)
@@ -79,26 +79,26 @@ async def test_a_new_ca_with_one_partner_after_another(a: Node, b: Node, c: Node
     async def all_speak() -> bool:
         return all([await speaks(*pair) for pair in pairs])
 
-    made = await a.admin_call("POST", "/admin/v1/tls/rotate", {"ca": True})
+    made = await a.admin_call("POST", "/v1/admin/tls/rotate", {"ca": True})
     assert (made["shown"], made["new_ca"]) == (False, True)
     assert made["ca"] != a.pki.fingerprint
     assert await a.rekeyer.tell() == 2
     assert a.shown.shown == old
     assert await all_speak()
-    assert (await a.admin_call("GET", "/admin/v1/tls"))["waiting"] == [b.id, c.id]
+    assert (await a.admin_call("GET", "/v1/admin/tls"))["waiting"] == [b.id, c.id]
     # Whoever meets us now is told the CA that it sees.
-    assert (await a.admin_call("GET", "/admin/v1/node"))["fingerprint"] == a.pki.fingerprint
+    assert (await a.admin_call("GET", "/v1/admin/node"))["fingerprint"] == a.pki.fingerprint
 
     for partner, left, shown in ((b, 1, a.pki.fingerprint), (c, 0, made["ca"])):
         contract = await partner.contract(a)
         assert contract.ca_offered == made["ca"]
         allowed = {"fingerprint": made["ca"]}
-        await partner.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/keys/allow", allowed)
+        await partner.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/keys/allow", allowed)
         a.clock.ms += HOUR_MS
         assert await a.rekeyer.tell() == left
         assert a.shown.shown.ca == shown
         assert await all_speak()
-    assert (await a.admin_call("GET", "/admin/v1/node"))["fingerprint"] == made["ca"]
+    assert (await a.admin_call("GET", "/v1/admin/node"))["fingerprint"] == made["ca"]
     assert "certificate.shown" in await events(a)
     a.clock.ms += DAY_MS
     assert await all_speak()
@@ -107,20 +107,20 @@ async def test_a_new_ca_with_one_partner_after_another(a: Node, b: Node, c: Node
     with pytest.raises(Refused):
         check_client(leaf_of(old.chain), check, node_id=a.id, now_ms=b.clock.ms)
     # The next signing key comes from the new CA.
-    await a.admin_call("POST", "/admin/v1/tls/rotate")
+    await a.admin_call("POST", "/v1/admin/tls/rotate")
     assert a.shown.shown.ca == made["ca"]
 
 
 async def test_who_does_not_allow_in_time_does_not_cut_off_who_did(
     a: Node, b: Node, c: Node, partners: list[Node]
 ) -> None:
-    made = await a.admin_call("POST", "/admin/v1/tls/rotate", {"ca": True})
+    made = await a.admin_call("POST", "/v1/admin/tls/rotate", {"ca": True})
     contract = await b.contract(a)
     allowed = {"fingerprint": made["ca"]}
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/keys/allow", allowed)
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/keys/allow", allowed)
     assert await a.rekeyer.tell() == 1
     with pytest.raises(Refused) as refused:
-        await a.admin_call("POST", "/admin/v1/tls/rotate", {"ca": True})
+        await a.admin_call("POST", "/v1/admin/tls/rotate", {"ca": True})
     assert refused.value.kind is Kind.CONFLICT
     a.clock.ms += 19 * HOUR_MS
     assert await a.rekeyer.tell() == 1
@@ -131,21 +131,21 @@ async def test_who_does_not_allow_in_time_does_not_cut_off_who_did(
     assert await speaks(a, c)
     assert not await speaks(c, a)
     late = await c.contract(a)
-    await c.admin_call("POST", f"/admin/v1/partners/{late.contract_id}/keys/allow", allowed)
+    await c.admin_call("POST", f"/v1/admin/partners/{late.contract_id}/keys/allow", allowed)
     assert await a.rekeyer.tell() == 0
     assert await speaks(c, a)
 
 
 async def test_our_admin_may_change_over_at_once(a: Node, partners: list[Node]) -> None:
-    made = await a.admin_call("POST", "/admin/v1/tls/rotate", {"ca": True})
+    made = await a.admin_call("POST", "/v1/admin/tls/rotate", {"ca": True})
     assert a.shown.shown.ca != made["ca"]
-    assert await a.admin_call("POST", "/admin/v1/tls/finish") == {"changed": True}
+    assert await a.admin_call("POST", "/v1/admin/tls/finish") == {"changed": True}
     assert a.shown.shown.ca == made["ca"]
-    assert await a.admin_call("POST", "/admin/v1/tls/finish") == {"changed": False}
+    assert await a.admin_call("POST", "/v1/admin/tls/finish") == {"changed": False}
 
 
 async def test_without_partners_a_new_ca_counts_at_once(a: Node) -> None:
-    made = await a.admin_call("POST", "/admin/v1/tls/rotate", {"ca": True})
+    made = await a.admin_call("POST", "/v1/admin/tls/rotate", {"ca": True})
     assert await a.rekeyer.tell() == 0
     assert a.shown.shown.ca == made["ca"]
 
@@ -157,5 +157,5 @@ async def test_a_ca_key_that_is_away_is_said_and_nothing_changes(
     made.ca_key.unlink()
     monkeypatch.setattr(a, "pki", made)
     with pytest.raises(Exception, match="cannot be used"):
-        await a.admin_call("POST", "/admin/v1/tls/rotate")
+        await a.admin_call("POST", "/v1/admin/tls/rotate")
     assert await a.run(lambda tx: tx.select(OwnTls)) == []

@@ -28,6 +28,7 @@ from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
@@ -40,11 +41,13 @@ from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
     CallState,
+    Component,
     Contract,
     Dataset,
     DatasetId,
@@ -59,6 +62,7 @@ from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
 from gateway.runtime.new_keys import OwnFiles, make_tls
 from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
@@ -265,6 +269,21 @@ class Node:
             )
         )
 
+        self.reconciler = Reconciler(
+            store=self.store,
+            client=self.client,
+            reconcile=Reconcile(partners=self.partners, audits=self.audits, clock=self.clock),
+            journal=self.journal,
+            clock=self.clock,
+            entropy=self.entropy,
+            every_s=600.0,
+        )
+        self.outbox_admin = OutboxAdmin(
+            store=self.store,
+            clock=self.clock,
+            wake=self.wake,
+            compare=self.reconciler.round,
+        )
         of_keys: dict[str, Any] = {
             "store": self.store,
             "keys": self.keys,
@@ -347,6 +366,10 @@ class Node:
         text = chain.read_text() if self.auth_type is AuthType.CERT else public_key_text(chain)
         return load_signer(auth_type=self.auth_type, key_uri=key.as_uri(), credential=text), key.as_uri()
 
+    def wake(self) -> None:
+        """Of whichever outbox is in place."""
+        self.outgoing._wake()
+
     def _changed(self) -> None:
         self.routes_changed += 1
 
@@ -379,6 +402,7 @@ class Node:
             *self.admin.routes(),
             *self.key_admin.routes(),
             *self.crl_admin.routes(),
+            *self.outbox_admin.routes(),
             *self.tls_admin.routes(),
         ]:
             parts, wanted = path.split("/"), route.path.split("/")
@@ -430,8 +454,20 @@ class Node:
             created=self.clock.ms,
         )
         await self.run(lambda tx: tx.insert(dataset))
+        await self.add_components("psi", "split", "hetero_lr")
         self.clock.ms += 1
         return dataset
+
+    async def add_components(self, *names: str, version: str = "1.0.0", code: str = "c0de") -> None:
+        """Register components of the provider interconn, unless they are."""
+
+        def work(tx: Tx) -> None:
+            for name in names:
+                made = Component(name, "interconn", version, {}, "image", True, self.clock.ms, code_digest=code)
+                if tx.get(Component, made.key()) is None:
+                    tx.insert(made)
+
+        await self.run(work)
 
     async def send(self, to: "Node", route: str, payload: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """One signed request of this node to another's edge, with `changes`; returns the decoded answer."""
@@ -532,7 +568,7 @@ class World:
         self.clock.ms += 10
         await applicant.admin_call(
             "POST",
-            "/admin/v1/partners/apply",
+            "/v1/admin/partners/apply",
             {
                 "address": holder.identity.address,
                 "node_id": holder.id,
@@ -544,7 +580,7 @@ class World:
     async def partners(self, applicant: Node, holder: Node) -> Contract:
         """A contract that both approved; returns the applicant's."""
         contract = await self.apply(applicant, holder)
-        await holder.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+        await holder.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
         await holder.flush()
         self.clock.ms += 10
         return await applicant.contract(holder)
@@ -555,10 +591,10 @@ class World:
         """A dataset audit that the holder approved; returns the user's audit."""
         self.clock.ms += 10
         shown = await user.admin_call(
-            "POST", "/admin/v1/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
+            "POST", "/v1/admin/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
         )
         await user.flush()
-        await holder.admin_call("POST", f"/admin/v1/audits/{user.id}/{shown['audit_id']}/approve", approve)
+        await holder.admin_call("POST", f"/v1/admin/audits/{user.id}/{shown['audit_id']}/approve", approve)
         await holder.flush()
         return await user.run(lambda tx: user.audits.get(tx, user.id, shown["audit_id"]))
 

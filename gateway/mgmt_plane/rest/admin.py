@@ -21,6 +21,7 @@ from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Pinned
 from gateway.model import Audit, Contract, ContractId, NodeId, OutCall, Project
 from gateway.ports import Clock, Entropy, Journal
+from specs.admin import BASE
 from specs.states import AuditKind
 
 _PAGES: Final = 1000
@@ -101,7 +102,6 @@ class Admin:
         self._audits = context.services.audits
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         table: tuple[tuple[str, str, AdminHandler], ...] = (
             ("GET", "/node", self.node),
             ("GET", "/partners", self.partners),
@@ -124,7 +124,7 @@ class Admin:
             ("GET", "/outbox", self.outbox),
             ("GET", "/events", self.events),
         )
-        return [AdminRoute(method, base + path, handler) for method, path, handler in table]
+        return [AdminRoute(method, BASE + path, handler) for method, path, handler in table]
 
     def _noted(self, event: str, **ids: str) -> None:
         self._context.journal.note(event, **ids)

@@ -13,6 +13,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.crls import Crls, revoked_under
 from gateway.model import Crl, NodeId
 from gateway.ports import Clock, Journal, Store
+from specs.admin import BASE
 
 Answer = dict[str, Any]
 Write = Callable[[Mapping[int, datetime], datetime], str]
@@ -47,7 +48,7 @@ class CrlAdmin:
         self._journal = journal
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
+        base = BASE
         return [
             AdminRoute("GET", f"{base}/crls", self.show),
             AdminRoute("POST", f"{base}/partners/{{node_id}}/crl", self.take),

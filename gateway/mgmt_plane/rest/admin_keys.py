@@ -11,6 +11,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.model import Contract, ContractId, OwnKey
 from gateway.ports import Clock, Journal, Store, Tx
+from specs.admin import BASE
 from specs.states import ApprovalState
 
 Answer = dict[str, Any]
@@ -41,13 +42,12 @@ class KeyAdmin:
         self._context = context
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("GET", f"{base}/keys", self.show),
-            AdminRoute("POST", f"{base}/keys/rotate", self.rotate),
-            AdminRoute("POST", f"{base}/keys/revoke", self.revoke),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/allow", self.allow),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
+            AdminRoute("GET", f"{BASE}/keys", self.show),
+            AdminRoute("POST", f"{BASE}/keys/rotate", self.rotate),
+            AdminRoute("POST", f"{BASE}/keys/revoke", self.revoke),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/allow", self.allow),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
         ]
 
     async def show(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:

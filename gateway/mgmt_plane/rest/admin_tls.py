@@ -10,6 +10,7 @@ from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.model import Contract, OwnTls
 from gateway.ports import Journal, Store, Tx
+from specs.admin import BASE
 
 Answer = dict[str, Any]
 
@@ -54,7 +55,7 @@ class TlsAdmin:
         self._journal = journal
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1/tls"
+        base = f"{BASE}/tls"
         return [
             AdminRoute("GET", base, self.show),
             AdminRoute("POST", f"{base}/rotate", self.rotate),

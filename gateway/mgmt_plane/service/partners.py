@@ -350,15 +350,22 @@ class Partners:
         if approve:
             new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
         new = self._save(tx, old, new)
-        self._outgoing.put(
-            tx,
-            contract=new,
-            route="node.contract.confirm",
-            body=confirm_body(new, auth_type=signer.auth_type.value, credential=signer.credential),
-            subject=f"contract:{new.contract_id}",
-        )
+        self.confirm_again(tx, new)
         self._act(tx, new, effects)
         return new
+
+    def confirm_again(self, tx: Tx, contract: Contract) -> None:
+        """Send our decision, with the key that the contract says the partner knows."""
+        signer = self._signer.of(contract.our_key) if isinstance(self._signer, KeyRing) else self._signer
+        self._put(
+            tx,
+            contract,
+            "node.contract.confirm",
+            confirm_body(contract, auth_type=signer.auth_type.value, credential=signer.credential),
+        )
+
+    def _put(self, tx: Tx, contract: Contract, route: str, body: Mapping[str, Any]) -> None:
+        self._outgoing.put(tx, contract=contract, route=route, body=body, subject=f"contract:{contract.contract_id}")
 
     def _approved(
         self, tx: Tx, contract: Contract, expired_time: int | None, fingerprint: str | None, ca_pem: str | None
@@ -390,14 +397,16 @@ class Partners:
             raise Refused("an application is rejected, not terminated", kind=Kind.ILLEGAL_TRANSITION)
         new = self._end(tx, old)
         if new != old and profile(new.profile).managed:
-            self._outgoing.put(
-                tx,
-                contract=new,
-                route="node.contract.terminate",
-                body={"contract_id": new.contract_id},
-                subject=f"contract:{new.contract_id}",
-            )
+            self.terminate_again(tx, new)
         return new
+
+    def terminate_again(self, tx: Tx, contract: Contract) -> None:
+        """Tell the partner that a contract is over."""
+        self._put(tx, contract, "node.contract.terminate", {"contract_id": contract.contract_id})
+
+    def ended_there(self, tx: Tx, contract: Contract) -> Contract:
+        """A comparison showed that the partner has closed it (service.reconcile); nobody is told."""
+        return self._end(tx, contract)
 
     def terminated(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
         """The partner ends it (M-032)."""
