@@ -1,7 +1,7 @@
 /* The binding: plain buffers in and out, lengths checked, the GIL released. What a call means stands in mont.h and in
  * accel/_native.pyi; who checks values is the Python that calls. Uses the stable ABI of Python 3.11. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "binding.h"
+
 #include <stdlib.h>
 
 #include "digits.h"
@@ -623,6 +623,8 @@ static PyMethodDef methods[] = {
     {"x25519", py_x25519, METH_VARARGS, NULL},
     {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},
     {"in_range", py_in_range, METH_VARARGS, NULL},
+    {"mask", py_mask, METH_VARARGS, NULL},
+    {"ring_product", py_ring_product, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
