@@ -10,6 +10,7 @@
 #include "x25519.h"
 
 #define MODULUS "accel._native.modulus"
+#define PLAIN "portable-plain"
 
 typedef struct {
     mont_ctx ctx;
@@ -25,7 +26,17 @@ static const mont_core *core_of(const char *name) {
                    : NULL;
     }
 #endif
-    return strcmp(name, mont_portable.name) ? NULL : &mont_portable;
+    return strcmp(name, mont_portable.name) && strcmp(name, PLAIN) ? NULL : &mont_portable;
+}
+
+/* Whether the portable core may use its assembly: not where it was asked for in plain C, as other CPUs run it. */
+static int may_use_adx(const char *name) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return strcmp(name, PLAIN) && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("adx");
+#else
+    (void)name;
+    return 0;
+#endif
 }
 
 static modulus *modulus_of(PyObject *capsule) {
@@ -88,6 +99,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
     c->bits = (size_t)bits;
     c->digits = core->digits(c->bits);
     c->stride = core->stride(c->digits);
+    c->adx = may_use_adx(name);
     c->n = calloc(3 * c->stride, sizeof(uint64_t));
     if (c->n) {
         c->one = c->n + c->stride;
