@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from accel import selftest
-from accel.kernels import X25519, AdditiveHE, Digest, Group25519, ModularPower, PrimeCurve, Ring128
+from accel.kernels import (
+    X25519,
+    AdditiveHE,
+    Digest,
+    Group25519,
+    Masks,
+    ModularPower,
+    PrimeCurve,
+    Ring128,
+    RingMatrices,
+)
 from accel.probe import Machine, probe
 
 
@@ -52,11 +62,17 @@ def _needs_native(machine: Machine) -> str | None:
     return _needs_gmpy2(machine)
 
 
-def _needs_ifma(machine: Machine) -> str | None:
-    if machine.architecture not in ("x86_64", "AMD64"):
-        return f"made for x86-64, not for {machine.architecture}"
-    missing = [flag for flag in _IFMA_FLAGS if flag not in machine.cpu_flags]
-    return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
+def _needs_flags(*flags: str) -> Callable[[Machine], str | None]:
+    def refuses(machine: Machine) -> str | None:
+        if machine.architecture not in ("x86_64", "AMD64"):
+            return f"made for x86-64, not for {machine.architecture}"
+        missing = [flag for flag in flags if flag not in machine.cpu_flags]
+        return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
+
+    return refuses
+
+
+_needs_ifma: Final = _needs_flags(*_IFMA_FLAGS)
 
 
 def _native(name: str, core: str, **fixed: str) -> Callable[..., Any]:
@@ -85,15 +101,23 @@ def _backends(native: str, reference: str, **fixed: str) -> tuple[Backend, ...]:
     )
 
 
-def _needs_sha(machine: Machine) -> str | None:
-    return _needs_native(machine) if "sha_ni" in machine.cpu_flags else "the CPU has no sha_ni"
-
-
 def _digests(algorithm: str) -> tuple[Backend, ...]:
     all_cpus = _backends("NativeDigest", "HashlibDigest", algorithm=algorithm)
     if algorithm != "sha256":
         return all_cpus
-    return (*all_cpus, Backend("shani", 15, _needs_sha, _native("NativeDigest", "shani", algorithm=algorithm)))
+    rounds = _native("NativeDigest", "shani", algorithm=algorithm)
+    return (*all_cpus, Backend("shani", 15, _needs_flags("sha_ni"), rounds))
+
+
+def _masks(cipher: str) -> tuple[Backend, ...]:
+    """`avx512ifma` is the name of the whole generation of CPUs, so that one forced name does for all kernels."""
+    wide = _needs_flags(*_IFMA_FLAGS, "vaes", "aes")
+    return (
+        Backend("avx512ifma", 20, wide, _native("NativeMasks", "avx512ifma", cipher=cipher)),
+        Backend("avx2", 15, _needs_flags("avx2", "aes"), _native("NativeMasks", "avx2", cipher=cipher)),
+        Backend("portable", 10, _needs_native, _native("NativeMasks", "portable", cipher=cipher)),
+        Backend("reference", 0, lambda _: None, _reference("OpensslMasks", cipher=cipher)),
+    )
 
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
@@ -107,6 +131,9 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "group25519": _backends("NativeGroup25519", "IntegerGroup25519"),
     "hash.sha256": _digests("sha256"),
     "hash.sm3": _digests("sm3"),
+    "mask.aes128ctr": _masks("aes128ctr"),
+    "mask.chacha20": _masks("chacha20"),
+    "ringmatrices": _backends("NativeRingMatrices", "NumpyRingMatrices"),
 }
 """Every kernel and its backends."""
 
@@ -121,6 +148,9 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "group25519": selftest.check_group25519,
     "hash.sha256": selftest.check_sha256,
     "hash.sm3": selftest.check_sm3,
+    "mask.aes128ctr": selftest.check_aes128ctr,
+    "mask.chacha20": selftest.check_chacha20,
+    "ringmatrices": selftest.check_ring_matrices,
 }
 
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
@@ -191,6 +221,16 @@ def group25519(forced: str | None = None, *, threads: int = 1) -> Group25519:
 def digest(algorithm: str, forced: str | None = None, *, threads: int = 1) -> Digest:
     """The digest "sha256" or "sm3" of many texts. Raises BackendRefused."""
     return cast("Digest", _make(f"hash.{algorithm}", forced, threads))
+
+
+def masks(cipher: str = "aes128ctr", forced: str | None = None) -> Masks:
+    """The stream of "aes128ctr" or "chacha20" over arrays. Raises BackendRefused."""
+    return cast("Masks", _make(f"mask.{cipher}", forced))
+
+
+def ring_matrices(forced: str | None = None) -> RingMatrices:
+    """Dense matrices over Z_{2^64} and Z_{2^128}. Raises BackendRefused."""
+    return cast("RingMatrices", _make("ringmatrices", forced))
 
 
 def _make(kernel: str, forced: str | None, threads: int | None = None) -> Any:
