@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from accel import registry
 from accel.entropy import OsRandom
-from accel.kernels import SparseMatrix
+from accel.kernels import SparseMatrix, Texts
 from accel.probe import probe
 
 RANDOM = OsRandom()
@@ -263,7 +263,9 @@ def group_rows(quick: bool) -> Iterator[Row]:
     private = X25519PrivateKey.generate()
     keys = [X25519PrivateKey.generate().public_key() for _ in range(64)]
     rival = Contestant(
-        f"cryptography {metadata.version('cryptography')} (OpenSSL X25519)", 64, lambda: [private.exchange(k) for k in keys]
+        f"cryptography {metadata.version('cryptography')} (OpenSSL X25519)",
+        64,
+        lambda: [private.exchange(k) for k in keys],
     )
     secret, texts = os.urandom(32), Texts.of([b"%016d" % i for i in range(count)])
     jobs: dict[str, list[Contestant]] = {}
@@ -346,7 +348,7 @@ def ring(quick: bool) -> Iterator[Row]:
     yield Row("ring128 X^T v", f"{rows}x40, 20-bit entries, Z_2^128", "entries/s", rival, tuple(ours))
 
 
-FAMILIES = (modexp, additive, curve, ring)
+FAMILIES = (modexp, additive, curve, curve_rows, group_rows, digests, threads, ring)
 
 
 def machine() -> dict[str, Any]:
