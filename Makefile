@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-kernels sanitize docs clean
+.PHONY: demo test lint bench bench-kernels ct-check ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -35,6 +35,20 @@ sanitize: $(STAMP)
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. \
 	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference"
+
+# Whether what the kernels do depends on their secrets (bench/ct/check.c): branches and addresses of the portable core
+# under valgrind; `make ct-trace` steps through every core's instructions, which is slow on some virtual machines.
+CT_SOURCES := $(filter-out %/module.c %/bind_curves.c %/bind_masks.c,$(wildcard accel/csrc/*.c))
+ct-check: build/ct/check
+	valgrind --quiet --error-exitcode=0 --log-file=build/ct/memcheck.log build/ct/check poison
+
+ct-trace: build/ct/check
+	build/ct/check trace $(ONLY)
+
+build/ct/check: bench/ct/check.c $(wildcard accel/csrc/*)
+	mkdir -p build/ct
+	gcc -std=c11 -O2 -fno-strict-aliasing -pthread $(if $(wildcard /usr/include/valgrind/memcheck.h),-DHAVE_MEMCHECK) \
+	-Iaccel/csrc -o $@ $< $(CT_SOURCES)
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write
