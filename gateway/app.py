@@ -33,9 +33,11 @@ from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
@@ -58,6 +60,7 @@ from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.deadlines import own as own_deadlines
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
@@ -72,6 +75,7 @@ from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
@@ -367,6 +371,9 @@ class Control:
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._expiry = ExpiryWatch(
+            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+        )
         health = Health(
             ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
@@ -376,6 +383,7 @@ class Control:
                 trail=self._trail,
                 stats=self._watch.stats,
                 clock=clock,
+                more=self._expiry.exposition,
             ),
         )
         admin = Admin(context)
@@ -401,6 +409,7 @@ class Control:
             *ReceiptAdmin(receipts, self._store).routes(),
             *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
+            *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
             *tls_admin.routes(),
             *CrlAdmin(
                 store=self._store,
@@ -450,6 +459,7 @@ class Control:
         self._outbox.start()
         self._reconciler.start()
         self._rekeyer.start()
+        self._expiry.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
@@ -468,6 +478,7 @@ class Control:
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._expiry.stop()
         await self._rekeyer.stop()
         await self._reconciler.stop()
         await self._outbox.stop()
@@ -547,6 +558,9 @@ class Control:
             signing=self._ring.current.auth_type is AuthType.CERT,
             now=self._now(),
         )
+
+    def _own_ends(self) -> list[Deadline]:
+        return own_deadlines(self._ring.current, self._shown.shown.chain.read_text(encoding="ascii"))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)

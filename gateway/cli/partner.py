@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gateway.cli import invite
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
+from gateway.cli.node import tell_expiring
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
 from gateway.errors import Kind, Refused
@@ -99,7 +100,12 @@ def listing(call: Call) -> Exit:
         for contract in contracts
     ]
     columns = ("contract", "partner", "node", "direction", "state", "valid until", "fingerprint")
-    call.out.value(contracts, lambda: call.out.table(columns, rows, empty="No contracts yet."))
+
+    def show() -> None:
+        call.out.table(columns, rows, empty="No contracts yet.")
+        tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
+
+    call.out.value(contracts, show)
     return Exit.OK
 
 
