@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.mgmt_plane.core.expiry import Deadline, words
-from gateway.mgmt_plane.rest.admin_server import BASE, AdminRoute
+from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.ports import Clock
+from specs.admin import BASE
 
 
 class ExpiryAdmin:
