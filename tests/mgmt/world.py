@@ -190,6 +190,7 @@ class Node:
     auth_type: AuthType = AuthType.CERT
     up: bool = True
     insecure_unsigned: bool = False
+    profile: str = "strict-1.2"
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -216,6 +217,7 @@ class Node:
             **base,
             lists=self.lists,
             insecure_unsigned=self.insecure_unsigned,
+            default_profile=self.profile,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,

@@ -306,7 +306,8 @@ class Edge:
         return to_peer(dialect, name, data)
 
     async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
-        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names.
+        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names; for
+        apply, before which there is none, the default.
 
         Nobody else is answered in a partner's dialect: it would tell who our partners are.
         """
@@ -315,6 +316,8 @@ class Edge:
             contract = await self._store.run(lambda tx: tx.get(Contract, contract_id))
             if contract is not None and contract.peer_node_id != caller.node_id:
                 contract = None
+        if name == "node.contract.apply":
+            return profile(self._partners.default_profile)
         return STRICT if contract is None else profile(contract.profile)
 
     def _check_size(self, request: EdgeRequest) -> None:
