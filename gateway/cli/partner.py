@@ -53,7 +53,8 @@ def add(group: Group) -> None:
     _which(dialect)
     dialect.add_argument(
         "profile",
-        help="strict-1.2, strict-1.2-rfc9421, strict-1.2-seconds, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, fate-2.x, kuscia",
+        help="strict-1.2, strict-1.2-rfc9421, strict-1.2-seconds, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, "
+        "fate-2.x, kuscia",
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
