@@ -103,7 +103,7 @@ def test_the_state_of_all_tasks_is_told_to_post_and_get(rig: Rig, played: tuple[
     for method, headers in (("POST", {}), ("GET", {"x-csrf-protection": None})):
         status, reply = payment.call("job.status_all", {"job_id": job_id}, method=method, query=True, headers=headers)
         assert (status, reply["code"]) == (200, 0), reply
-        assert reply["data"] == {"job_status": "FINISHED", "status": wanted}
+        assert reply["data"] == {"job_status": "FINISHED", "status": wanted, "job_outcome": "succeeded"}
 
 
 @pytest.mark.req("C-118")
