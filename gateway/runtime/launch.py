@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Bindings, Plan, Resources, artifact, session_of
+from gateway.mgmt_plane.service.code import BUILTIN, EXECUTABLE
 from gateway.model import InstId, Job, NodeId, Party, TaskId, TaskName
 from gateway.runtime import shim
 from gateway.runtime.shim import LEVELS, LOG_BYTES
@@ -38,8 +39,6 @@ WATCH_S: Final = 1.0
 KEEP_FREE: Final = 256 << 20
 """Bytes of the work folder's disk that components must leave free."""
 _GIB: Final = 1 << 30
-BUILTIN: Final = "builtin:"
-EXECUTABLE: Final = "file://"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
+from gateway.errors import WIRE, CallerError, GatewayError, Kind, PeerError, Refused
 from gateway.mgmt_plane.core.dag import Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
 from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners, passing
+from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.schedule import Schedule, result_code
 from gateway.model import (
     Job,
@@ -41,8 +42,6 @@ MIN_POLL_S: Final = 0.05
 RETRY_S: Final = 0.25
 """Before a partner that was not reached is called again; longer each time."""
 RETRY_MOST_S: Final = 2.0
-RECENT_MS: Final = 600_000
-"""Jobs that ended so short a time ago are told of once more after a restart."""
 CONFIRM_MS: Final = 86_400_000
 """A scheduler that has not said for so long how a job ended is asked no more."""
 _OPEN: Final = frozenset({TaskState.READY, TaskState.RUNNING})
@@ -98,10 +97,13 @@ class Scheduler:
         partners: Partners,
         grants: Grants,
         peers: PeerClient,
+        outgoing: Outgoing,
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
     ) -> None:
+        self._outgoing = outgoing
+        book.on_end(self._ended)
         self._store = store
         self._book = book
         self._partners = partners
@@ -127,16 +129,6 @@ class Scheduler:
         self._schedule = schedule
         self._settle = settle
         self._spawn(self._watch())
-        for job in await self._store.run(self._lately):
-            self._spawn(self._tell_end(job.job_id))
-
-    def _lately(self, tx: Tx) -> list[Job]:
-        since = self._clock.now_ms() - RECENT_MS
-        return [j for j in tx.select(Job, scheduling=True, status=JobState.FINISHED) if (j.finished or 0) >= since]
-
-    async def _tell_end(self, job_id: JobId) -> None:
-        # Between its end and the word of it this process may have been killed.
-        await self._tell(await self._snapshot(job_id), {"job_id": job_id})
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -209,7 +201,7 @@ class Scheduler:
         snapshot = await self._snapshot(job_id)
         if drive is not None:
             drive.wake.set()
-        await self._tell(snapshot, {"job_id": job_id, "task_name": name})
+        await self._store.run(lambda tx: self._tell(tx, snapshot.job, {"job_id": job_id, "task_name": name}))
 
     # -- one job
 
@@ -227,10 +219,6 @@ class Scheduler:
             if not drive.created.done():
                 drive.created.set_result({})
             self._drives.pop(drive.job_id, None)
-        snapshot = await self._snapshot(drive.job_id)
-        if snapshot.job.status is JobState.FINISHED:
-            # Also after success: it is the clean-up that participants wait for (B-20, C-084).
-            await self._tell(snapshot, {"job_id": drive.job_id})
 
     async def _begin(self, drive: _Drive) -> None:
         """Create and start the job everywhere; raises Refused naming who did not."""
@@ -244,13 +232,13 @@ class Scheduler:
             tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
             results = await self._to_all(snapshot, "job.create", body, tokens=tokens, insist=True)
             drive.created.set_result(results)
-            await self._undo_unless_all(snapshot, results, "did not create the job")
+            self._unless_all(results, "did not create the job")
             if self._book.own not in plan.participants:
                 await self._store.run(lambda tx: self._book.advance(tx, self._book.get(tx, job.job_id), JobEvent.START))
         else:
             drive.created.set_result({})
         results = await self._to_all(snapshot, "job.start", {"job_id": job.job_id}, insist=True)
-        await self._undo_unless_all(snapshot, results, "did not start the job")
+        self._unless_all(results, "did not start the job")
         await self._store.run(lambda tx: self._make_views(tx, job.job_id, plan))
 
     def _permits(self, tx: Tx, job: Job, plan: Plan) -> dict[NodeId, str]:
@@ -273,13 +261,13 @@ class Scheduler:
             tx.replace(current, replace(current, permits=held))
         return tokens
 
-    async def _undo_unless_all(self, snapshot: _Snapshot, results: Mapping[NodeId, str], what: str) -> None:
-        """Where one refused, stop those that accepted (C-014) and raise."""
+    @staticmethod
+    def _unless_all(results: Mapping[NodeId, str], what: str) -> None:
+        """Raises where one refused."""
         refused = {node: why for node, why in results.items() if why}
         if not refused:
             return
-        accepted = [node for node, why in results.items() if not why and node != self._book.own]
-        await self._tell(snapshot, {"job_id": snapshot.job.job_id}, to=accepted)
+        # The end of the job, which follows, is told to all: those that accepted stop (C-014).
         raise Refused("; ".join(f"{node} {what}: {why}" for node, why in refused.items()), kind=Kind.PEER_REFUSED)
 
     def _make_views(self, tx: Tx, job_id: JobId, plan: Plan) -> None:
@@ -369,7 +357,8 @@ class Scheduler:
         lost = f" (no answer to {view.misses} polls)" if view.misses else ""
         code, description = given[view.key()], self._book.lookup(tx)(component)
         known = description.results.get(code) if description is not None else None
-        meaning = f" ({known.message})" if known is not None and known.message else ""
+        text = known.message if known is not None else _OWN_WORDS.get(code, "")
+        meaning = f" ({text})" if text else ""
         why = f", result code {code}{meaning}" if code else ""
         return f"task {view.task_name} failed {where}, role {view.role}, component {component.name}{why}{lost}"
 
@@ -493,12 +482,33 @@ class Scheduler:
 
         return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
 
-    async def _tell(self, snapshot: _Snapshot, body: Json, *, to: Iterable[NodeId] | None = None) -> None:
-        """job/stop to the others; one that cannot be reached is left to its own watchdog (C-089)."""
-        nodes = [node for node in (snapshot.plan.participants if to is None else to) if node != self._book.own]
-        for node, why in (await self._to_all(snapshot, "job.stop", body, to=nodes)).items():
-            if why:
-                self._journal.note("job.stop_failed", job_id=snapshot.job.job_id, peer=node, reason=why)
+    def _ended(self, tx: Tx, before: Job, job: Job) -> None:
+        """A job that this node drives has ended: all others are told, whatever happens to this process meanwhile.
+
+        Also after success: it is the clean-up that participants wait for (B-20, C-084).
+        """
+        # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
+        if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
+            self._tell(tx, job, {"job_id": job.job_id})
+
+    def _tell(self, tx: Tx, job: Job, body: Json) -> None:
+        """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089)."""
+        for node in self._book.plan(job).participants:
+            if node == self._book.own:
+                continue
+            try:
+                contract = self._partners.contract_with(tx, node)
+            except Refused as error:
+                self._journal.note("job.stop_failed", job_id=job.job_id, peer=node, reason=str(error))
+                continue
+            self._outgoing.put(
+                tx,
+                contract=contract,
+                route="job.stop",
+                body=body,
+                subject=f"job:{job.job_id}",
+                trace_id=job.trace_id or TraceId(job.job_id),
+            )
 
     async def _call(self, job: Job, node: NodeId, route: str, body: Json, *, token_set: str = "") -> Mapping[str, Any]:
         if node == self._book.own:
@@ -637,6 +647,7 @@ def _verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId) -> tuple[Ou
     return Outcome.STOPPED, f"ended by {scheduler}"
 
 
+_OWN_WORDS: Final = {str(wire.code): wire.text for wire in WIRE.values()}
 _CONSEQUENCES: Final = frozenset({"4004", "4006"})
 """Result codes of our components that only say that the partner is silent or gave up."""
 

@@ -251,8 +251,11 @@ class Pair:
             self.deaths[node.name, kind] += 1
         if not found:
             return False
+        chosen = self.random.choice(found)
         with suppress(ProcessLookupError):
-            os.kill(self.random.choice(found), signal.SIGKILL)
+            os.kill(chosen, signal.SIGKILL)
+        # Until it is really gone its sockets still take calls.
+        wait_for(lambda: all(pid != chosen for pid, _, _ in processes()), "it is dead")
         return True
 
     def run(self, victim: str | None = None, delay: float | None = None) -> tuple[str, str, float]:
