@@ -6,6 +6,7 @@ module knows the configuration, and nothing here decides anything but which part
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -87,7 +88,7 @@ from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
-from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
+from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
@@ -99,6 +100,8 @@ CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
 READY: Final = "ready.json"
 ROUTES_S: Final = 30.0
+ALONE_S: Final = 20.0
+"""A former control process, whose supervisor was killed, may take so long to go."""
 SOCKET_PATH_BYTES: Final = 107
 _LONGEST_SOCKET: Final = "control.sock"
 
@@ -119,8 +122,8 @@ def serve(file: Path) -> int:
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
-        Child("control", [*command, "control", str(file.resolve())], run / CONTROL_READY),
-        Child("data", [*command, "data", str(file.resolve())], run / DATA_READY),
+        Child("control", [*command, "control", str(file.resolve()), str(os.getpid())], run / CONTROL_READY),
+        Child("data", [*command, "data", str(file.resolve()), str(os.getpid())], run / DATA_READY),
     ]
     announcement = json.dumps(
         {
@@ -159,16 +162,44 @@ def run_control(config: Config) -> int:
 
 
 async def _control(config: Config) -> int:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped, asked = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        asked.append(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, ABANDONED):
+        loop.add_signal_handler(number, stop, number)
+    lock = await _alone(config.path(config.paths.run) / "control.lock")
+    if lock is None:
+        sys.stderr.write("interconn control: another control process of this node still runs\n")
+        return 1
     control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
     finally:
-        await control.stop()
+        # Who only lost its supervisor, or could not start, leaves the components to the process that comes next.
+        await control.stop(leave=not asked or ABANDONED in asked)
+        lock.close()
     return 0
+
+
+async def _alone(file: Path) -> TextIO | None:
+    """Hold a lock that ends with this process; None where a former one does not go within ALONE_S."""
+    lock = file.open("w")
+    deadline = SystemClock().monotonic() + ALONE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if SystemClock().monotonic() > deadline:
+                lock.close()
+                return None
+            await asyncio.sleep(0.05)
+        else:
+            return lock
 
 
 class Control:
@@ -294,9 +325,14 @@ class Control:
             misses=jobs.misses,
             silence_s=jobs.silence_s,
             task_timeout_s=jobs.task_timeout_s,
+            heartbeat_s=jobs.heartbeat_s,
+            queue_s=jobs.queue_s,
             job_timeout_s=jobs.job_timeout_s,
+            approval_s=jobs.approval_s,
             require_job_audit=jobs.require_job_audit,
             max_running=jobs.max_running,
+            max_cpus=jobs.max_cpus,
+            max_memory_gib=jobs.max_memory_gib,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
@@ -453,6 +489,7 @@ class Control:
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()
         await self._runtime.start(self._schedule)
@@ -472,8 +509,8 @@ class Control:
         self._journal.note("insecure.unsigned", allowed=True, peers=names)
         await self._trail.tell("insecure.unsigned", "", peers=names)
 
-    async def stop(self) -> None:
-        """Stop taking requests, end components, close."""
+    async def stop(self, *, leave: bool = False) -> None:
+        """Stop taking requests, end components unless they are to be left, close."""
         (self._run / CONTROL_READY).unlink(missing_ok=True)
         if self._telling is not None:
             self._telling.cancel()
@@ -482,7 +519,7 @@ class Control:
         await self._rekeyer.stop()
         await self._reconciler.stop()
         await self._outbox.stop()
-        await self._runtime.close()
+        await self._runtime.close(leave=leave)
         await self._server.stop()
         await self._nonces.close()
         await self._link.close()
@@ -693,9 +730,9 @@ def _bracketed(host: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry of a child process: `control FILE` or `data FILE`."""
-    process, file = arguments
-    exit_with_parent()
+    """Entry of a child process: `control` or `data`, node.toml, and the supervisor's pid."""
+    process, file, parent = arguments
+    exit_with_parent(int(parent), ABANDONED if process == "control" else signal.SIGTERM)
     try:
         config = load(Path(file))
         return run_control(config) if process == "control" else run_data(config)

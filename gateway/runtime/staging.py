@@ -53,6 +53,10 @@ class Folders:
     def log(self, job_id: JobId, party: Party, task_name: str) -> Path:
         return self.party(job_id, party) / "logs" / f"t-{task_name}" / "task.log"
 
+    def run(self, job_id: JobId, party: Party, task_name: str, digest: str) -> Path:
+        """Records of one start of a task; digest: of its secret, hex. Nothing below it is the component's."""
+        return self.party(job_id, party) / "runs" / f"t-{task_name}-{digest[:32]}"
+
     def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> Path | None:
         """data_0 of an artifact of a party, None where there is none; names that are no plain ones are refused."""
         if not (_ARTIFACT.fullmatch(namespace) and _ARTIFACT.fullmatch(name)):
@@ -104,6 +108,34 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int,
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return count
+
+
+def reuse(before: Path, now: Path) -> None:
+    """Make the artifact in folder `before` that in folder `now`, too; copied only where it cannot be linked. Blocking.
+
+    Raises Unavailable (STORAGE) where it is gone. Repeating it changes nothing.
+    """
+    part = now.with_name(f".{now.name}.{os.getpid()}")
+    try:
+        if now.exists():
+            return
+        now.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(before, part, copy_function=_link)
+        part.replace(now)
+    except (OSError, shutil.Error) as error:
+        raise Unavailable(
+            f"{before.name} of the former run cannot be used again: it is gone", kind=Kind.STORAGE
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _copy(

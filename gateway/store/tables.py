@@ -57,7 +57,7 @@ TABLES: Final[Mapping[type, Table]] = {
     GrantUse: _table("grant_use", GrantUse, ("job_id",), ("grant",)),
     Project: _table("project", Project, ("created",), ("initiator", "created")),
     Component: _table("component", Component, ("name",), ("enabled",)),
-    Job: _table("job", Job, ("status",), ("flow_id",), ("created",)),
+    Job: _table("job", Job, ("status",), ("flow_id",), ("created",), ("unsure",)),
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),

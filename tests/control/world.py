@@ -50,7 +50,7 @@ from gateway.store.memory import MemoryStore
 from specs.states import ApprovalState, AuditKind, JobState
 
 TOKEN = "platform-token"
-FAST = JobRules(poll_s=0.05, misses=3, silence_s=30, task_timeout_s=20, job_timeout_s=60)
+FAST = JobRules(poll_s=0.05, misses=3, silence_s=2, task_timeout_s=20, job_timeout_s=60)
 
 
 class ListJournal:
@@ -119,6 +119,9 @@ class FakeRun:
         self._work.cancel()
         await asyncio.wait([self._work])
 
+    def release(self) -> None:
+        self._work.cancel()
+
 
 async def succeed(run: FakeRun) -> int:
     """Write every output and end well."""
@@ -156,6 +159,9 @@ class FakeLauncher:
         run = FakeRun(launch, report, self.scripts.get((name, party)) or self.scripts.get(name) or succeed)
         self.runs.append(run)
         return run
+
+    async def adopt(self, run: Path, digest: str, report: Report) -> None:
+        """What runs in this process ends with it."""
 
 
 @dataclass(frozen=True)
@@ -350,6 +356,7 @@ class World:
         for node in self.nodes.values():
             await node.run(lambda tx, node=node: self._furnish(tx, node))
             node.outbox.start()
+            await node.runtime.adopt()
             await node.runtime.start(node.schedule)
         try:
             yield self
