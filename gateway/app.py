@@ -55,6 +55,7 @@ from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Identity, InstId, NodeId, OwnKey
@@ -278,6 +279,10 @@ class Control:
         self._schedule = Schedule(**services_of_jobs, peers=self._client)
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
+        revocation = Revocation(book=book, grants=grants, audits=audits, runtime=self._runtime)
+        for kind in KINDS:
+            audits.listen(kind, revocation.on_audit)
+        self._partners.on_closed(revocation.on_closed)
 
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")

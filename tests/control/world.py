@@ -22,6 +22,7 @@ from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     CallState,
@@ -264,6 +265,10 @@ class Node:
         self.platform = Platform(jobs=self.jobs, schedule=self.schedule, tasks=self.runner, token=TOKEN)
         self.handlers = schedule_handlers(self.schedule)
         self.audits.listen(AuditKind.JOB, self.jobs.on_audit)
+        revocation = Revocation(book=self.book, grants=self.grants, audits=self.audits, runtime=self.runtime)
+        for kind in KINDS:
+            self.audits.listen(kind, revocation.on_audit)
+        self.partners.on_closed(revocation.on_closed)
 
     async def run(self, work: Callable[[Tx], Any]) -> Any:
         return await self.store.run(work)

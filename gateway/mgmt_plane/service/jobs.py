@@ -291,10 +291,20 @@ class JobBook:
             raise Refused("unknown job_id", kind=Kind.NOT_FOUND)
         return job
 
-    def advance(self, tx: Tx, job: Job, event: JobEvent, *, outcome: Outcome = Outcome.OPEN, reason: str = "") -> Job:
+    def advance(
+        self,
+        tx: Tx,
+        job: Job,
+        event: JobEvent,
+        *,
+        outcome: Outcome = Outcome.OPEN,
+        reason: str = "",
+        code: str = "",
+    ) -> Job:
         """Move a job by the table; its end also ends its shares and, at the scheduler, the views of its tasks.
 
-        outcome and reason are kept only where the state really changes. Raises IllegalTransition.
+        outcome and reason are kept only where the state really changes; code: result code of the shares that this
+        ends. Raises IllegalTransition.
         """
         state, _ = step_job(job.status, event)
         if state is job.status:
@@ -313,7 +323,7 @@ class JobBook:
         tx.replace(job, changed)
         if final:
             for share in tx.select(Share, job_id=job.job_id):
-                self.move_share(tx, share, TaskEvent.STOP, message=reason)
+                self.move_share(tx, share, TaskEvent.STOP, message=reason, result_code=code)
             for view in tx.select(TaskView, job_id=job.job_id):
                 status, _ = step_task(view.status, TaskEvent.STOP)
                 if status is not view.status:
@@ -856,7 +866,14 @@ _ADVICE: Final = {
     "4008": "Look at the free space and the rights of the gateway's work folder.",
     "4009": "Compare the parameters of both parties.",
 }
-_GRANT_WORDS: Final = tuple(WIRE[k].text for k in (Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED))
+_GRANT_KINDS: Final = (
+    Kind.GRANT_MISSING,
+    Kind.GRANT_EXPIRED,
+    Kind.GRANT_EXHAUSTED,
+    Kind.GRANT_REVOKED,
+    Kind.NOT_AS_APPROVED,
+)
+_GRANT_WORDS: Final = tuple(WIRE[k].text for k in _GRANT_KINDS)
 
 
 def _at(ms: int | None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.auth.tokens import parse_token_set
-from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.errors import GatewayError, IllegalTransition, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import Plan, artifact_name, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
@@ -258,6 +258,8 @@ class Schedule:
 
         def work(tx: Tx) -> None:
             job = self._commanded(tx, caller, job_id)
+            if job.status in JOB_FINAL:
+                raise IllegalTransition(_ended(job))
             self._book.advance(tx, job, JobEvent.START)
 
         await self._store.run(work)
@@ -296,7 +298,7 @@ class Schedule:
         if any(artifact_name(task_id, output.key) in taken for output in plan.nodes[name].outputs):
             raise Refused("task_id would give an output the name of another task's", kind=Kind.CONFLICT)
         if job.status is JobState.FINISHED:
-            raise Refused("the job has ended", kind=Kind.STOPPED)
+            raise Refused(_ended(job), kind=Kind.STOPPED)
         if job.status is not JobState.RUNNING:
             raise Refused("the job has not been started", kind=Kind.ILLEGAL_TRANSITION)
         parties = [p for p in plan.parties_of(name, self._book.lookup(tx)) if p.node_id == self._book.own]
@@ -560,6 +562,10 @@ class Schedule:
         if name is not None and not isinstance(name, str):
             raise ProtocolViolation("task_name must be a text")
         return TaskName(name) if name else None
+
+
+def _ended(job: Job) -> str:
+    return f"the job has ended: {job.reason}" if job.reason else "the job has ended"
 
 
 def states(tx: Tx, job: Job) -> dict[str, str]:
