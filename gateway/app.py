@@ -245,6 +245,7 @@ class Control:
             task_timeout_s=jobs.task_timeout_s,
             job_timeout_s=jobs.job_timeout_s,
             require_job_audit=jobs.require_job_audit,
+            require_project=jobs.require_project,
             max_running=jobs.max_running,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)

@@ -102,6 +102,8 @@ class JobsSection:
     task_timeout_s: float = 3600.0
     job_timeout_s: float = 24 * 3600.0
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import WIRE, Kind, Unavailable
+from gateway.errors import WIRE, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.acl import schema_digest
 from gateway.mgmt_plane.service.jobs import register_component
 from gateway.model import (
@@ -19,15 +19,17 @@ from gateway.model import (
     Direction,
     Grant,
     GrantUse,
+    Job,
     JobId,
     NodeId,
     Outcome,
+    TraceId,
     UseState,
 )
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 from tests.control.test_two_nodes import approved
-from tests.control.world import Call, World, eventually, hang, job_file
+from tests.control.world import FAST, Call, World, eventually, hang, job_file
 
 REVOKED = WIRE[Kind.GRANT_REVOKED]
 
@@ -377,3 +379,65 @@ async def test_a_retry_within_a_job_is_free(tmp_path: Path) -> None:
         job = await world["A"].until(job_id, JobState.FINISHED)
         ((grant, (use,)),) = await grants(world)
         assert (grant.used, grant.reserved, use.state) == (1, 0, UseState.CONSUMED), job.reason
+
+
+# --- the project and the flow that a job names ------------------------------------------------------------------------
+
+STRICT = replace(FAST, require_project=True)
+
+
+async def test_a_project_that_was_never_joined(tmp_path: Path) -> None:
+    """Refused by the initiator's own node, and by the other one where the initiator's does not ask."""
+    async with World(tmp_path, "A", "B", rules={"A": STRICT}).running() as world:
+        with pytest.raises(Refused) as caught:
+            await world["A"].jobs.submit_file(job_file())
+        assert caught.value.kind is Kind.GRANT_MISSING
+        assert "proj-1" in str(caught.value)
+        assert await world["A"].jobs.all() == []
+    async with World(tmp_path / "2", "A", "B", rules={"B": STRICT}).running() as world:
+        job = await world["B"].jobs.validate({**job_file(), "parties": {"guest": "B", "host": "A"}})
+        body = {"job_id": "job-1", "flow_id": "f", "name": "n", "dag": job["dag"], "conf": job["conf"]}
+        body["conf"] = {**job["conf"], "initiator": {"role": "guest", "node_id": "A"}}
+        for project, refusal in (("proj-1", WIRE[Kind.GRANT_MISSING].code), ("-", None)):
+            asked = Call("A", "B", "job.audit.apply", {**body, "audit_id": f"au-{project}", "project_id": project}, "")
+            if refusal is None:
+                await world.carry(asked, TraceId("t"))
+            else:
+                with pytest.raises(PeerError) as error:
+                    await world.carry(asked, TraceId("t"))
+                assert error.value.peer_code == str(refusal)
+
+
+async def test_a_flow_that_was_approved_with_another_dag(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        file = job_file()
+        made = await world["A"].jobs.validate(file)
+        await agree(world, AuditKind.FLOW, "flow-1", body={"dag": made["dag"]})
+        dag, config = dict(made["dag"]), made["conf"]
+        asked = {"config": config, "flow_id": "flow-1", "project_id": "", "name": "x"}
+        await world["A"].jobs.submit(dag=dag, **asked)
+        with pytest.raises(Refused) as caught:
+            await world["A"].jobs.submit(dag={**dag, "version": "other"}, **asked)
+        assert caught.value.kind is Kind.NOT_AS_APPROVED
+        await terminate(world, "A", AuditKind.FLOW, "flow-1")
+        with pytest.raises(Refused) as caught:
+            await world["A"].jobs.submit(dag=dag, **asked)
+        assert caught.value.kind is Kind.GRANT_MISSING
+
+
+async def test_a_job_that_was_changed_in_the_store_is_not_run(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        node = world["B"]
+
+        def change(call: Call) -> None:
+            if call.route == "task.start":
+                job = next(iter(node.store._tables[Job].values()))
+                assert "demo" in str(job["name"])
+                job["config"] = str(job["config"]).replace("{", '{"more":1,', 1)
+
+        world.disturb = change
+        how, words = await outcome(world)
+        assert how == "failed"
+        assert str(WIRE[Kind.NOT_AS_APPROVED].code) in words
+        assert not node.launcher.runs

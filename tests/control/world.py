@@ -52,7 +52,7 @@ from gateway.store.memory import MemoryStore
 from specs.states import ApprovalState, AuditKind, JobState
 
 TOKEN = "platform-token"
-FAST = JobRules(poll_s=0.05, misses=3, silence_s=30, task_timeout_s=20, job_timeout_s=60)
+FAST = JobRules(poll_s=0.05, misses=3, silence_s=30, task_timeout_s=20, job_timeout_s=60, require_project=False)
 
 
 class ListJournal:

@@ -37,6 +37,7 @@ from gateway.mgmt_plane.core.job import (
     step_task,
 )
 from gateway.mgmt_plane.service.code import BUILTIN, code_digest
+from gateway.mgmt_plane.service.membership import NO_PROJECT, check_flow, check_project
 from gateway.model import (
     Audit,
     Component,
@@ -63,8 +64,6 @@ from gateway.ports import Clock, Entropy, Journal, Store, Tx
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
-NO_PROJECT: Final = "-"
-"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
 _REQUIRED: Final = (
     "componentName",
     "title",
@@ -89,6 +88,8 @@ class JobRules:
     task_timeout_s: float = 3600.0
     job_timeout_s: float = 86400.0
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that was joined."""
     max_running: int = 4
 
     def of(self, plan: Plan, key: str) -> float:
@@ -283,6 +284,13 @@ class JobBook:
             known = (component.description, parse_description(json.dumps(component.description)))
             self._descriptions[component.key()] = known
         return known[1]
+
+    def check_room(self, tx: Tx, *, project_id: str, flow_id: str, dag: Json, others: Sequence[NodeId]) -> None:
+        """A job of ours or of `others` names a project and a flow that stand; raises Refused."""
+        if self.rules.require_project:
+            check_project(tx, project_id, own=self.own, others=others)
+        if flow_id:
+            check_flow(tx, flow_id, dag, others=others)
 
     def get(self, tx: Tx, job_id: str) -> Job:
         """The job; raises Refused(NOT_FOUND)."""
@@ -493,6 +501,8 @@ class Jobs:
             raise DagError("config.initiator.node_id", "must be this node")
         for problem in self._problems(tx, plan):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
+        others = [node for node in plan.participants if node != own]
+        self._book.check_room(tx, project_id=asked.project_id, flow_id=asked.flow_id, dag=plan.dag, others=others)
         job_id = JobId(f"job-{self._entropy.token(16).hex()}")
         now = self._book.clock.now_ms()
         job = Job(
@@ -517,7 +527,6 @@ class Jobs:
         )
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
-        others = [node for node in plan.participants if node != own]
         if not self._book.rules.require_job_audit or not others:
             return self._book.advance(tx, job, JobEvent.APPROVE)
         body = {
@@ -599,6 +608,8 @@ class Jobs:
         if self._book.own not in plan.participants:
             raise Refused("conf.role does not name this node")
         # Else job/create would refuse it, after people had approved it.
+        named = {"project_id": str(audit.body.get("project_id", "")), "flow_id": str(audit.body.get("flow_id", ""))}
+        self._book.check_room(tx, **named, dag=plan.dag, others=[plan.initiator])
         job_id = JobId(safe_id(audit.subject, "job_id", self._book.limits))
         now = self._book.clock.now_ms()
         job = Job(

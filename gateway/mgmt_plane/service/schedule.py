@@ -172,6 +172,9 @@ class Schedule:
             if job.status is JobState.FINISHED:
                 raise Refused("the job has ended", kind=Kind.STOPPED)
         project_id = self._check_approval(tx, caller, create)
+        if plan.initiator != self._book.own:
+            flow_id = create.flow_id or (job.flow_id if job is not None else "")
+            self._book.check_room(tx, project_id=project_id, flow_id=flow_id, dag=plan.dag, others=[plan.initiator])
         own = self._book.own_parties(plan)
         for problem in problems(plan, self._book.lookup(tx), parties=own):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
@@ -332,7 +335,19 @@ class Schedule:
         return self._granted(tx, job, plan, name, self._grants.recheck)
 
     def open(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
-        """As `recheck`, when the task's data are about to be read: counts the use of the grants."""
+        """As `recheck`, when the task's data are about to be read: counts the use of the grants.
+
+        What was approved is what runs, also if the store was changed behind our back since the job was created.
+        """
+        if plan.initiator != self._book.own:
+            asked = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.IN)
+            asked = [each for each in asked if each.peer_node_id == plan.initiator]
+            standing = [each for each in asked if each.status is ApprovalState.APPROVED]
+            if (asked or self._book.rules.require_job_audit) and not standing:
+                raise Refused("the approval of the job does not stand any more", kind=Kind.GRANT_REVOKED)
+            runs = digest(job.dag, job.config)
+            if any(digest(each.body.get("dag", {}), audit_config(each) or {}) != runs for each in standing):
+                raise Refused("dag or config differs from what was approved", kind=Kind.NOT_AS_APPROVED)
         return self._granted(tx, job, plan, name, self._grants.open)
 
     def _granted(
