@@ -87,20 +87,21 @@ def agree(world: World, kind: AuditKind, subject: str, *, body: Any = None) -> A
     return work()
 
 
-async def stopped(world: World, job_id: str, words: str) -> None:
+async def stopped(world: World, job_id: str, words: str, *, by: str = "B") -> None:
     """The job is FAILED on both sides for that reason, its processes are gone, and B opens no data for it again."""
     for node in "AB":
-        job = await world[node].until(job_id, JobState.FINISHED)
+        await world[node].until(job_id, JobState.FINISHED)
 
         def said(node: str = node) -> Any:
             return _reason_has(world, node, job_id, words)
 
         await eventually(said)
+        job = await world[node].job(job_id)
         assert job.outcome is Outcome.FAILED, (node, job.reason)
         for share in await world[node].shares(job_id):
             assert share.status is TaskState.FAILED
     await eventually(lambda: all(run.killed for node in "AB" for run in world[node].launcher.runs))
-    (share,) = await world["B"].shares(job_id)
+    (share,) = await world[by].shares(job_id)
     assert share.result_code == str(REVOKED.code)
     assert REVOKED.text in share.message
     assert words in (await world["A"].jobs.show(job_id))["explanation"]
@@ -118,7 +119,7 @@ async def test_a_grant_that_is_taken_back_stops_the_job(tmp_path: Path, by: str)
         await world.grant("B", "A")
         job_id = await running(world)
         await terminate(world, by, AuditKind.DATASET, "ds-B")
-        await stopped(world, job_id, "dataset ds-B")
+        await stopped(world, job_id, "dataset ds-B", by=by)
         ((grant, (use,)),) = await grants(world)
         assert (grant.used, grant.reserved, use.state) == (1, 0, UseState.CONSUMED)
         # And the permit opens nothing any more.
@@ -173,7 +174,7 @@ async def test_a_flow_that_ends(tmp_path: Path) -> None:
         flow = (await world["A"].job(job_id)).flow_id
         await agree(world, AuditKind.FLOW, flow, body={"dag": (await world["A"].job(job_id)).dag})
         await terminate(world, "A", AuditKind.FLOW, flow)
-        await stopped(world, job_id, f"flow {flow}")
+        await stopped(world, job_id, f"flow {flow}", by="A")
 
 
 def silent(call: Call) -> None:

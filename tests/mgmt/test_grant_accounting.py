@@ -124,7 +124,7 @@ class Holder:
             job_id: JobId
 
         ended: Job = Ended(JobId(job))  # type: ignore[assignment]  # nothing else of a job is looked at
-        await (store or self.store).run(lambda tx: self.grants.job_ended(tx, ended))
+        await (store or self.store).run(lambda tx: self.grants.job_ended(tx, ended, ended))
 
     async def revoke(self, permit: Permit) -> None:
         def work(tx: Tx) -> None:

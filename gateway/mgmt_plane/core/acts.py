@@ -10,7 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, OwnKey, Project, UseState
+from gateway.model import (
+    Audit,
+    Component,
+    Contract,
+    Crl,
+    Dataset,
+    Grant,
+    GrantUse,
+    Job,
+    Json,
+    OwnKey,
+    OwnTls,
+    Project,
+    RevokedCert,
+    UseState,
+)
 from gateway.ports import Record, Tx
 
 
@@ -136,9 +151,29 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case OwnKey():
             made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
             return [Act("key.made", f"key:{record.key_id}", made)]
+        case OwnTls():
+            return [Act("certificate.made", f"certificate:{record.leaf}", _tls(record))]
+        case Crl():
+            return [Act("crl.taken", _subject(record), _crl(record))]
+        case RevokedCert():
+            return [Act("certificate.revoked", f"certificate:{record.serial}", {"ca": record.ca})]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
     return []
+
+
+def _tls(own: OwnTls) -> Json:
+    return {"ca": own.ca, "emergency": own.emergency, "shown": own.serving > 0}
+
+
+def _crl(crl: Crl) -> Json:
+    return {
+        "peer": crl.node_id,
+        "revoked": crl.revoked,
+        "this_update": crl.this_update,
+        "next_update": crl.next_update,
+        "crl_sha256": digest(crl.pem),
+    }
 
 
 def _component(component: Component) -> Json:
@@ -174,6 +209,10 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act(f"job.{new.status.value.lower()}", _subject(new), _job(new))]
         case Dataset(), Dataset() if old != new:
             return [Act("dataset.changed", _subject(new), _dataset(new))]
+        case OwnTls(), OwnTls() if new.serving and not old.serving:
+            return [Act("certificate.shown", f"certificate:{new.leaf}", _tls(new))]
+        case Crl(), Crl() if old != new:
+            return [Act("crl.taken", _subject(new), _crl(new))]
         case Component(), Component() if old != new:
             return [Act("component.changed", _subject(new), _component(new))]
     return []
@@ -182,7 +221,7 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
 def of_delete(_tx: Tx, record: Record) -> Sequence[Act]:
     """The acts of a record that is taken away."""
     match record:
-        case Dataset() | Grant() | Contract() | Audit() | Component():
+        case Dataset() | Grant() | Contract() | Audit() | Component() | Crl():
             return [Act(f"{type(record).__name__.lower()}.removed", _subject(record), {})]
     return []
 

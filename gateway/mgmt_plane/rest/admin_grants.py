@@ -7,6 +7,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.grants import Grants, left_of
 from gateway.model import Audit, Grant
 from gateway.ports import Clock, Store, Tx
+from specs.admin import BASE
 
 
 class GrantAdmin:
@@ -18,7 +19,7 @@ class GrantAdmin:
         self._clock = clock
 
     def routes(self) -> list[AdminRoute]:
-        return [AdminRoute("GET", "/admin/v1/grants", self.grants)]
+        return [AdminRoute("GET", f"{BASE}/grants", self.grants)]
 
     async def grants(self, _params: Mapping[str, str], query: Mapping[str, str], _body: Mapping[str, Any]) -> Any:
         """-> [{audit_id, dataset_id, user, ..., state, used, reserved, left, uses}], newest first; no token."""

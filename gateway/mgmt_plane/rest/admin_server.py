@@ -47,7 +47,7 @@ class TextAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """path: aiohttp template, e.g. /admin/v1/partners/{contract_id}/approve."""
+    """path: aiohttp template, e.g. /v1/admin/partners/{contract_id}/approve."""
 
     method: str
     path: str

@@ -193,7 +193,7 @@ class Grants:
         used = grant.used + (1 if state is UseState.CONSUMED else 0)
         tx.replace(grant, replace(grant, reserved=reserved, used=used))
 
-    def job_ended(self, tx: Tx, job: Job) -> None:
+    def job_ended(self, tx: Tx, _before: Job, job: Job) -> None:
         """Give back what the job has reserved and never opened (listener of JobBook.on_end)."""
         for use in tx.select(GrantUse, job_id=job.job_id, state=UseState.RESERVED):
             grant = tx.get(Grant, use.grant)

@@ -245,10 +245,10 @@ class JobBook:
         self.journal = journal
         self._plans: dict[str, Plan] = {}
         self._descriptions: dict[str, tuple[Json, Description]] = {}
-        self._ended: list[Callable[[Tx, Job], None]] = []
+        self._ended: list[Callable[[Tx, Job, Job], None]] = []
 
-    def on_end(self, listener: Callable[[Tx, Job], None]) -> None:
-        """`listener` is called inside the transaction that ends a job here."""
+    def on_end(self, listener: Callable[[Tx, Job, Job], None]) -> None:
+        """`listener` gets the job before and after, inside the transaction that ends it here."""
         self._ended.append(listener)
 
     @property
@@ -337,7 +337,7 @@ class JobBook:
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=now))
             for listener in self._ended:
-                listener(tx, changed)
+                listener(tx, job, changed)
         self.journal.note(
             "job.state", job_id=job.job_id, trace_id=job.trace_id, state=state, outcome=changed.outcome, reason=reason
         )

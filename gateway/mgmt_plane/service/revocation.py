@@ -24,6 +24,8 @@ KINDS: Final = (AuditKind.DATASET, AuditKind.PROJECT, AuditKind.FLOW, AuditKind.
 LATE_MS: Final = 60_000
 """A job that failed at the partner so shortly before we hear what the partner took back failed because of it."""
 _LATEST: Final = 100
+_THEIRS: Final = ("failed at", "stopped by", "ended by")
+"""How reasons begin to name the partner that ended a job."""
 _LIVE: Final = (JobState.PENDING, JobState.READY, JobState.RUNNING)
 _WIRE: Final = WIRE[Kind.GRANT_REVOKED]
 
@@ -49,8 +51,7 @@ class Revocation:
         uses = self._user_of(audit)
         for job in self._jobs(tx, audit, uses):
             self._fail(tx, job, what)
-        if audit.direction is Direction.OUT:
-            self._explain(tx, audit, uses, what)
+        self._explain(tx, audit, uses, what)
 
     def on_closed(self, tx: Tx, contract: Contract) -> None:
         """Listener of contracts that have ended: no job can go on with a node that we do not speak to any more."""
@@ -62,10 +63,8 @@ class Revocation:
         return {*self._book.plan(job).participants, job.initiator, job.scheduler}
 
     def _jobs(self, tx: Tx, audit: Audit, uses: Callable[[Tx, Job], bool]) -> list[Job]:
-        if audit.kind is AuditKind.DATASET and audit.direction is Direction.IN:
-            under = set(self._grants.jobs_under(tx, audit.key()))
-            return [job for job in _live(tx) if job.job_id in under]
-        if audit.kind is AuditKind.DATASET and self._still_granted(tx, audit):
+        ours = audit.direction is Direction.OUT
+        if audit.kind is AuditKind.DATASET and ours and self._still_granted(tx, audit):
             return []  # which of the two a job is using is the holder's to say
         return [job for job in _live(tx) if uses(tx, job)]
 
@@ -83,6 +82,8 @@ class Revocation:
             if audit.peer_node_id not in self._nodes(job):
                 return False
             match audit.kind:
+                case AuditKind.DATASET if audit.direction is Direction.IN:
+                    return job.job_id in self._grants.jobs_under(tx, audit.key())
                 case AuditKind.DATASET:
                     theirs = plan.uses(each for each in plan.parties if each.node_id == audit.peer_node_id)
                     # A job that waits for its approvals has shown no permit yet; it may get another one.
@@ -111,14 +112,13 @@ class Revocation:
         self._runtime.poke()
 
     def _explain(self, tx: Tx, audit: Audit, uses: Callable[[Tx, Job], bool], what: str) -> None:
-        """The partner's task was seen to fail before its message came that says why."""
+        """The partner's task was seen to fail, or the partner stopped us, before its message came that says why."""
         now = self._book.clock.now_ms()
         for job in tx.select(Job, status=JobState.FINISHED, order="-finished", limit=_LATEST):
             late = now - (job.finished or 0) > LATE_MS
-            if late or job.outcome is not Outcome.FAILED or _WIRE.text in job.reason or not uses(tx, job):
-                continue
-            if f"failed at {audit.peer_node_id}" in job.reason:
-                tx.replace(job, replace(job, reason=f"{job.reason}; {_words(what)}"))
+            theirs = any(f"{words} {audit.peer_node_id}" in job.reason for words in _THEIRS)
+            if theirs and not late and _WIRE.text not in job.reason and uses(tx, job):
+                tx.replace(job, replace(job, outcome=Outcome.FAILED, reason=f"{job.reason}; {_words(what)}"))
 
 
 def _words(what: str) -> str:
