@@ -70,6 +70,7 @@ from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
@@ -330,6 +331,7 @@ class Control:
             job_timeout_s=jobs.job_timeout_s,
             approval_s=jobs.approval_s,
             require_job_audit=jobs.require_job_audit,
+            require_project=jobs.require_project,
             max_running=jobs.max_running,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
@@ -366,6 +368,10 @@ class Control:
         self._schedule = Schedule(**services_of_jobs, peers=self._client)
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
+        revocation = Revocation(book=book, grants=grants, audits=audits, runtime=self._runtime)
+        for kind in KINDS:
+            audits.listen(kind, revocation.on_audit)
+        self._partners.on_closed(revocation.on_closed)
 
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")

@@ -121,6 +121,8 @@ class JobsSection:
     approval_s: float = 7 * 24 * 3600.0
     """A job that was not approved and started within this time ends."""
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
     max_cpus: float = inf
