@@ -26,7 +26,7 @@ from gateway.auth.pki import renew_signing
 from gateway.auth.schemes import Signer
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, run_data_process
+from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
@@ -50,13 +50,14 @@ from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
-from gateway.model import Identity, InstId, NodeId, OwnKey
+from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
@@ -134,7 +135,8 @@ def run_data(config: Config) -> int:
 
 def run_control(config: Config) -> int:
     """The control process."""
-    return asyncio.run(_control(config))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_control(config))
 
 
 async def _control(config: Config) -> int:
@@ -280,8 +282,11 @@ class Control:
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        known = KnownPartners(self._partners, self._store)
+        self._store.on_write(Contract, known.forget)
         edge = Edge(
             nonces=self._nonces,
+            known=known,
             **base,
             partners=self._partners,
             store=self._store,

@@ -10,8 +10,8 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 from gateway.errors import CallerError
@@ -107,6 +107,16 @@ def _decode_value(member: Member, value: Any) -> Any:
 def decode(kind: type[R], row: Mapping[str, Any]) -> R:
     """The record of a row."""
     return kind(**{name: _decode_value(member, row[name]) for name, member in members(kind).items()})
+
+
+@cache
+def _decoders(kind: type) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(partial(_decode_value, member) for member in members(kind).values())
+
+
+def decode_row(kind: type[R], row: Sequence[Any]) -> R:
+    """The record of a row whose columns are the key and the members in order."""
+    return kind(*(make(value) for make, value in zip(_decoders(kind), row[1:], strict=True)))
 
 
 def comparisons(kind: type, equals: Mapping[str, object]) -> Row:

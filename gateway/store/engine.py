@@ -98,7 +98,8 @@ def _postgresql(url: URL) -> Engine:
 
 def again(error: Exception) -> bool:
     """Whether a failed transaction may succeed when it is run again as it was."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
+    raised = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(raised, "sqlstate", None) in _AGAIN
 
 
 def make_private(url: str) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,71 @@ class TestPostgresStore(StoreContract):
         await store.close()
 
 
+async def test_a_shared_commit_undoes_only_what_was_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+
+    def add(tx: Tx, name: str) -> str:
+        tx.insert(audit(name))
+        if name == "a3":
+            raise Refused("not this one")
+        return name
+
+    works = [store.run(partial(add, name=f"a{n}")) for n in range(6)]
+    # The sixth asks for a key that the first has just taken, in the same commit.
+    ended = await asyncio.gather(*works, store.run(partial(add, name="a0")), return_exceptions=True)
+    assert [each for each in ended if isinstance(each, str)] == ["a0", "a1", "a2", "a4", "a5"]
+    assert [each.kind for each in ended if isinstance(each, Refused)][1] is Kind.CONFLICT
+    found = await store.run(lambda tx: tx.select(Audit))
+    assert [each.audit_id for each in found] == ["a0", "a1", "a2", "a4", "a5"]
+    await store.close()
+
+
+async def test_nobody_is_answered_before_the_commit(tmp_path: Path) -> None:
+    """Another connection, which sees only what is committed, finds it when `run` returns."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store, other = SqlStore(url), create_engine(url)
+
+    async def one(name: str) -> int:
+        await store.run(lambda tx: tx.insert(audit(name)))
+        with other.connect() as connection:
+            return len(connection.exec_driver_sql("SELECT 1 FROM audit WHERE audit_id = ?", (name,)).all())
+
+    assert await asyncio.gather(*(one(f"a{n}") for n in range(100))) == [1] * 100
+    other.dispose()
+    await store.close()
+
+
+async def test_a_failing_shared_transaction_is_run_again_one_by_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+
+    def broken(tx: Tx) -> None:
+        tx._runner.say("not SQL")  # type: ignore[attr-defined]
+
+    good = [store.run(lambda tx, n=n: tx.insert(audit(f"a{n}"))) for n in range(3)]  # type: ignore[misc]
+    ended = await asyncio.gather(*good, store.run(broken), return_exceptions=True)
+    assert ended[:3] == [None] * 3
+    assert isinstance(ended[3], Unavailable)
+    assert await store.run(lambda tx: tx.count(Audit)) == 3
+    await store.close()
+
+
+async def test_close_waits_for_those_who_asked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+    asked = [asyncio.create_task(store.run(lambda tx, n=n: tx.insert(audit(f"a{n}")))) for n in range(80)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*asked) == [None] * 80
+    with pytest.raises(Unavailable):
+        await store.run(lambda tx: tx.count(Audit))
+
+
 async def test_two_writers_on_postgres_lose_nothing(postgres_server: postgres.Server) -> None:
     url = postgres_server.database()
     migrate(url)
@@ -422,10 +488,9 @@ async def test_sql_pragmas(tmp_path: Path) -> None:
     store = SqlStore(url)
 
     def read(tx: object) -> list[object]:
-        connection = tx._connection  # type: ignore[attr-defined]
+        cursor = tx._runner._cursor  # type: ignore[attr-defined]
         return [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys")
+            cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
 
     assert await store.run(read) == ["wal", 2, 1]
