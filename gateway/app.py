@@ -18,24 +18,33 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.auth.keys import KeyRing, load_signer, read_secret
-from gateway.auth.pki import renew_signing
+from gateway.auth.chain import certificates, fingerprint
+from gateway.auth.keys import KeyRing, load_signer, path_of, read_secret
+from gateway.auth.pki import load_issuer
+from gateway.auth.revocation import RevocationLists
+from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, load
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
 from gateway.errors import GatewayError, Unavailable
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
+from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.documentation import add_documentation, document
@@ -46,6 +55,7 @@ from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
+from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
@@ -55,7 +65,9 @@ from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
+from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
@@ -63,9 +75,11 @@ from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
+from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
@@ -167,7 +181,7 @@ class Control:
         self._ring = ring
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
-
+        self._shown = shown = TlsRing(TlsFiles(_ca_of(tls_chain), tls_chain, tls_key))
         url = store_url(config)
         migrate(url)
         store = SqlStore(url)
@@ -184,24 +198,26 @@ class Control:
         self._watch = DataPlaneLink(self._run, wait_s=0.0)
         self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
         counters = Counters()
+        lists = RevocationLists()
         journal.listen(counters.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
             signer=ring,
-            tls_chain=tls_chain,
-            tls_key=tls_key,
+            shown=shown,
             limits=limits,
             clock=clock,
             entropy=entropy,
             journal=journal,
+            lists=lists,
         )
         self._link = DataPlaneLink(self._run)
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default
+            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default, lists=lists
         )
+        self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
         overlap_ms = int(config.keys.overlap_h * 3_600_000)
@@ -225,12 +241,35 @@ class Control:
             on_result=audits.call_ended,
         )
         outgoing.on_put(self._outbox.wake)
+        self._reconciler = Reconciler(
+            store=self._store,
+            client=self._client,
+            reconcile=Reconcile(partners=self._partners, audits=audits, clock=clock),
+            journal=journal,
+            clock=clock,
+            entropy=entropy,
+            every_s=config.delivery.reconcile_s,
+        )
+        outbox_admin = OutboxAdmin(
+            store=self._store, clock=clock, wake=self._outbox.wake, compare=self._reconciler.round
+        )
         of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
-        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy)
+        self._tls = TlsKeys(ring=ring, shown=shown, partners=self._partners, clock=clock, overlap_ms=overlap_ms)
+        self._partners.on_shown(self._tls.shown_to)
+        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy, settle=self._settle)
+        tls_admin = TlsAdmin(
+            store=self._store,
+            tls=self._tls,
+            keys=keys,
+            make=self._make_tls,
+            changed=self._tls_changed,
+            learn=lambda signer, emergency: ring.add(signer, emergency=emergency),
+            journal=journal,
+        )
         key_admin = KeyAdmin(
             KeyContext(
                 **of_keys,
-                make=lambda: asyncio.to_thread(_new_signer, config),
+                make=self._make_signing,
                 wake=self._rekeyer.wake,
                 refusals=self._rekeyer.refusals,
                 clock=clock,
@@ -248,6 +287,7 @@ class Control:
             max_running=jobs.max_running,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
+        book.on_end(grants.job_ended)
         transport = f"{_bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
@@ -266,7 +306,7 @@ class Control:
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
-        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants))
+        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {
             "store": self._store,
             "book": book,
@@ -287,6 +327,7 @@ class Control:
         edge = Edge(
             nonces=self._nonces,
             known=known,
+            lists=lists,
             **base,
             partners=self._partners,
             store=self._store,
@@ -309,7 +350,7 @@ class Control:
             clock=clock,
             entropy=entropy,
             journal=journal,
-            fingerprint=ring.current.fingerprint,
+            fingerprint=lambda: ring.greeting.fingerprint,
             listeners={
                 "edge": _url("https", config.edge.host, config.edge.port),
                 "platform": _url("http", config.platform.host, config.platform.port),
@@ -321,7 +362,7 @@ class Control:
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
-            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
                 exposition,
                 counters=counters,
@@ -334,7 +375,7 @@ class Control:
         admin = Admin(context)
         invite_admin = InviteAdmin(
             identity=identity,
-            signer=lambda: ring.current,
+            signer=lambda: ring.greeting,
             limits=limits,
             clock=clock,
             journal=journal,
@@ -352,7 +393,17 @@ class Control:
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
+            *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
+            *tls_admin.routes(),
+            *CrlAdmin(
+                store=self._store,
+                crls=self._crls,
+                own=self._own_list,
+                clock=clock,
+                journal=journal,
+            ).routes(),
+            *outbox_admin.routes(),
             *health.routes(),
         ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
@@ -368,8 +419,11 @@ class Control:
         self._loop = asyncio.get_running_loop()
         for key in await self._store.run(lambda tx: tx.select(OwnKey)):
             self._ring.add(
-                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
+                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential),
+                emergency=key.emergency,
             )
+        await self._tls.load(self._store)
+        await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
@@ -379,6 +433,7 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._reconciler.start()
         self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
@@ -392,6 +447,7 @@ class Control:
             self._telling.cancel()
         await self._admin.cleanup()
         await self._rekeyer.stop()
+        await self._reconciler.stop()
         await self._outbox.stop()
         await self._runtime.close()
         await self._server.stop()
@@ -406,17 +462,68 @@ class Control:
     async def _snapshot(self) -> Mapping[str, Any]:
         """Everything the data process must know (GET /link/snapshot)."""
         routes = await self._store.run(self._partners.routes)
-        return snapshot_to_json(routes, await self._runner.rules())
+        files = self._shown.shown
+        return snapshot_to_json(routes, await self._runner.rules(), shown=(str(files.chain), str(files.key)))
 
     async def _tell_all(self) -> None:
         """After a restart of this process alone: bring a data process that still runs back to what is true now."""
         link = DataPlaneLink(self._run, wait_s=0.0)
         try:
+            await link.show(str(self._shown.shown.chain), str(self._shown.shown.key))
             await link.replace_all(await self._store.run(self._partners.routes), await self._runner.rules())
         except Unavailable:
             pass  # It is not there yet and will pull the snapshot when it starts.
         finally:
             await link.close()
+
+    async def _files(self) -> OwnFiles:
+        """Where our keys are, with the CA that counts now."""
+        keys, newest = self._config.keys, await self._store.run(self._tls.newest)
+        host = urlsplit(self._config.node.address).hostname
+        return OwnFiles(
+            directory=self._config.key_file(keys.ca).parent,
+            node_id=self._config.node.node_id,
+            hosts=(host,) if host else (),
+            ca=path_of(newest.ca_uri) if newest is not None else self._config.key_file(keys.ca),
+            ca_key=path_of(newest.ca_key_uri) if newest is not None else self._config.key_file(keys.ca_key),
+        )
+
+    async def _make_signing(self) -> tuple[Signer, str]:
+        return await asyncio.to_thread(make_signing, await self._files(), now=self._now())
+
+    async def _make_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as admin_tls.Make says
+        return await asyncio.to_thread(
+            make_tls,
+            await self._files(),
+            before=[self._shown.shown.chain],
+            new_ca=new_ca,
+            emergency=emergency,
+            signing=self._ring.current.auth_type is AuthType.CERT,
+            now=self._now(),
+        )
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+
+    async def _own_list(self) -> tuple[str, Write]:
+        """The fingerprint of this node's CA, and how it signs a revocation list."""
+        files, now = await self._files(), self._now()
+        ca, key = await asyncio.to_thread(load_issuer, files.ca, files.ca_key)
+        return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
+
+    async def _settle(self) -> None:
+        """Partners may have learned our newest CA: see whether the listener changes over."""
+        if await self._store.run(self._tls.settle) is not None:
+            await self._tls_changed()
+
+    async def _tls_changed(self) -> None:
+        files = await self._tls.load(self._store)
+        try:
+            await self._link.show(str(files.chain), str(files.key))
+        except Unavailable as error:
+            self._journal.note("certificate.untold", reason=str(error))  # it pulls the snapshot when it starts
+        self._rekeyer.wake()
+        self._routes_changed()
 
     def _routes_changed(self) -> None:
         """Called on the store's thread, inside the transaction."""
@@ -469,18 +576,9 @@ def _identity(config: Config) -> Identity:
     )
 
 
-def _new_signer(config: Config) -> tuple[Signer, str]:
-    """A new signing key under this node's CA, next to the configured one, and its URI."""
-    keys = config.keys
-    chain, key = renew_signing(
-        ca=config.key_file(keys.ca),
-        ca_key=config.key_file(keys.ca_key),
-        directory=config.key_file(keys.signing_key).parent,
-        node_id=config.node.node_id,
-        now=datetime.now(UTC),
-    )
-    uri = key.resolve().as_uri()
-    return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
+def _ca_of(chain: Path) -> str:
+    """The fingerprint of the CA at the end of our own chain."""
+    return fingerprint(certificates(chain.read_text(encoding="ascii"))[-1])
 
 
 def store_url(config: Config) -> str:

@@ -120,6 +120,14 @@ class TrailSection:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverySection:
+    """Calls to partners are repeated until they are answered; and the two sides compare what they have."""
+
+    reconcile_s: float = 600.0
+    """Between two comparisons of contracts and audits with each partner."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -132,6 +140,7 @@ class Config:
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
     trail: TrailSection = field(default_factory=TrailSection)
+    delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
@@ -207,7 +216,7 @@ def _check(config: Config) -> None:
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
     _check_store(config.store.url)
-    for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
+    for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:

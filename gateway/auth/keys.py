@@ -66,14 +66,32 @@ class KeyRing:
         self._base = base
         self._all = {base.key_id: base}
         self._current = base
+        self._anchor = ""
+        self._void: frozenset[str] = frozenset()
 
     @property
     def current(self) -> Signer:
         """The newest: what a new partner is told, and partners of old as soon as they have acknowledged it."""
         return self._current
 
-    def add(self, signer: Signer) -> None:
-        """`signer` is the newest from now on."""
+    def all(self) -> list[Signer]:
+        """Every key that is here, the configuration's first."""
+        return list(self._all.values())
+
+    def anchor(self, ca: str) -> None:
+        """Our listener shows a certificate of the CA with this fingerprint."""
+        self._anchor = ca
+
+    @property
+    def greeting(self) -> Signer:
+        """What whoever does not know us yet is told: the newest under the CA that our listener shows, if any is."""
+        fit = (each for each in reversed(self.all()) if each.fingerprint == self._anchor)
+        return next((each for each in fit if each.key_id not in self._void), self._current)
+
+    def add(self, signer: Signer, *, emergency: bool = False) -> None:
+        """`signer` is the newest from now on; emergency: those before it are compromised."""
+        if emergency:
+            self._void = frozenset(self._all)
         self._all[signer.key_id] = signer
         self._current = signer
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.auth.chain import fingerprint, node_urn
+from gateway.auth.schemes import key_digest
 from gateway.errors import CallerError
 
 _CA_LIFE: Final = timedelta(days=3650)
@@ -25,6 +26,8 @@ _LEAF_LIFE: Final = timedelta(days=398)
 _SKEW: Final = timedelta(hours=1)
 """Partners' clocks may be behind ours."""
 _MAX_COMMON_NAME: Final = 64
+_NAMED_ID: Final = 40
+"""Characters of a node's id in the name of a CA that follows another, so that what tells them apart fits too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class Pki:
         return (self.ca, self.ca_key, self.signing, self.signing_key, self.tls, self.tls_key)
 
 
-def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
-    """A new signing key under the CA of these files: (chain, key), new files in `directory` named by the key's id."""
+def load_issuer(ca: Path, ca_key: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Our CA and its key. Raises CallerError where they are not there or do not belong together."""
     try:
         issuer = x509.load_pem_x509_certificate(ca.read_bytes())
         issuer_key = load_pem_private_key(ca_key.read_bytes(), password=None)
@@ -100,6 +103,12 @@ def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now:
         raise CallerError(f"the CA in {ca.parent} cannot be used: {type(e).__name__}") from e
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or issuer_key.public_key() != issuer.public_key():
         raise CallerError(f"{ca_key} is not the EC key of {ca}")
+    return issuer, issuer_key
+
+
+def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
+    """A new signing key under the CA of these files: (chain, key), new files in `directory` named by the key's id."""
+    issuer, issuer_key = load_issuer(ca, ca_key)
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.UniformResourceIdentifier(node_urn(node_id))]
     leaf = issue(issuer, issuer_key, key.public_key(), names, usages=(), now=now.replace(microsecond=0))
@@ -108,6 +117,36 @@ def renew_signing(*, ca: Path, ca_key: Path, directory: Path, node_id: str, now:
     _write(key_file, _key_pem(key))
     _write(chain_file, _pem(leaf) + _pem(issuer))
     return chain_file, key_file
+
+
+def renew_tls(
+    *, ca: Path, ca_key: Path, directory: Path, node_id: str, hosts: Sequence[str], now: datetime
+) -> tuple[Path, Path]:
+    """A new TLS certificate under the CA of these files: (chain, key), new files in `directory`."""
+    issuer, issuer_key = load_issuer(ca, ca_key)
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.UniformResourceIdentifier(node_urn(node_id)), *_hosts(hosts)]
+    usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+    leaf = issue(issuer, issuer_key, key.public_key(), names, usages=usages, now=now.replace(microsecond=0))
+    mark = fingerprint(leaf)[:16]
+    chain_file, key_file = directory / f"tls-{mark}.pem", directory / f"tls-{mark}.key"
+    _write(key_file, _key_pem(key))
+    _write(chain_file, _pem(leaf) + _pem(issuer))
+    return chain_file, key_file
+
+
+def renew_ca(*, directory: Path, node_id: str, now: datetime) -> tuple[Path, Path]:
+    """A new CA: (certificate, key), new files in `directory`.
+
+    Its name is a new one too: while partners know both, a verifier that looks for a CA by name must not take the other.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    mark = key_digest(key.public_key())[:16]
+    ca = _ca(f"{node_id[:_NAMED_ID]} {mark[:8]}", key, now.replace(microsecond=0))
+    file, key_file = directory / f"ca-{mark}.pem", directory / f"ca-{mark}.key"
+    _write(key_file, _key_pem(key))
+    _write(file, _pem(ca))
+    return file, key_file
 
 
 def _name(text: str) -> x509.Name:

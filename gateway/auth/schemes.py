@@ -29,6 +29,7 @@ from gateway.auth.chain import (
     fingerprint,
     usable_key,
 )
+from gateway.auth.revocation import NONE, Revocations
 from gateway.errors import CallerError, Kind, Refused
 from specs.states import AuthType
 
@@ -60,12 +61,12 @@ class Credential:
     ca: str = field(repr=False)
     chain: tuple[x509.Certificate, ...] = field(repr=False)
 
-    def check(self, *, node_id: str, now_ms: int) -> None:
-        """That a CERT names `node_id` and is valid now; a bare key has nothing to check."""
+    def check(self, *, node_id: str, now_ms: int, lists: Revocations = NONE) -> None:
+        """That a CERT names `node_id`, is valid now and not revoked; a bare key has nothing to check."""
         if self.auth_type is not AuthType.CERT:
             return
         leaf, ca = self.chain
-        check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+        check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms, lists=lists)
 
     def verify(self, message: bytes, signature: str) -> None:
         """Raises Refused(UNAUTHENTICATED) unless `signature` (base64) is this key's over `message`."""
@@ -151,6 +152,10 @@ class Signer:
     @property
     def current(self) -> "Signer":
         """A lone signer is a key ring of one (see keys.KeyRing)."""
+        return self
+
+    @property
+    def greeting(self) -> "Signer":
         return self
 
     def of(self, _key_id: str) -> "Signer":

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.cli import audit, dataset, invite, job, key, local, partner, project, receipt, show, store, trail
+from gateway.cli import audit, dataset, invite, job, key, local, outbox, partner, project, receipt, show, store, trail
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
 from gateway.errors import CallerError, GatewayError, Kind, Unavailable
@@ -25,6 +25,7 @@ Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
 Work with it    interconn invite | partner | key | dataset | audit | project | job
 Look after it   interconn store backup | restore | migrate | rollback | prune
+                interconn outbox list | retry | compare
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     return top
 

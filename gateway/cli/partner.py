@@ -1,6 +1,7 @@
 """`interconn partner`: cooperation contracts with other nodes."""
 
 import argparse
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,10 @@ def add(group: Group) -> None:
         "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
+    crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
+    _which(crl)
+    crl.add_argument("file", nargs="?", type=Path, help="the list, PEM or DER")
+    crl.add_argument("--drop", action="store_true", help="instead, forget its lists")
     record = group.command("record", recording, "note a contract with a node that has no management layer")
     record.add_argument("node_id")
     record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
@@ -236,6 +241,21 @@ def doctoring(call: Call) -> Exit:
     found = call.client().post("partners", node_id, "doctor")
     call.out.value(found, lambda: call.out.line("\n".join(found["words"])))
     return Exit.OK if found["fits"] else Exit.FAILED
+
+
+def giving_crl(call: Call) -> Exit:
+    if (call.file is None) is not bool(call.drop):
+        raise UsageError("give the FILE of the list, or --drop")
+    partner = _find(call)
+    if call.drop:
+        dropped = call.client().post("partners", partner["peer_node_id"], "crl", "drop")
+        call.out.value(dropped, lambda: call.out.line(f"{partner['peer_name']}: {dropped['dropped']} lists dropped"))
+        return Exit.OK
+    text = base64.b64encode(call.file.read_bytes()).decode()
+    taken = call.client().post("partners", partner["peer_node_id"], "crl", crl=text)
+    words = f"{partner['peer_name']}: {taken['revoked']} revoked; good until {when(taken['next_update'])}"
+    call.out.value(taken, lambda: call.out.line(words))
+    return Exit.OK
 
 
 def recording(call: Call) -> Exit:

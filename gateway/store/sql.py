@@ -7,10 +7,11 @@ transaction is SERIALIZABLE; where another writer made the shared one fail, each
 """
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -23,17 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.ports import Record, Tx
 from gateway.store.codec import KEY, decode_row, encode
-from gateway.store.engine import POSTGRESQL, again, engine, make_private
+from gateway.store.engine import POSTGRESQL, again, engine, fault, lost, make_private, touch
 from gateway.store.statements import Runner, Statements, old_key
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
-ATTEMPTS: Final = 10
-"""Runs of a transaction that others keep pushing aside; only PostgreSQL with a second writer knows such."""
 GROUP: Final = 64
 """Transactions of different callers that share one commit at most."""
-
 _MIGRATION_LOCK: Final = 0x696E_7465_7263_6F6E
 """Advisory lock of PostgreSQL under which revisions run: two processes starting at once take turns."""
 
@@ -92,6 +90,7 @@ class _SqlTx:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._statements = runner.statements
+        self.wrote = False
 
     def _row(self, kind: type, key: str) -> tuple[Any, ...] | None:
         found = self._runner.rows(self._statements.find(kind), {KEY: key})
@@ -106,6 +105,7 @@ class _SqlTx:
         row = encode(record)
         if self._row(kind, record.key()) is not None:
             raise Refused(f"{kind.__name__} {record.key()} exists", kind=Kind.CONFLICT, detail="")
+        self.wrote = True
         self._runner.change(self._statements.insert(kind), row)
 
     def replace(self, old: R, new: R) -> None:
@@ -118,9 +118,11 @@ class _SqlTx:
             tuple(stored) != tuple(expected.values()) and encode(decode_row(kind, stored)) != expected
         ):
             raise Refused(f"{kind.__name__} {old.key()} has changed", kind=Kind.CONFLICT, detail="")
+        self.wrote = True
         self._runner.change(self._statements.update(kind), {**encode(new), **old_key(old.key())})
 
     def delete(self, record: Record) -> None:
+        self.wrote = True
         self._runner.change(self._statements.delete(type(record)), old_key(record.key()))
 
     def select(
@@ -131,6 +133,19 @@ class _SqlTx:
 
     def count(self, kind: type[R], /, **equals: object) -> int:
         return int(self._runner.rows(*self._statements.count(kind, equals))[0][0])
+
+    def each(self, wishes: Sequence["_Wish"]) -> None:
+        """Do every wish within a savepoint of its own: what one raises undoes that one alone."""
+        for wish in wishes:
+            self._runner.say("SAVEPOINT wish")
+            try:
+                wish.result = wish.work(self)
+            except SQLAlchemyError:
+                raise
+            except Exception as e:  # noqa: BLE001  # the caller's to see
+                self._runner.say("ROLLBACK TO SAVEPOINT wish")
+                wish.error = e
+            self._runner.say("RELEASE SAVEPOINT wish")
 
 
 @dataclass(slots=True)
@@ -153,15 +168,107 @@ class SqlStore:
     def __init__(self, url: str) -> None:
         self._engine = engine(url)
         self._statements = Statements(self._engine.dialect)
-        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._waiting: deque[_Wish] = deque()
         self._asked = False
-        self._committing = False
-        """The shared transaction was ready, so that a failure may be one of its commit. The thread's alone."""
-        self._closed = False
+        """The thread is at work, or about to be."""
         self._ended: asyncio.Future[None] | None = None
         """Set when nobody waits any more; `close` waits for it."""
+        self._closed = False
+        self._fault = ""
+        """Why the last transaction failed; "" once one has written."""
+
+    # --- on the thread ----------------------------------------------------------------------------------------------
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One commit for those that wait; nobody is answered before it."""
+        group: list[_Wish] = []
+        while self._waiting and len(group) < GROUP:
+            wish = self._waiting.popleft()
+            if not wish.answer.cancelled():
+                group.append(wish)
+        try:
+            self._fulfil(group)
+        except Exception as e:  # noqa: BLE001  # whoever waits must hear of it
+            for wish in group:
+                wish.error = e
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+            loop.call_soon_threadsafe(self._tell, group)
+
+    def _fulfil(self, group: Sequence["_Wish"]) -> None:
+        if len(group) > 1:
+            try:
+                self._once(lambda tx: tx.each(group))
+            except SQLAlchemyError:
+                pass  # nothing of it is kept: each finds out for itself
+            else:
+                return
+        for wish in group:
+            wish.result, wish.error = None, None
+            try:
+                wish.result = self._transact(wish.work)
+            except Exception as e:  # noqa: BLE001  # the caller's to see
+                wish.error = e
+
+    def _transact(self, work: Callable[[Tx], T]) -> T:
+        attempt = 1
+        while True:
+            try:
+                return self._once(work)
+            except SQLAlchemyError as e:
+                pause_s = again(e, attempt)
+                if pause_s is None:
+                    self._fault = fault(e)
+                    raise Unavailable(f"database: {self._fault}", kind=Kind.STORE) from e
+            time.sleep(pause_s)
+            attempt += 1
+
+    def _once(self, work: Callable[[_SqlTx], T]) -> T:
+        """One run. Where the server is lost while it commits nobody knows how it ended: that is not run again."""
+        with self._engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                tx = _SqlTx(Runner(self._statements, connection))
+                result = work(tx)
+            except BaseException:
+                # Where SQLite has rolled back by itself (disk full), or the server is gone, there is nothing to do.
+                with contextlib.suppress(SQLAlchemyError):
+                    transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except SQLAlchemyError as e:
+                with contextlib.suppress(SQLAlchemyError):
+                    transaction.rollback()
+                if lost(e):
+                    self._fault = fault(e)
+                    raise Unavailable("the database was lost during a commit", kind=Kind.STORE) from e
+                raise
+            if tx.wrote:
+                self._fault = ""
+            return result
+
+    async def writable(self) -> str:
+        """Why the store cannot be written, in words for anybody, or ""; it writes only after a failure."""
+        try:
+            await self.run(lambda _: None)
+        except Unavailable:
+            return self._fault or "not available"
+        if not self._fault:
+            return ""
+        with contextlib.suppress(Unavailable):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+        return self._fault
+
+    def _probe(self) -> None:
+        """Write something that changes nothing, as far as to the disk."""
+        try:
+            with self._engine.begin() as connection:
+                touch(connection)
+        except SQLAlchemyError as e:
+            self._fault = fault(e)
+        else:
+            self._fault = ""
 
     # --- on the loop ------------------------------------------------------------------------------------------------
 
@@ -195,72 +302,6 @@ class SqlStore:
             self._asked = False
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
-
-    # --- on the thread ----------------------------------------------------------------------------------------------
-
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One commit for those that wait; nobody is answered before it."""
-        group = self._group()
-        try:
-            self._together(group)
-        except Exception as e:  # noqa: BLE001  # nobody's in particular, or the database's
-            for wish in group:
-                if self._committing and not again(e):
-                    # Whether it was kept, who knows: run again it could happen twice.
-                    wish.error = Unavailable(f"database: {type(e).__name__}", kind=Kind.STORE)
-                else:
-                    self._by_itself(wish)
-        with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-            loop.call_soon_threadsafe(self._tell, group)
-
-    def _group(self) -> list[_Wish]:
-        group: list[_Wish] = []
-        while self._waiting and len(group) < GROUP:
-            wish = self._waiting.popleft()
-            if not wish.answer.cancelled():
-                group.append(wish)
-        return group
-
-    def _together(self, group: Sequence[_Wish]) -> None:
-        """All in one transaction, each within a savepoint of its own: what one raises undoes that one alone."""
-        self._committing = False
-        if not group:
-            return
-        with self._engine.begin() as connection:
-            runner = Runner(self._statements, connection)
-            for wish in group:
-                runner.say("SAVEPOINT wish")
-                try:
-                    wish.result = wish.work(_SqlTx(runner))
-                except (SQLAlchemyError, self._driver_error):
-                    raise
-                except Exception as e:  # noqa: BLE001  # the caller's to see
-                    runner.say("ROLLBACK TO SAVEPOINT wish")
-                    wish.error = e
-                runner.say("RELEASE SAVEPOINT wish")
-            runner.close()
-            self._committing = True
-
-    def _by_itself(self, wish: _Wish) -> None:
-        wish.result, wish.error = None, None
-        try:
-            wish.result = self._alone(wish.work)
-        except Exception as e:  # noqa: BLE001  # the caller's to see
-            wish.error = e
-
-    def _alone(self, work: Callable[[Tx], T]) -> T:
-        attempt = 1
-        while True:
-            try:
-                with self._engine.begin() as connection:
-                    runner = Runner(self._statements, connection)
-                    result = work(_SqlTx(runner))
-                    runner.close()
-                    return result
-            except (SQLAlchemyError, self._driver_error) as e:
-                if not again(e) or attempt == ATTEMPTS:
-                    raise Unavailable(f"database: {type(e).__name__}", kind=Kind.STORE) from e
-            attempt += 1
 
     async def close(self) -> None:
         if self._closed:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, Table, bindparam, func, select
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import CallerError
 from gateway.ports import Record
@@ -47,6 +48,7 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self.driver_error: type[Exception] = dialect.loaded_dbapi.Error
         self._shape = lru_cache(maxsize=_SHAPES)(self._make)
 
     def _make(self, make: Callable[..., Any], *shape: Any) -> _Statement:
@@ -128,25 +130,45 @@ def _count(kind: type[Record], compared: Sequence[tuple[str, bool]]) -> Any:
 
 
 class Runner:
-    """Runs statements on the driver's connection that `connection`, a transaction that has begun, holds."""
+    """Runs statements on the driver's connection that `connection`, a transaction that has begun, holds.
+
+    Raises what SQLAlchemy would: the driver's error wrapped, without values.
+    """
 
     def __init__(self, statements: Statements, connection: Connection) -> None:
         self.statements = statements
+        self._connection = connection
         self._cursor = connection.connection.cursor()
 
     def rows(self, statement: _Statement, named: Mapping[str, Any]) -> Sequence[Any]:
-        self._cursor.execute(statement.text, statement.values(named))
+        self.change(statement, named)
         return self._cursor.fetchall()
 
     def change(self, statement: _Statement, named: Mapping[str, Any]) -> None:
-        self._cursor.execute(statement.text, statement.values(named))
+        try:
+            self._cursor.execute(statement.text, statement.values(named))
+        except self.statements.driver_error as e:
+            raise self._wrapped(e) from e
 
     def say(self, text: str) -> None:
         """A statement without values, e.g. SAVEPOINT."""
-        self._cursor.execute(text)
+        try:
+            self._cursor.execute(text)
+        except self.statements.driver_error as e:
+            raise self._wrapped(e) from e
 
-    def close(self) -> None:
-        self._cursor.close()
+    def _wrapped(self, error: Exception) -> DBAPIError:
+        dialect = self._connection.dialect
+        raw: Any = self._connection.connection.driver_connection
+        gone = dialect.is_disconnect(error, raw, None)  # type: ignore[arg-type]
+        if gone:
+            self._connection.invalidate(error)
+        made = DBAPIError.instance(
+            None, None, error, self.statements.driver_error, connection_invalidated=gone, dialect=dialect
+        )
+        if not isinstance(made, DBAPIError):
+            raise CallerError("a driver's error that SQLAlchemy does not know")
+        return made
 
 
 def old_key(key: str) -> Row:

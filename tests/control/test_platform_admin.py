@@ -39,7 +39,7 @@ async def refused(kind: Kind, node: Node, route: str, payload: Mapping[str, Any]
 
 def admin(node: Node) -> Any:
     made = JobAdmin(jobs=node.jobs, schedule=node.schedule, files=node.runner, sent_bytes=node.data_plane.sent_bytes)
-    table = {(route.method, route.path.removeprefix("/admin/v1/jobs")): route.handler for route in made.routes()}
+    table = {(route.method, route.path.removeprefix("/v1/admin/jobs")): route.handler for route in made.routes()}
 
     async def ask(method: str, path: str, body: Any = None, query: Any = None, **params: str) -> Any:
         answer = await table[method, path](params, query or {}, body or {})

@@ -4,7 +4,7 @@ No answer holds a credential, a permit's token or the content of a dataset.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Pinned
 from gateway.model import Audit, Contract, ContractId, NodeId, OutCall, Project
 from gateway.ports import Clock, Entropy, Journal
+from specs.admin import BASE
 from specs.states import AuditKind
 
 _PAGES: Final = 1000
@@ -39,7 +40,7 @@ class AdminContext:
     clock: Clock
     entropy: Entropy
     journal: Journal
-    fingerprint: str
+    fingerprint: Callable[[], str]
     listeners: Mapping[str, Any]
 
 
@@ -101,7 +102,6 @@ class Admin:
         self._audits = context.services.audits
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         table: tuple[tuple[str, str, AdminHandler], ...] = (
             ("GET", "/node", self.node),
             ("GET", "/partners", self.partners),
@@ -124,7 +124,7 @@ class Admin:
             ("GET", "/outbox", self.outbox),
             ("GET", "/events", self.events),
         )
-        return [AdminRoute(method, base + path, handler) for method, path, handler in table]
+        return [AdminRoute(method, BASE + path, handler) for method, path, handler in table]
 
     def _noted(self, event: str, **ids: str) -> None:
         self._context.journal.note(event, **ids)
@@ -134,7 +134,7 @@ class Admin:
     async def node(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
         return {
             **node_body(self._services.identity),
-            "fingerprint": self._context.fingerprint,
+            "fingerprint": self._context.fingerprint(),
             "listeners": dict(self._context.listeners),
         }
 

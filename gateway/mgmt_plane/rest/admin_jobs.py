@@ -15,6 +15,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer
 from gateway.mgmt_plane.service.jobs import Jobs
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import Job, JobId, Json, NodeId, Party, SessionId, Share
+from specs.admin import BASE
 from specs.states import LogLevel
 
 Params = Mapping[str, str]
@@ -36,7 +37,7 @@ class TaskFiles(Protocol):
 
 
 class JobAdmin:
-    """Handlers of /admin/v1/jobs."""
+    """Handlers of /v1/admin/jobs."""
 
     def __init__(self, *, jobs: Jobs, schedule: Schedule, files: TaskFiles, sent_bytes: SentBytes) -> None:
         self._jobs = jobs
@@ -46,7 +47,7 @@ class JobAdmin:
 
     def routes(self) -> Sequence[AdminRoute]:
         """Routes for the admin server."""
-        base = "/admin/v1/jobs"
+        base = f"{BASE}/jobs"
         return (
             AdminRoute("POST", f"{base}/validate", self._validate),
             AdminRoute("POST", base, self._submit),

@@ -11,6 +11,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.model import Contract, ContractId, OwnKey
 from gateway.ports import Clock, Journal, Store, Tx
+from specs.admin import BASE
 from specs.states import ApprovalState
 
 Answer = dict[str, Any]
@@ -37,13 +38,12 @@ class KeyAdmin:
         self._context = context
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("GET", f"{base}/keys", self.show),
-            AdminRoute("POST", f"{base}/keys/rotate", self.rotate),
-            AdminRoute("POST", f"{base}/keys/revoke", self.revoke),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/allow", self.allow),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
+            AdminRoute("GET", f"{BASE}/keys", self.show),
+            AdminRoute("POST", f"{BASE}/keys/rotate", self.rotate),
+            AdminRoute("POST", f"{BASE}/keys/revoke", self.revoke),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/allow", self.allow),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
         ]
 
     async def show(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
@@ -91,13 +91,23 @@ class KeyAdmin:
     async def _renew(self, *, emergency: bool) -> Answer:
         signer, uri = await self._context.make()
         await self._context.store.run(lambda tx: self._context.keys.keep(tx, signer, key_uri=uri, emergency=emergency))
-        self._context.ring.add(signer)
+        self._context.ring.add(signer, emergency=emergency)
         self._context.journal.note("key.made", key_id=signer.key_id, emergency=emergency)
         self._context.wake()
         return {"key_id": signer.key_id, "emergency": emergency}
 
     async def allow(self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
-        """The partner may sign under the trust anchor with this fingerprint, compared out of band."""
+        """The partner may sign under the trust anchor with this fingerprint, compared out of band.
+
+        Or {ca_pem}: the new TLS CA of a partner with a bare key.
+        """
+        ca_pem = body.get("ca_pem")
+        if isinstance(ca_pem, str) and ca_pem:
+            given = await self._context.store.run(
+                lambda tx: self._context.keys.allow_ca(tx, params["contract_id"], ca_pem)
+            )
+            self._context.journal.note("key.allowed", peer=given.peer_node_id)
+            return {"contract_id": given.contract_id, "ca_allowed": ""}
         mark = body.get("fingerprint")
         if not isinstance(mark, str):
             raise ProtocolViolation("fingerprint is missing")

@@ -17,6 +17,7 @@ from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Described
 from gateway.model import Contract, NodeId
 from gateway.ports import Clock, Entropy, Journal
+from specs.admin import BASE
 
 Params = Mapping[str, str]
 Body = Mapping[str, Any]
@@ -50,13 +51,12 @@ class ProfileAdmin:
         self._journal = journal
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("GET", base + "/profiles", self.profiles),
-            AdminRoute("POST", base + "/partners/record", self.record),
-            AdminRoute("POST", base + "/partners/{node_id}/profile", self.set_profile),
-            AdminRoute("POST", base + "/partners/{node_id}/doctor", self.doctor),
-            AdminRoute("POST", base + "/grants/record", self.record_grant),
+            AdminRoute("GET", BASE + "/profiles", self.profiles),
+            AdminRoute("POST", BASE + "/partners/record", self.record),
+            AdminRoute("POST", BASE + "/partners/{node_id}/profile", self.set_profile),
+            AdminRoute("POST", BASE + "/partners/{node_id}/doctor", self.doctor),
+            AdminRoute("POST", BASE + "/grants/record", self.record_grant),
         ]
 
     async def profiles(self, _params: Params, _query: Params, _body: Body) -> Any:

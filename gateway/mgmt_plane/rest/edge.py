@@ -34,6 +34,7 @@ from gateway.auth.canonical import Signed, canonical
 from gateway.auth.chain import check_client
 from gateway.auth.httpsig import verify as verify_rfc9421
 from gateway.auth.replay import ReplayGuard
+from gateway.auth.revocation import NONE, Revocations
 from gateway.auth.schemes import Credential, parse_credential
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
@@ -179,7 +180,8 @@ class Edge:
 
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
     x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
-    before the start is taken. known: spares a look into the store at every call; None asks it each time.
+    before the start is taken. known: spares a look into the store at every call; None asks it each time. lists: the
+    partners' revocation lists.
     """
 
     def __init__(
@@ -196,6 +198,7 @@ class Edge:
         strict: bool = False,
         nonces: NonceLog | None = None,
         known: KnownPartners | None = None,
+        lists: Revocations = NONE,
     ) -> None:
         self._identity = identity
         self._partners = partners
@@ -210,6 +213,7 @@ class Edge:
         start = clock.now_ms() if nonces is None else nonces.complete_since
         self._nonces = nonces
         self._known = known
+        self._lists = lists
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
         self._carried = ReplayGuard(
             window_ms=limits.clock_window_ms, capacity=max(4, limits.nonces // _CARRIED_NONCES), not_before=start
@@ -456,13 +460,13 @@ class Edge:
         verify = _VERIFY[profile(contract.profile).signature]
         try:
             credential = parse_credential(contract.auth_type, contract.auth_credential)
-            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
             verify(credential, call)
         except Refused:
             if call.now >= contract.old_until:
                 raise
             credential = parse_credential(contract.old_auth_type, contract.old_auth_credential)
-            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
             verify(credential, call)
             return True
         return False
@@ -471,7 +475,7 @@ class Edge:
         if call.request.peer_cert is None:
             raise Refused("no client certificate", kind=Kind.UNAUTHENTICATED)
         cas = pinned_cas(contract, call.now)
-        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now)
+        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
 
     async def _keep(self, guard: int, seen: SeenNonce) -> None:
         if self._nonces is not None:
@@ -487,7 +491,7 @@ class Edge:
             return claimed  # a rejection carries no key
         try:
             credential = parse_credential(auth_type, text)
-            credential.check(node_id=claimed.node_id, now_ms=call.now)
+            credential.check(node_id=claimed.node_id, now_ms=call.now, lists=self._lists)
             _a01(credential, call)
         except Refused as e:
             # Everything in the body is the caller's own: it may know what is wrong with it.

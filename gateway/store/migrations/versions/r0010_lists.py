@@ -1,18 +1,21 @@
 """Indexes for every list that can grow, and for what is counted at every application."""
 
+from collections.abc import Mapping, Sequence
+
 from alembic import op
 
 revision = "0010"
-down_revision = "0002"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-_GONE = {
+_Indexes = Mapping[str, Sequence[Sequence[str]]]
+_GONE: _Indexes = {
     "audit": (("kind", "status"), ("peer_node_id",)),
     "project": (("created",), ("initiator", "created")),
     "out_call": (("state", "due"),),
 }
-_NEW = {
+_NEW: _Indexes = {
     "dataset": (("created", "record_key"),),
     "audit": (
         ("kind", "direction", "status"),
@@ -24,7 +27,7 @@ _NEW = {
 }
 
 
-def _change(gone: dict[str, tuple[tuple[str, ...], ...]], new: dict[str, tuple[tuple[str, ...], ...]]) -> None:
+def _change(gone: _Indexes, new: _Indexes) -> None:
     for table, indexes in gone.items():
         for columns in indexes:
             op.drop_index(f"ix_{table}_{'_'.join(columns)}", table)
