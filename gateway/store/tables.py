@@ -64,7 +64,7 @@ TABLES: Final[Mapping[type, Table]] = {
     GrantUse: _table("grant_use", GrantUse, ("job_id",), ("grant",)),
     Project: _table("project", Project, ("created", KEY), ("initiator", "created", KEY)),
     Component: _table("component", Component, ("name",), ("enabled",)),
-    Job: _table("job", Job, ("status",), ("flow_id",), ("created",)),
+    Job: _table("job", Job, ("status",), ("flow_id", "created"), ("created",)),
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table(

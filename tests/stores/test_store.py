@@ -8,11 +8,12 @@ import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.model import (
@@ -25,17 +26,21 @@ from gateway.model import (
     Direction,
     GrantUse,
     InstId,
+    Job,
     JobId,
     NodeId,
     OutCall,
+    Project,
     TaskId,
     TaskName,
     TaskView,
     TraceId,
+    TrailEntry,
 )
 from gateway.ports import Store, Tx
 from gateway.store.memory import MemoryStore
 from gateway.store.sql import SqlStore, migrate
+from gateway.store.statements import Statements
 from gateway.store.tables import METADATA
 from specs.states import ApprovalState, AuditKind, TaskState
 from tests import postgres
@@ -480,6 +485,64 @@ def test_the_list_of_datasets_walks_an_index(tmp_path: Path, postgres_server: po
         assert "ix_dataset_public_created_record_key" in plan
         assert "B-TREE" not in plan
         assert "Sort" not in plan
+
+
+LISTS: tuple[tuple[type[Any], str, dict[str, object]], ...] = (
+    (Dataset, "created", {}),
+    (Dataset, "created", {"public": True}),
+    (Project, "created", {}),
+    (Project, "created", {"initiator": "n1"}),
+    (Audit, "created", {}),
+    (Job, "-created", {}),
+    (Job, "-created", {"flow_id": "f"}),
+    (OutCall, "created", {"state": CallState.DUE}),
+    (OutCall, "-created", {}),
+    (TrailEntry, "-created", {}),
+    (TrailEntry, "-seq", {"event": "trail.sealed"}),
+)
+"""Lists that can grow, as the services ask for them."""
+COUNTS: tuple[tuple[type[Any], dict[str, object]], ...] = (
+    (Dataset, {"public": True}),
+    (Audit, {"peer_node_id": "n1", "direction": Direction.IN, "status": ApprovalState.APPLIED}),
+    (Audit, {"kind": AuditKind.JOB, "direction": Direction.IN, "status": ApprovalState.APPLIED}),
+    (OutCall, {"state": CallState.DUE}),
+)
+
+
+def _plans(connection: Connection, explain: str) -> list[str]:
+    """How the database would do each of the statements that the store makes of LISTS and COUNTS."""
+    statements = Statements(connection.dialect)
+    shapes = [
+        *(statements.select(kind, order=order, limit=20, offset=8000, equals=equals) for kind, order, equals in LISTS),
+        *(statements.count(kind, equals) for kind, equals in COUNTS),
+    ]
+    cursor = connection.connection.cursor()
+    plans = []
+    for statement, values in shapes:
+        cursor.execute(explain + statement.text, statement.values(values))
+        plans.append(" ".join(str(row) for row in cursor.fetchall()))
+    return plans
+
+
+def test_every_list_walks_an_index(tmp_path: Path) -> None:
+    """No list that can grow is read as a whole or sorted as a whole; what is counted at each call is, by an index."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    with create_engine(url).connect() as connection:
+        for plan in _plans(connection, "EXPLAIN QUERY PLAN "):
+            assert "USING INDEX" in plan or "USING COVERING INDEX" in plan or "USING PRIMARY KEY" in plan, plan
+            # Newest first: within one millisecond by key, which sorts the few of that millisecond.
+            assert "USE TEMP B-TREE FOR ORDER BY" not in plan, plan
+
+
+def test_every_list_walks_an_index_on_postgres(postgres_server: postgres.Server) -> None:
+    url = postgres_server.database()
+    migrate(url)
+    with create_engine(url.replace("postgresql:", "postgresql+psycopg:")).connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off; SET enable_bitmapscan = off")  # it is empty
+        for plan in _plans(connection, "EXPLAIN "):
+            assert "Index" in plan, plan
+            assert "Sort" not in plan or "Incremental Sort" in plan, plan
 
 
 async def test_sql_pragmas(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ _GONE: _Indexes = {
     "audit": (("kind", "status"), ("peer_node_id",)),
     "project": (("created",), ("initiator", "created")),
     "out_call": (("state", "due"),),
+    "job": (("flow_id",),),
 }
 _NEW: _Indexes = {
     "dataset": (("created", "record_key"),),
@@ -24,6 +25,7 @@ _NEW: _Indexes = {
     ),
     "project": (("created", "record_key"), ("initiator", "created", "record_key")),
     "out_call": (("state", "created", "record_key"), ("created",)),
+    "job": (("flow_id", "created"),),
 }
 
 
