@@ -32,7 +32,7 @@ from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, run_data_process
+from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import UNSIGNED
@@ -65,6 +65,7 @@ from gateway.mgmt_plane.service.deadlines import own as own_deadlines
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
@@ -159,7 +160,8 @@ def run_data(config: Config) -> int:
 
 def run_control(config: Config) -> int:
     """The control process."""
-    return asyncio.run(_control(config))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_control(config))
 
 
 async def _control(config: Config) -> int:
@@ -376,8 +378,11 @@ class Control:
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        known = KnownPartners(self._partners, self._store)
+        self._store.on_write(Contract, known.forget)
         edge = Edge(
             nonces=self._nonces,
+            known=known,
             lists=lists,
             insecure_unsigned=config.profile.insecure_unsigned,
             **base,
