@@ -154,6 +154,20 @@ class OwnTls:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiryNotice:
+    """The nearest warning that was given of something that ends."""
+
+    subject: str
+    """kind/id/end."""
+    threshold: int
+    """Days before the end."""
+    created: int
+
+    def key(self) -> str:
+        return self.subject
+
+
+@dataclass(frozen=True, slots=True)
 class RevokedCert:
     """A certificate of this node that does not count any more: goes into our own revocation list."""
 
@@ -345,6 +359,8 @@ class Job:
     finished: int | None
     heard: int
     """When the scheduler (or, at the scheduler, any participant) was last heard of."""
+    unsure: bool = False
+    """FINISHED here, and the scheduler has not said yet how."""
 
     def key(self) -> str:
         return self.job_id
@@ -392,6 +408,8 @@ class TaskView:
     updated: int
     stopped: bool = False
     """Ended by a stop with task_name: its failure does not end the job (B-43)."""
+    code: str = ""
+    """Result code that the node gave for a FAILED part."""
 
     def key(self) -> str:
         return f"{self.task_id}/{self.node_id}/{self.role}"
@@ -528,6 +546,10 @@ class Limits:
     """Contracts that wait for an admin (APPLIED, IN)."""
     open_audits: int = 1000
     """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    audits_per_kind: int = 10_000
+    """Applications of one partner for one kind (dataset, project, flow, job, model), decided ones included."""
+    ended_contracts: int = 1000
+    """Contracts that strangers applied for and that came to nothing; the oldest is forgotten for a new one."""
     open_jobs: int = 100
     """Jobs of one partner that this node schedules for it and that have not ended."""
     edge_addresses: int = 10_000
