@@ -5,16 +5,17 @@ import numpy as np
 
 from accel.backends.native.residues import Octets, ResidueRing, octets
 from accel.backends.reference.power import check_modulus_of_batch
-from accel.kernels import BadInput, Uints
+from accel.kernels import BadInput, Uints, check_threads
 
 
 class NativePower:
     """See accel.kernels.ModularPower for the contract. The last modulus' constants are kept."""
 
-    __slots__ = ("_ring", "name")
+    __slots__ = ("_ring", "_threads", "name")
 
-    def __init__(self, core: str) -> None:
+    def __init__(self, core: str, *, threads: int = 1) -> None:
         self.name = core
+        self._threads = check_threads(threads)
         self._ring: ResidueRing | None = None
 
     def __repr__(self) -> str:
@@ -44,7 +45,7 @@ class NativePower:
         _check_batch(batch)
         ring = self._ring
         if ring is None or ring.modulus != modulus:
-            ring = self._ring = ResidueRing(self.name, gmpy2.mpz(modulus))
+            ring = self._ring = ResidueRing(self.name, gmpy2.mpz(modulus), threads=self._threads)
         data = octets(batch)
         if data.shape[1] > ring.size and data[:, ring.size :].any():
             raise BadInput("a base is not below the modulus")
