@@ -190,6 +190,8 @@ class Node:
     strict: bool = False
     auth_type: AuthType = AuthType.CERT
     up: bool = True
+    insecure_unsigned: bool = False
+    profile: str = "strict-1.2"
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -215,6 +217,8 @@ class Node:
         self.partners = Partners(
             **base,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
+            default_profile=self.profile,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -306,6 +310,7 @@ class Node:
             KeyContext(
                 **of_keys,
                 make=self.new_signer,
+                take=self.take_signer,
                 wake=lambda: None,
                 refusals=self.rekeyer.refusals,
                 clock=self.clock,
@@ -348,6 +353,9 @@ class Node:
         now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
         return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
 
+    async def take_signer(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        return load_signer(auth_type=self.auth_type, key_uri=key_uri, credential=credential), key_uri
+
     async def new_signer(self) -> tuple[Signer, str]:
         """A signing key that follows the present one, under the node's own CA."""
         made = self.pki
@@ -384,6 +392,7 @@ class Node:
             strict=self.strict,
             nonces=nonces,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
         )
 
     @property

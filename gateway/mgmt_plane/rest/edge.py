@@ -110,9 +110,16 @@ def _rfc9421(credential: Credential, call: _Call) -> None:
     verify_rfc9421(call.signed(), call.request.headers, raw_query=call.request.raw_query, credential=credential)
 
 
+def _unsigned(credential: Credential, call: _Call) -> None:
+    """A signature that is there must still be right."""
+    if call.head.sign:
+        _a01(credential, call)
+
+
 _VERIFY: Final[Mapping[Signature, Callable[[Credential, _Call], None]]] = {
     Signature.A_01: _a01,
     Signature.RFC_9421: _rfc9421,
+    Signature.NONE: _unsigned,
 }
 
 
@@ -181,7 +188,8 @@ class Edge:
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
     x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
     before the start is taken. known: spares a look into the store at every call; None asks it each time. lists: the
-    partners' revocation lists.
+    partners' revocation lists. insecure_unsigned: a partner whose profile says so need not sign; its TLS certificate
+    alone proves it.
     """
 
     def __init__(
@@ -199,6 +207,7 @@ class Edge:
         nonces: NonceLog | None = None,
         known: KnownPartners | None = None,
         lists: Revocations = NONE,
+        insecure_unsigned: bool = False,
     ) -> None:
         self._identity = identity
         self._partners = partners
@@ -214,6 +223,7 @@ class Edge:
         self._nonces = nonces
         self._known = known
         self._lists = lists
+        self._insecure_unsigned = insecure_unsigned
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
         self._carried = ReplayGuard(
             window_ms=limits.clock_window_ms, capacity=max(4, limits.nonces // _CARRIED_NONCES), not_before=start
@@ -300,7 +310,8 @@ class Edge:
         return to_peer(dialect, name, data)
 
     async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
-        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names.
+        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names; for
+        apply, before which there is none, the default.
 
         Nobody else is answered in a partner's dialect: it would tell who our partners are.
         """
@@ -309,6 +320,8 @@ class Edge:
             contract = await self._store.run(lambda tx: tx.get(Contract, contract_id))
             if contract is not None and contract.peer_node_id != caller.node_id:
                 contract = None
+        if name == "node.contract.apply":
+            return profile(self._partners.default_profile)
         return STRICT if contract is None else profile(contract.profile)
 
     def _check_size(self, request: EdgeRequest) -> None:
@@ -398,7 +411,7 @@ class Edge:
             return claimed
         if call.route.auth is Auth.CARRIED:
             return await self._carried_proof(call, claimed)
-        if not (call.head.sign or "signature" in call.request.headers):
+        if not (call.head.sign or "signature" in call.request.headers or self._insecure_unsigned):
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
@@ -457,7 +470,14 @@ class Edge:
 
     def _verify(self, contract: Contract, call: _Call) -> bool:
         """Whether it took the replaced key; raises Refused where neither verifies."""
-        verify = _VERIFY[profile(contract.profile).signature]
+        signature = profile(contract.profile).signature
+        if signature is Signature.NONE:
+            if not self._insecure_unsigned or not is_valid(contract, call.now):
+                # Where no contract holds, TLS proves nothing either.
+                raise Refused("unsigned calls are not allowed here", kind=Kind.UNAUTHENTICATED)
+            if not call.head.sign:
+                self._journal.note("insecure.unsigned", peer=contract.peer_node_id, route=call.name)
+        verify = _VERIFY[signature]
         try:
             credential = parse_credential(contract.auth_type, contract.auth_credential)
             credential.check(node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
