@@ -93,6 +93,7 @@ from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
+from gateway.runtime.tracing import Spans, exporting
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
@@ -239,6 +240,10 @@ class Control:
         counters = Counters()
         lists = RevocationLists()
         journal.listen(counters.listen)
+        self._spans: Spans | None = None
+        if config.tracing.endpoint:
+            self._spans = exporting(config.tracing.endpoint, node_id=identity.node_id, clock=clock)
+            journal.listen(self._spans.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
@@ -539,6 +544,8 @@ class Control:
         await self._tender.stop()
         await self._watch.close()
         await self._store.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         self._journal.note("control.stopped")
 
     async def _snapshot(self) -> Mapping[str, Any]:

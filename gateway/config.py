@@ -163,6 +163,12 @@ class DeliverySection:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSection:
+    endpoint: str = ""
+    """Where spans go: an OpenTelemetry collector's OTLP/HTTP address, .../v1/traces. Needs the extra `otel`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -176,6 +182,7 @@ class Config:
     profile: ProfileSection = field(default_factory=ProfileSection)
     expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
+    tracing: TracingSection = field(default_factory=TracingSection)
     delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
@@ -270,6 +277,8 @@ def _check(config: Config) -> None:
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
     _check_store(config.store.url)
+    if config.tracing.endpoint and not config.tracing.endpoint.startswith(("http://", "https://")):
+        raise ConfigError("tracing.endpoint must be an http(s) URL")
     for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)

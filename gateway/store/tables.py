@@ -57,7 +57,7 @@ TABLES: Final[Mapping[type, Table]] = {
         Audit,
         ("kind", "subject"),
         ("kind", "direction", "status"),
-        ("peer_node_id", "direction", "status"),
+        ("peer_node_id", "direction", "status", "kind"),
         ("contract_id",),
         ("created", KEY),
     ),

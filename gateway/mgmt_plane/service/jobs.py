@@ -391,8 +391,11 @@ class JobBook:
             finished=now if final else None,
         )
         tx.replace(share, changed)
+        job = tx.get(Job, share.job_id)
         self.journal.note(
             "task.state",
+            trace_id=job.trace_id if job is not None else None,
+            ms=now - share.started if final and share.started is not None else None,
             job_id=share.job_id,
             task_id=share.task_id,
             task=share.task_name,
