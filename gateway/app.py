@@ -101,8 +101,8 @@ def serve(file: Path) -> int:
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
-        Child("control", [*command, "control", str(file.resolve())], run / CONTROL_READY),
-        Child("data", [*command, "data", str(file.resolve())], run / DATA_READY),
+        Child("control", [*command, "control", str(file.resolve()), str(os.getpid())], run / CONTROL_READY),
+        Child("data", [*command, "data", str(file.resolve()), str(os.getpid())], run / DATA_READY),
     ]
     announcement = json.dumps(
         {
@@ -537,9 +537,9 @@ def _bracketed(host: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry of a child process: `control FILE` or `data FILE`."""
-    process, file = arguments
-    exit_with_parent()
+    """Entry of a child process: `control FILE PID` or `data FILE PID`, with the supervisor's pid."""
+    process, file, parent = arguments
+    exit_with_parent(int(parent))
     try:
         config = load(Path(file))
         return run_control(config) if process == "control" else run_data(config)

@@ -135,9 +135,11 @@ class Supervisor:
         self._journal.note("gateway.stopped")
 
 
-def exit_with_parent() -> None:
-    """End this process by SIGTERM when its parent is gone; checked twice a second by a daemon thread."""
-    parent = os.getppid()
+def exit_with_parent(parent: int) -> None:
+    """End this process by SIGTERM when `parent` is gone; checked twice a second by a daemon thread.
+
+    parent: told by the supervisor itself, which may be gone before this process can ask who its parent is.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
