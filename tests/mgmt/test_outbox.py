@@ -204,9 +204,9 @@ async def test_what_fails_here_is_parked_after_a_few_times_and_waits_for_the_adm
     await put(a, b, "2")
     box.start()
     await until(lambda: len(ended) == 1)
-    (shown,) = await a.admin_call("GET", "/admin/v1/outbox", state="PARKED")
+    (shown,) = await a.admin_call("GET", "/v1/admin/outbox", state="PARKED")
     assert shown["error"] == parked.error
-    again = await a.admin_call("POST", f"/admin/v1/outbox/{parked.call_id}/retry")
+    again = await a.admin_call("POST", f"/v1/admin/outbox/{parked.call_id}/retry")
     assert (again["state"], again["attempts"]) == ("DUE", 0)
     await until(lambda: len(ended) == 2)
     await box.stop()
@@ -219,10 +219,10 @@ async def test_only_what_is_over_can_be_retried(a: Node, b: Node, outbox: Any) -
     await put(a, b, "1")
     call = await state(a, "1")
     with pytest.raises(Refused) as refused:
-        await a.admin_call("POST", f"/admin/v1/outbox/{call.call_id}/retry")
+        await a.admin_call("POST", f"/v1/admin/outbox/{call.call_id}/retry")
     assert refused.value.kind is Kind.CONFLICT
     with pytest.raises(Refused) as refused:
-        await a.admin_call("POST", "/admin/v1/outbox/nothing/retry")
+        await a.admin_call("POST", "/v1/admin/outbox/nothing/retry")
     assert refused.value.kind is Kind.NOT_FOUND
     client.script = [PeerError("no", peer_code="404")]
     await box._perform(call)
@@ -230,7 +230,7 @@ async def test_only_what_is_over_can_be_retried(a: Node, b: Node, outbox: Any) -
     assert dead.state is CallState.DEAD
     await a.run(lambda tx: tx.replace(dead, replace(dead, route="job.audit.apply")))
     with pytest.raises(Refused) as refused:  # the application counts as refused already
-        await a.admin_call("POST", f"/admin/v1/outbox/{call.call_id}/retry")
+        await a.admin_call("POST", f"/v1/admin/outbox/{call.call_id}/retry")
     assert refused.value.kind is Kind.CONFLICT
 
 

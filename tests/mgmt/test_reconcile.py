@@ -50,13 +50,13 @@ async def states(*nodes: Node) -> list[ApprovalState | None]:
 async def applied(world: World, a: Node, b: Node) -> Audit:
     await world.partners(a, b)
     await b.add_dataset("ds")
-    await a.admin_call("POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "ds"})
+    await a.admin_call("POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "ds"})
     await a.flush()
     return await b.only_audit()
 
 
 async def decide(node: Node, audit: Audit, verb: str) -> None:
-    await node.admin_call("POST", f"/admin/v1/audits/{audit.applicant}/{audit.audit_id}/{verb}")
+    await node.admin_call("POST", f"/v1/admin/audits/{audit.applicant}/{audit.audit_id}/{verb}")
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
@@ -99,12 +99,12 @@ async def test_a_lost_terminate_is_repaired(world: World, a: Node, b: Node) -> N
 
 async def test_a_lost_contract_confirm_and_terminate(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
     await drop_calls(b)
     assert (await a.contract(b)).status is ApprovalState.APPLIED
     await settle(b)
     assert (await a.contract(b)).status is ApprovalState.APPROVED
-    await a.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/terminate")
+    await a.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/terminate")
     await drop_calls(a)
     await settle(b)
     assert (await b.contract(a)).status is ApprovalState.TERMINATED
@@ -192,12 +192,12 @@ async def test_a_round_is_bounded_and_the_next_goes_on(
 ) -> None:
     await applied(world, a, b)
     for _ in range(4):
-        await a.admin_call("POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "ds"})
+        await a.admin_call("POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "ds"})
     await a.flush()
     monkeypatch.setattr("gateway.runtime.reconcile.AUDITS_A_ROUND", 2)
     a.client.calls.clear()
     for expected in (3, 3, 2, 3):  # the contract, and 2, 2, 1, 2 audits
-        assert (await a.admin_call("POST", "/admin/v1/reconcile"))["compared"] == expected
+        assert (await a.admin_call("POST", "/v1/admin/reconcile"))["compared"] == expected
     asked = [name for name, _ in a.client.calls if name == "dataset.audit.query"]
     assert len(asked) == 7
 

@@ -99,7 +99,7 @@ async def test_counts_and_levels(world: World, a: Node, b: Node, c: Node, base: 
     b.journal.note("call.out", route="node.query", code='made up"\n', ms=1)
     a.up = False
     audit = (await b.run(lambda tx: b.audits.find(tx, kind=_DATASET, subject="d1")))[0]
-    await b.admin_call("POST", f"/admin/v1/audits/{audit.key()}/terminate")
+    await b.admin_call("POST", f"/v1/admin/audits/{audit.key()}/terminate")
     world.clock.ms += 5_000
     status, kind, text = await ask(f"{base}/metrics", token=True)
     assert status == 200

@@ -1,6 +1,6 @@
 """Admin routes about delivery: perform a call of the outbox again, compare with the partners now.
 
-The list of calls is `GET /admin/v1/outbox` (rest.admin); sending and comparing are runtime's.
+The list of calls is `GET /v1/admin/outbox` (rest.admin); sending and comparing are runtime's.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ from gateway.mgmt_plane.rest.admin import show_call
 from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.outgoing import retry
 from gateway.ports import Clock, Store
+from specs.admin import BASE
 
 Compare = Callable[[], Awaitable[Mapping[str, int]]]
 """One round of reconciliation: what was compared and what was done about it, counted."""
@@ -26,8 +27,8 @@ class OutboxAdmin:
 
     def routes(self) -> list[AdminRoute]:
         return [
-            AdminRoute("POST", "/admin/v1/outbox/{call_id}/retry", self.retry),
-            AdminRoute("POST", "/admin/v1/reconcile", self.reconcile),
+            AdminRoute("POST", f"{BASE}/outbox/{{call_id}}/retry", self.retry),
+            AdminRoute("POST", f"{BASE}/reconcile", self.reconcile),
         ]
 
     async def retry(
