@@ -9,6 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -110,12 +111,23 @@ class JobsSection:
     misses: int = 5
     """Consecutive polls without an answer after which a party counts as failed (B-14)."""
     silence_s: float = 60.0
-    """A participant that hears nothing from the scheduler for so long ends its part."""
+    """A party that cannot be reached for so long counts as lost: its part has failed, or, where it schedules, ours."""
     task_timeout_s: float = 3600.0
+    heartbeat_s: float = 1800.0
+    """A component that prints nothing, shows no progress and calls nobody for so long is ended."""
+    queue_s: float = 3600.0
+    """A task waits for a free place on this node for so long."""
     job_timeout_s: float = 24 * 3600.0
+    approval_s: float = 7 * 24 * 3600.0
+    """A job that was not approved and started within this time ends."""
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    max_cpus: float = inf
+    """Cores that the components running at a time may have asked for together (`resources`)."""
+    max_memory_gib: float = inf
 
 
 @dataclass(frozen=True, slots=True)

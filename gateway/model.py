@@ -359,6 +359,8 @@ class Job:
     finished: int | None
     heard: int
     """When the scheduler (or, at the scheduler, any participant) was last heard of."""
+    unsure: bool = False
+    """FINISHED here, and the scheduler has not said yet how."""
 
     def key(self) -> str:
         return self.job_id
@@ -406,6 +408,8 @@ class TaskView:
     updated: int
     stopped: bool = False
     """Ended by a stop with task_name: its failure does not end the job (B-43)."""
+    code: str = ""
+    """Result code that the node gave for a FAILED part."""
 
     def key(self) -> str:
         return f"{self.task_id}/{self.node_id}/{self.role}"

@@ -51,16 +51,26 @@ def _table(name: str, kind: type, *indexes: tuple[str, ...]) -> Table:
 
 TABLES: Final[Mapping[type, Table]] = {
     Contract: _table("contract", Contract, ("peer_node_id", "status"), ("status",)),
-    Dataset: _table("dataset", Dataset, ("public", "created", KEY)),
-    Audit: _table("audit", Audit, ("kind", "subject"), ("kind", "status"), ("peer_node_id",), ("contract_id",)),
+    Dataset: _table("dataset", Dataset, ("public", "created", KEY), ("created", KEY)),
+    Audit: _table(
+        "audit",
+        Audit,
+        ("kind", "subject"),
+        ("kind", "direction", "status"),
+        ("peer_node_id", "direction", "status"),
+        ("contract_id",),
+        ("created", KEY),
+    ),
     Grant: _table("resource_grant", Grant, ("dataset_id", "user"), ("audit_key",)),
     GrantUse: _table("grant_use", GrantUse, ("job_id",), ("grant",)),
-    Project: _table("project", Project, ("created",), ("initiator", "created")),
+    Project: _table("project", Project, ("created", KEY), ("initiator", "created", KEY)),
     Component: _table("component", Component, ("name",), ("enabled",)),
-    Job: _table("job", Job, ("status",), ("flow_id",), ("created",)),
+    Job: _table("job", Job, ("status",), ("flow_id", "created"), ("created",), ("unsure",)),
     Share: _table("share", Share, ("job_id",), ("task_id",), ("status",), ("token_digest",)),
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
-    OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
+    OutCall: _table(
+        "out_call", OutCall, ("state", "created", KEY), ("peer_node_id", "state"), ("subject",), ("created",)
+    ),
     OwnKey: _table("own_key", OwnKey, ("created",)),
     OwnTls: _table("own_tls", OwnTls, ("created",)),
     ExpiryNotice: _table("expiry_notice", ExpiryNotice),
