@@ -4,6 +4,7 @@ import argparse
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,7 +108,8 @@ def listing(call: Call) -> Exit:
 
     def show() -> None:
         call.out.table(columns, rows, empty="No contracts yet.")
-        tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
+        with suppress(Refused):  # a gateway of an older version has no such list
+            tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
 
     call.out.value(contracts, show)
     return Exit.OK
