@@ -37,6 +37,7 @@ from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
+from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.documentation import add_documentation, document
 from gateway.mgmt_plane.rest.edge import Edge
@@ -47,15 +48,18 @@ from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
+from gateway.mgmt_plane.service.users import Users
 from gateway.model import Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
@@ -63,6 +67,7 @@ from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.nonces import NonceFile
+from gateway.runtime.notifier import Notifier
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.rekey import Rekeyer
@@ -298,7 +303,28 @@ class Control:
             snapshot=self._snapshot,
             limits=limits,
         )
+        four_eyes = frozenset(config.approvals.four_eyes)
+        self._notifier: Notifier | None = None
+        decisions = Decisions(clock=clock, four_eyes=four_eyes)
+        if config.notify.webhook:
+            self._notifier = Notifier(
+                url=config.notify.webhook,
+                secret=read_secret(config.path(config.notify.secret_file)).strip(),
+                node_id=identity.node_id,
+                store=self._store,
+                journal=journal,
+                clock=clock,
+                entropy=entropy,
+                attempts=config.notify.attempts,
+            )
+            notices = Notices(clock=clock, entropy=entropy, wake=self._notifier.wake)
+            notices.attend(self._partners, audits)
+            decisions = Decisions(clock=clock, four_eyes=four_eyes, on_first=notices.first_word)
+        users = Users(clock=clock, entropy=entropy, four_eyes=bool(four_eyes))
+        user_admin = UserAdmin(users=users, store=self._store, clock=clock, entropy=entropy, journal=journal)
         context = AdminContext(
+            decisions=decisions,
+            four_eyes=four_eyes,
             services=services,
             client=self._client,
             clock=clock,
@@ -312,7 +338,12 @@ class Control:
             },
         )
         job_admin = JobAdmin(
-            jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
+            jobs=self._jobs,
+            schedule=self._schedule,
+            files=self._runner,
+            sent_bytes=self._link.sent_bytes,
+            decisions=decisions,
+            store=self._store,
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         health = Health(
@@ -348,9 +379,11 @@ class Control:
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
             *key_admin.routes(),
+            *user_admin.routes(),
             *health.routes(),
         ]
-        app = admin_app(routes, token=token, limits=limits, journal=journal)
+        guard = UserGuard(users=users, store=self._store, clock=clock)
+        app = admin_app(routes, token=token, limits=limits, journal=journal, guard=guard)
         listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
         add_documentation(app, document(version=identity.system_version, servers=listeners))
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
@@ -374,6 +407,8 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        if self._notifier is not None:
+            self._notifier.start()
         self._rekeyer.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
@@ -388,6 +423,8 @@ class Control:
         await self._admin.cleanup()
         await self._rekeyer.stop()
         await self._outbox.stop()
+        if self._notifier is not None:
+            await self._notifier.stop()
         await self._runtime.close()
         await self._server.stop()
         await self._nonces.close()

@@ -15,8 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
+from specs.states import AuditKind
 
 FILE_BYTES = 1 << 20
+_APPROVED = frozenset({"contract", *(kind.value for kind in AuditKind)})
 
 
 class ConfigError(CallerError):
@@ -120,6 +122,25 @@ class TrailSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalsSection:
+    """four_eyes: kinds of which two users with the role admin must approve: contract, dataset, project, flow, job,
+    model.
+    """
+
+    four_eyes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySection:
+    """Where word of what waits for a decision goes. webhook: https URL, http on loopback; empty: nowhere."""
+
+    webhook: str = ""
+    secret_file: Path = Path("notify.secret")
+    """At least 32 bytes that only its owner can read: the key of the signature of every notice."""
+    attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -132,6 +153,8 @@ class Config:
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
     trail: TrailSection = field(default_factory=TrailSection)
+    approvals: ApprovalsSection = field(default_factory=ApprovalsSection)
+    notify: NotifySection = field(default_factory=NotifySection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
@@ -190,6 +213,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, f"{where}.")
     if get_origin(hint) is UnionType:
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise ConfigError(f"{where} must be a list of texts")
+        return tuple(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -207,6 +234,11 @@ def _check(config: Config) -> None:
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
     _check_store(config.store.url)
+    unknown = sorted(set(config.approvals.four_eyes) - _APPROVED)
+    if unknown:
+        raise ConfigError(f"approvals.four_eyes {unknown[0]!r}: one of {', '.join(sorted(_APPROVED))}")
+    if not 1 <= config.notify.attempts <= 100:
+        raise ConfigError("notify.attempts must be 1 to 100")
     for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)

@@ -18,6 +18,8 @@ REQUESTS: Final = ("management.json", "control.json")
 ANSWERS: Final = "answers.json"
 EXAMPLES: Final = "examples.json"
 FILES: Final = (*REQUESTS, ANSWERS, EXAMPLES)
+ADMIN: Final = "admin.json"
+"""Bodies, queries and answers of our own admin API, by the names of specs.admin."""
 
 _PARTS: Final = {
     "1": "Management (part 1)",

@@ -10,19 +10,23 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, Table, Text
 
 from gateway.model import (
+    AccessToken,
     Audit,
     Component,
     Contract,
     Dataset,
+    Decision,
     Grant,
     GrantUse,
     Job,
+    Notice,
     OutCall,
     OwnKey,
     Project,
     Share,
     TaskView,
     TrailEntry,
+    User,
 )
 from gateway.store.codec import KEY, Member, members
 
@@ -58,5 +62,9 @@ TABLES: Final[Mapping[type, Table]] = {
     TaskView: _table("task_view", TaskView, ("job_id",), ("task_id",)),
     OutCall: _table("out_call", OutCall, ("state", "due"), ("peer_node_id", "state"), ("subject",)),
     OwnKey: _table("own_key", OwnKey, ("created",)),
+    User: _table("admin_user", User),
+    AccessToken: _table("access_token", AccessToken, ("user",)),
+    Decision: _table("decision", Decision, ("final",)),
+    Notice: _table("notice", Notice, ("due",)),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

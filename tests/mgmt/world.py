@@ -28,12 +28,14 @@ from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
+from gateway.mgmt_plane.service.users import Principal
 from gateway.model import (
     Audit,
     CallState,
@@ -54,11 +56,13 @@ from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
 from specs import headers as names
+from specs.admin import Role
 from specs.routes import ROUTES
 from specs.states import AuditKind, AuthType
 
 NOW = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 T = TypeVar("T")
+ALICE = Principal("alice", Role.ADMIN, "")
 
 
 @dataclass
@@ -170,6 +174,7 @@ class Node:
     limits: Limits
     handlers: Mapping[str, Handler] = field(default_factory=dict)
     strict: bool = False
+    four_eyes: frozenset[str] = frozenset()
     auth_type: AuthType = AuthType.CERT
     up: bool = True
 
@@ -237,6 +242,8 @@ class Node:
                 journal=self.journal,
                 fingerprint=self.signer.fingerprint,
                 listeners={"edge": self.identity.address},
+                decisions=Decisions(clock=self.clock, four_eyes=self.four_eyes),
+                four_eyes=self.four_eyes,
             )
         )
 
@@ -301,7 +308,7 @@ class Node:
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}
                 if all(w.startswith("{") or p == w for p, w in zip(parts, wanted, strict=True)):
-                    return await route.handler(params, query, body or {})
+                    return await route.serve(ALICE, params, query, body or {})
         raise AssertionError(f"no admin route {method} {path}")
 
     async def flush(self) -> None:

@@ -52,6 +52,11 @@ _Validator: Final = extend(  # type: ignore[no-untyped-call]
 )
 
 
+def strict(schema: Mapping[str, Any]) -> Any:
+    """A validator of what comes from outside."""
+    return _Validator(schema)
+
+
 @cache
 def _document() -> Mapping[str, Any]:
     folder = resources.files("specs").joinpath("schemas")
@@ -63,10 +68,10 @@ def _document() -> Mapping[str, Any]:
 @cache
 def _validator(route: str) -> Any:
     document = _document()
-    return _Validator({**document["routes"][route], "$defs": document["$defs"]})
+    return strict({**document["routes"][route], "$defs": document["$defs"]})
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Where and which rule; the value itself stays here."""
     where = ".".join(str(part) for part in error.absolute_path)[:200]
     if error.validator == "required":
@@ -112,7 +117,7 @@ def check(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     renamed = _canonical_names(route, payload)
     found = best_match(_validator(route).iter_errors(renamed))
     if found is not None:
-        raise ProtocolViolation(_explain(found))
+        raise ProtocolViolation(explain(found))
     return renamed
 
 

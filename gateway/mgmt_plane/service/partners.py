@@ -100,10 +100,15 @@ class Partners:
         self._profile = default_profile
         self._on_routes_changed = on_routes_changed
         self._closed: list[Callable[[Tx, Contract], None]] = []
+        self._applied: list[Callable[[Tx, Contract], None]] = []
 
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
         """`listener` is called inside the transaction that terminates an approved or applied contract."""
         self._closed.append(listener)
+
+    def on_applied(self, listener: Callable[[Tx, Contract], None]) -> None:
+        """`listener` is called inside the transaction that keeps a partner's application."""
+        self._applied.append(listener)
 
     def on_routes_changed(self, listener: Callable[[], None]) -> None:
         """Set who learns of new and removed routes."""
@@ -305,6 +310,8 @@ class Partners:
             updated=now,
         )
         tx.insert(contract)
+        for listener in self._applied:
+            listener(tx, contract)
         return contract
 
     def decide(
