@@ -39,7 +39,13 @@ from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
 from gateway.mgmt_plane.rest.client import SignedClient
-from gateway.mgmt_plane.rest.documentation import add_documentation, document
+from gateway.mgmt_plane.rest.documentation import (
+    ADMIN_OPENAPI_PATH,
+    ADMIN_PAGE_PATH,
+    add_documentation,
+    admin_document,
+    document,
+)
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.health import Health
@@ -386,6 +392,8 @@ class Control:
         app = admin_app(routes, token=token, limits=limits, journal=journal, guard=guard)
         listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
         add_documentation(app, document(version=identity.system_version, servers=listeners))
+        described = admin_document(version=identity.system_version, server=context.listeners["admin"])
+        add_documentation(app, described, path=ADMIN_OPENAPI_PATH, page_path=ADMIN_PAGE_PATH)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None

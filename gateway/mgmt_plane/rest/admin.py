@@ -12,6 +12,7 @@ from typing import Any, Final
 from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_scope_shape
+from gateway.mgmt_plane.core.admin_messages import CALL_HIDDEN, CONTRACT_HIDDEN
 from gateway.mgmt_plane.core.messages import check, dataset_record, node_body
 from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute, PersonalRoute
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
@@ -81,9 +82,7 @@ def _texts(body: Mapping[str, Any], name: str) -> list[str]:
 
 def show_contract(contract: Contract) -> Answer:
     """A contract without the bodies of its credentials."""
-    shown = asdict(contract)
-    del shown["auth_credential"], shown["tls_ca"], shown["old_auth_credential"], shown["old_tls_ca"]
-    return shown
+    return {name: value for name, value in asdict(contract).items() if name not in CONTRACT_HIDDEN}
 
 
 def show_audit(audit: Audit) -> Answer:
@@ -96,7 +95,7 @@ def show_audit(audit: Audit) -> Answer:
 
 def show_call(call: OutCall) -> Answer:
     """A call of the outbox without its body."""
-    return {name: value for name, value in asdict(replace(call, body={})).items() if name != "body"}
+    return {name: value for name, value in asdict(replace(call, body={})).items() if name not in CALL_HIDDEN}
 
 
 def _open_decisions(tx: Tx) -> dict[str, Decision]:

@@ -160,7 +160,7 @@ def _error(error: GatewayError) -> web.Response:
     code = WIRE[error.kind].code
     internal = error.kind is Kind.INTERNAL
     text = error.public_text() if internal else str(error) or error.public_text()
-    return _json({"code": code, "msg": text}, _STATUS.get(error.kind, 400))
+    return _json({"code": code, "msg": _printable(text, 4096)}, _STATUS.get(error.kind, 400))
 
 
 def read_token(token: str) -> str:
@@ -232,8 +232,9 @@ def _place(request: web.Request) -> Mapping[str, str]:
     return {"path": _printable(request.path)}
 
 
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text[:300])
+def _printable(text: str, longest: int = 300) -> str:
+    """What somebody sent may stand in it, and the reader may sit at a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text[:longest])
 
 
 def _check_texts(place: str, texts: Mapping[str, str]) -> None:
