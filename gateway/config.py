@@ -5,6 +5,7 @@ a key is named by a URI (`file:`), never written here; a dangerous switch starts
 default.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -15,10 +16,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
-from specs.states import AuditKind
+from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
+LAB_STATE = "lab-state.json"
+"""What a lab keeps of itself, in the folder that holds the nodes' folders."""
 _APPROVED = frozenset({"contract", *(kind.value for kind in AuditKind)})
+AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
 class ConfigError(CallerError):
@@ -36,6 +40,8 @@ class NodeSection:
     address: str
     """Edge URL as partners reach it."""
     description: str = ""
+    insecure_clock_offset: float = 0.0
+    """Seconds by which this node's clock is wrong on purpose; only a lab accepts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,11 @@ class KeysSection:
     ca: str = "file:pki/ca.pem"
     signing_key: str = "file:pki/signing.key"
     signing_chain: str = "file:pki/signing.pem"
+    """Chain for CERT, else the public key."""
+    signing_passphrase: str = ""
+    """file: URI of the passphrase of an encrypted signing key."""
+    auth_type: str = "CERT"
+    """How we sign: CERT, ED25519, SHA256_ECDSA or SHA256_RSA; settled when the node is made."""
     ca_key: str = "file:pki/ca.key"
     """Needed only to make new signing keys; may be elsewhere until then."""
     overlap_h: float = 24.0
@@ -111,6 +122,8 @@ class JobsSection:
 @dataclass(frozen=True, slots=True)
 class ProfileSection:
     default: str = "strict-1.2"
+    insecure_unsigned: bool = False
+    """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,14 @@ class TrailSection:
 
     seal_entries: int = 100
     seal_minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySection:
+    """Calls to partners are repeated until they are answered; and the two sides compare what they have."""
+
+    reconcile_s: float = 600.0
+    """Between two comparisons of contracts and audits with each partner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +176,7 @@ class Config:
     trail: TrailSection = field(default_factory=TrailSection)
     approvals: ApprovalsSection = field(default_factory=ApprovalsSection)
     notify: NotifySection = field(default_factory=NotifySection)
+    delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
@@ -166,12 +188,26 @@ class Config:
         parts = urlsplit(self.store.url)
         return self.path(Path(parts.path)) if parts.scheme == "file" else None
 
+    def key_uri(self, uri: str) -> str:
+        """A key URI with an absolute path; what is no `file:` stays as it is."""
+        return self.key_file(uri).as_uri() if urlsplit(uri).scheme == "file" else uri
+
     def key_file(self, uri: str) -> Path:
-        """The file that a key URI names; only `file:` is known here."""
+        """The file that a key URI names; only `file:` has one."""
         parts = urlsplit(uri)
         if parts.scheme != "file" or parts.netloc:
             raise ConfigError(f"[keys] {uri!r}: only file: URIs are supported")
         return self.path(Path(parts.path))
+
+
+def of_a_lab(folder: Path) -> bool:
+    """Whether a lab made this node's folder; only there may a node be wrong on purpose."""
+    try:
+        with (folder.parent / LAB_STATE).open("rb") as file:
+            names = json.loads(file.read(FILE_BYTES))["names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return isinstance(names, list) and folder.name in names
 
 
 def load(file: Path) -> Config:
@@ -239,11 +275,13 @@ def _check(config: Config) -> None:
         raise ConfigError(f"approvals.four_eyes {unknown[0]!r}: one of {', '.join(sorted(_APPROVED))}")
     if not 1 <= config.notify.attempts <= 100:
         raise ConfigError("notify.attempts must be 1 to 100")
-    for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
+    for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if config.keys.auth_type not in AUTH_TYPES:
+        raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):

@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from gateway.auth.revocation import NONE, Revocations
 from gateway.errors import Kind, Refused
 
 URN: Final = "urn:interconn:node:"
@@ -113,8 +114,10 @@ def check_ca(ca: x509.Certificate, *, now_ms: int) -> None:
     _within_validity(ca, now_ms)
 
 
-def check_leaf(leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, now_ms: int) -> None:
-    """That `ca` itself issued `leaf`, both are valid now, and the leaf names `node_id` and no other node."""
+def check_leaf(
+    leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, now_ms: int, lists: Revocations = NONE
+) -> None:
+    """That `ca` itself issued `leaf` and has not revoked it, both are valid now, and the leaf names `node_id` alone."""
     check_ca(ca, now_ms=now_ms)
     try:
         leaf.verify_directly_issued_by(ca)
@@ -124,9 +127,10 @@ def check_leaf(leaf: x509.Certificate, ca: x509.Certificate, *, node_id: str, no
     _within_validity(leaf, now_ms)
     if named_node(leaf) != node_id:
         raise _no("certificate names another node")
+    lists.check(leaf.serial_number, fingerprint(ca), now_ms=now_ms)
 
 
-def check_client(der: bytes, tls_ca: str, *, node_id: str, now_ms: int) -> None:
+def check_client(der: bytes, tls_ca: str, *, node_id: str, now_ms: int, lists: Revocations = NONE) -> None:
     """The certificate a partner showed in TLS, against the CA pinned for it (PEM; two while it changes its CA)."""
     try:
         leaf = x509.load_der_x509_certificate(der)
@@ -137,7 +141,7 @@ def check_client(der: bytes, tls_ca: str, *, node_id: str, now_ms: int) -> None:
     why = _no("no CA is pinned for this node")
     for ca in certificates(tls_ca):
         try:
-            check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+            check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms, lists=lists)
         except Refused as e:
             why = e
         else:

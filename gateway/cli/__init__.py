@@ -17,6 +17,7 @@ from gateway.cli import (
     job,
     key,
     local,
+    outbox,
     partner,
     project,
     receipt,
@@ -39,9 +40,10 @@ Try it          interconn lab up --dir build/lab     two nodes on this machine
 Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
 Work with it    interconn invite | partner | key | dataset | audit | project | job
-See how it is   interconn node | pending | events | outbox | job status
+See how it is   interconn node | pending | events | job status
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
+                interconn outbox list | retry | compare
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
@@ -72,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     job.add(jobs)
     receipt.add(jobs)
     user.add(add_group(actions, "user", "who may use the admin API"))
+    outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     return top
 

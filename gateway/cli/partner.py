@@ -1,6 +1,7 @@
 """`interconn partner`: cooperation contracts with other nodes."""
 
 import argparse
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ def add(group: Group) -> None:
     approve = group.command("approve", approving, "accept a partner's proposal, after comparing its fingerprint")
     _which(approve)
     approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    approve.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it signs with a bare key")
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
@@ -47,11 +49,16 @@ def add(group: Group) -> None:
     dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
     _which(dialect)
     dialect.add_argument(
-        "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
+        "profile",
+        help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, fate-2.x, kuscia",
     )
     group.command("profiles", naming, "the dialects there are")
     _which(group.command("query", querying, "ask a partner how it sees a contract whose answer never came"))
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
+    crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
+    _which(crl)
+    crl.add_argument("file", nargs="?", type=Path, help="the list, PEM or DER")
+    crl.add_argument("--drop", action="store_true", help="instead, forget its lists")
     record = group.command("record", recording, "note a contract with a node that has no management layer")
     record.add_argument("node_id")
     record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
@@ -88,7 +95,7 @@ def listing(call: Call) -> Exit:
             contract["peer_name"],
             contract["peer_node_id"],
             "we applied" if contract["direction"] == "OUT" else "they applied",
-            contract["status"],
+            contract["status"] + (" INSECURE: unsigned" if contract["profile"] == "insecure_unsigned" else ""),
             when(contract.get("expired_time")),
             contract["fingerprint"][:16],
         ]
@@ -216,6 +223,7 @@ def approving(call: Call) -> Exit:
         "approve",
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
     )
 
 
@@ -249,6 +257,21 @@ def doctoring(call: Call) -> Exit:
     found = call.client().post("partners", node_id, "doctor")
     call.out.value(found, lambda: call.out.line("\n".join(found["words"])))
     return Exit.OK if found["fits"] else Exit.FAILED
+
+
+def giving_crl(call: Call) -> Exit:
+    if (call.file is None) is not bool(call.drop):
+        raise UsageError("give the FILE of the list, or --drop")
+    partner = _find(call)
+    if call.drop:
+        dropped = call.client().post("partners", partner["peer_node_id"], "crl", "drop")
+        call.out.value(dropped, lambda: call.out.line(f"{partner['peer_name']}: {dropped['dropped']} lists dropped"))
+        return Exit.OK
+    text = base64.b64encode(call.file.read_bytes()).decode()
+    taken = call.client().post("partners", partner["peer_node_id"], "crl", crl=text)
+    words = f"{partner['peer_name']}: {taken['revoked']} revoked; good until {when(taken['next_update'])}"
+    call.out.value(taken, lambda: call.out.line(words))
+    return Exit.OK
 
 
 def recording(call: Call) -> Exit:

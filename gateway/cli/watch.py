@@ -1,4 +1,4 @@
-"""`interconn node`, `pending`, `events` and `outbox`: how things stand at a node."""
+"""`interconn node`, `pending` and `events`: how things stand at a node."""
 
 import json
 from typing import TYPE_CHECKING
@@ -17,8 +17,6 @@ def add(actions: "Actions") -> None:
     events = add_command(actions, "events", happening, "the newest events of the log", node=True)
     events.add_argument("where", nargs="*", metavar="NAME=VALUE", help="only those, for example event=edge.refused")
     events.add_argument("--limit", type=int, metavar="N", help="so many (200)")
-    outbox = add_command(actions, "outbox", sending, "calls to partners, newest first", node=True)
-    outbox.add_argument("--state", choices=["DUE", "DONE", "DEAD"], help="DUE: waits for an answer, DEAD: given up")
 
 
 def showing(call: Call) -> Exit:
@@ -70,15 +68,4 @@ def happening(call: Call) -> Exit:
             call.out.line("No such event since the start.")
 
     call.out.value(found, human)
-    return Exit.OK
-
-
-def sending(call: Call) -> Exit:
-    found = call.client().get("outbox", state=call.state)
-    rows = [
-        [each["route"], each["peer_node_id"], each["state"], each["attempts"], when(each["due"]), each["error"]]
-        for each in found
-    ]
-    columns = ("call", "partner", "state", "attempts", "due", "problem")
-    call.out.value(found, lambda: call.out.table(columns, rows, empty="No calls."))
     return Exit.OK

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, TextIO
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Bindings, Plan, Resources, artifact, session_of
+from gateway.mgmt_plane.service.code import BUILTIN, EXECUTABLE
 from gateway.model import InstId, Job, NodeId, Party, TaskId, TaskName
 from specs.description import Description
 
@@ -32,8 +33,6 @@ TERM_S: Final = 2.0
 """Between asking a component to end and killing it."""
 _GIB: Final = 1 << 30
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-BUILTIN: Final = "builtin:"
-EXECUTABLE: Final = "file://"
 
 
 @dataclass(frozen=True, slots=True)

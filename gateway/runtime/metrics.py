@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.errors import WIRE, GatewayError, Kind
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.service.trail import Trail
 from gateway.model import Audit, CallState, Contract, Direction, Job, OutCall
 from gateway.ports import Clock, Store, Tx
@@ -148,7 +149,14 @@ def _levels(tx: Tx, now: int) -> str:
         (
             _family("interconn_approvals", "gauge", "Contracts and audits by state.", approvals),
             _family("interconn_jobs", "gauge", "Jobs by state.", jobs),
+            _one(
+                "interconn_insecure_unsigned_partners",
+                "gauge",
+                "Partners with a contract whose calls need no signature.",
+                tx.count(Contract, status=ApprovalState.APPROVED, profile=UNSIGNED),
+            ),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
+            _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),
             _one("interconn_outbox_oldest_seconds", "gauge", "Age of the call that waits longest.", age),
         )
     )
@@ -185,11 +193,14 @@ async def _channel(stats: Stats) -> str:
     return "".join(parts)
 
 
-async def readiness(*, store: Store, stats: Stats) -> Mapping[str, str]:
-    """Part -> "ok" or what is wrong, in words without particulars: anybody may ask."""
+async def readiness(*, writable: Callable[[], Awaitable[str]], stats: Stats) -> Mapping[str, str]:
+    """Part -> "ok" or what is wrong, in words without particulars: anybody may ask.
+
+    writable: "" where the database can be read and written, else why not; raises Unavailable.
+    """
     found = {"database": "ok", "data_process": "ok"}
     try:
-        await store.run(lambda tx: tx.select(Contract, limit=1))
+        found["database"] = await writable() or "ok"
     except GatewayError:
         found["database"] = "not available"
     try:

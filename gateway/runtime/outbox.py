@@ -1,17 +1,23 @@
-"""Performs the calls to partners that committed transactions left due: in order per partner, until they are answered.
+"""Performs the calls to partners that committed transactions left due: in order per subject, until they are answered.
 
 A call is tried again, with growing pauses, while nobody answers; a lost confirm is so repeated until it is acknowledged
 (A-08). An answer that says no ends the call, unless its code says that the partner itself is in trouble just now.
 Calls are performed at least once: receivers take repeats without harm.
+
+One call at a time per partner. A call waits for older ones about the same subject, and for any older one about a
+contract; a partner that does not answer at all is left alone until its pause is over, whatever else waits for it.
+Where an answer came but what follows from it fails here, the call is parked for the admin after a few times.
 """
 
 import asyncio
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Unavailable
+from gateway.mgmt_plane.service.outgoing import FORGET, forget
 from gateway.model import CallState, Contract, NodeId, OutCall
 from gateway.ports import Clock, Entropy, Journal, PeerClient, PeerReply, Store, Tx
 
@@ -24,6 +30,14 @@ LONGEST_LIFE_MS: Final = 7 * 86_400_000
 """A call nobody has answered for so long is dead."""
 TROUBLED_ATTEMPTS: Final = 8
 """How often a partner may answer that it is in trouble."""
+HERE_ATTEMPTS: Final = 4
+"""How often an answered call is performed again where what follows from the answer fails here."""
+KEEP_DONE_MS: Final = 7 * 86_400_000
+"""Calls that are over are kept for so long, then forgotten: the audit trail tells what they were about."""
+_PRUNE_MS: Final = 3_600_000
+_WINDOW: Final = 64
+"""Of the calls that wait for one partner, so many are looked at."""
+_AT_ONCE: Final = 256
 _IDLE_S: Final = 30.0
 _UNPROVEN: Final = 401
 _STALE: Final = 420
@@ -71,6 +85,11 @@ class Outbox:
         self._news = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._busy: dict[NodeId, asyncio.Task[None]] = {}
+        self._silent: dict[NodeId, int] = {}
+        """Until when a partner that did not answer is left alone, ms."""
+        self._failed: dict[str, int] = {}
+        """How often what follows from a call's answer has failed here."""
+        self._pruned = 0
 
     def start(self) -> None:
         """Begin to dispatch; call on the running loop."""
@@ -97,8 +116,12 @@ class Outbox:
             wait_s = _IDLE_S
             try:
                 wait_s = await self._dispatch()
+                await self._prune()
             except GatewayError as e:
                 self._journal.note("outbox.waits", reason=str(e)[:300])
+                wait_s = 1.0
+            except Exception as e:  # noqa: BLE001  # without this task nothing would ever be sent again
+                self._journal.note("outbox.error", error=type(e).__name__, where=_where(e))
                 wait_s = 1.0
             try:
                 async with asyncio.timeout(wait_s):
@@ -109,44 +132,93 @@ class Outbox:
     async def _dispatch(self) -> float:
         """Start what is due; seconds until something else will be."""
         now = self._clock.now_ms()
-        heads = await self._store.run(_heads)
+        waiting = await self._store.run(_waiting)
         wait_ms = int(_IDLE_S * 1000)
-        for node, call in heads.items():
+        for node, calls in waiting.items():
             if node in self._busy:
                 continue  # its end wakes us
-            if call.due > now:
-                wait_ms = min(wait_ms, call.due - now)
+            call = min(_heads(calls), key=lambda each: (max(each.due, now), each.created, each.call_id))
+            due = max(call.due, self._silent.get(node, 0))
+            if due > now:
+                wait_ms = min(wait_ms, due - now)
                 continue
             task = asyncio.get_running_loop().create_task(self._perform(call), name=f"outbox {node}")
             self._busy[node] = task
             task.add_done_callback(partial(self._freed, node))
         return max(wait_ms, 1) / 1000
 
+    async def _prune(self) -> None:
+        """Once an hour: forget calls that have long been over, a bounded number at a time."""
+        now = self._clock.now_ms()
+        if now - self._pruned < _PRUNE_MS:
+            return
+        if await self._store.run(lambda tx: forget(tx, before_ms=now - KEEP_DONE_MS)) < FORGET:
+            self._pruned = now
+
     def _freed(self, node: NodeId, _: object) -> None:
         self._busy.pop(node, None)
         self._news.set()
 
     async def _perform(self, call: OutCall) -> None:
+        node, now = call.peer_node_id, self._clock.now_ms()
         try:
             reply, error = await self._try(call)
             now = self._clock.now_ms()
             done = self._next(call, reply, error, now)
-            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply))
-            if settled and done.state is CallState.DEAD:
-                self._journal.note(
-                    "outbox.dead",
-                    peer=call.peer_node_id,
-                    route=call.route,
-                    subject=call.subject,
-                    attempts=done.attempts,
-                    reason=done.error,
-                    trace_id=call.trace_id,
-                )
         except Exception as e:  # noqa: BLE001  # one call must not end the dispatching of all others
-            self._journal.note(
-                "outbox.error", peer=call.peer_node_id, route=call.route, error=type(e).__name__, trace_id=call.trace_id
-            )
-            await asyncio.sleep(1.0)
+            await self._fails_here(call, e)
+            return
+        self._silent.pop(node, None)
+        if isinstance(error, Unavailable) and done.state is CallState.DUE:
+            self._silent[node] = done.due
+        try:
+            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply))
+        except Exception as e:  # noqa: BLE001  # as above
+            await self._fails_here(call, e)
+            return
+        self._failed.pop(call.call_id, None)
+        if settled and done.state is CallState.DEAD:
+            self._note("outbox.dead", done)
+
+    async def _fails_here(self, call: OutCall, cause: Exception) -> None:
+        """Try again later; after a few times park the call, that nothing goes round for ever and the admin sees why."""
+        text = f"{type(cause).__name__} at {_where(cause)}"
+        if isinstance(cause, GatewayError):
+            text = str(cause)[:300]
+        now = self._clock.now_ms()
+        sick = isinstance(cause, Unavailable) and cause.kind is Kind.STORE
+        failures = self._failed.get(call.call_id, 0) + (0 if sick else 1)
+        self._failed[call.call_id] = failures
+        parked = failures >= HERE_ATTEMPTS
+        pause = pause_ms(max(failures, 1), self._entropy.token(1))
+        self._silent[call.peer_node_id] = now + pause
+        new = replace(
+            call,
+            state=CallState.PARKED if parked else CallState.DUE,
+            attempts=call.attempts + 1,
+            due=now + pause,
+            error=f"what follows from the answer fails here: {text}",
+        )
+        self._note("outbox.parked" if parked else "outbox.error", new)
+        try:
+            await self._store.run(lambda tx: _put_off(tx, call, new))
+        except GatewayError as e:
+            self._journal.note("outbox.waits", reason=str(e)[:300])
+            return
+        if parked:
+            self._failed.pop(call.call_id, None)
+
+    def _note(self, event: str, call: OutCall) -> None:
+        self._journal.note(
+            event,
+            peer=call.peer_node_id,
+            route=call.route,
+            call_id=call.call_id,
+            subject=call.subject,
+            attempts=call.attempts,
+            reason=call.error,
+            trace_id=call.trace_id,
+        )
 
     async def _try(self, call: OutCall) -> tuple[PeerReply | None, GatewayError | None]:
         try:
@@ -181,9 +253,36 @@ class Outbox:
         return replace(call, state=CallState.DEAD, attempts=attempts, error=text)
 
 
-def _heads(tx: Tx) -> dict[NodeId, OutCall]:
-    """The oldest due call of each partner: later ones wait for it."""
-    heads: dict[NodeId, OutCall] = {}
-    for call in tx.select(OutCall, state=CallState.DUE):
-        heads.setdefault(call.peer_node_id, call)
-    return heads
+def _waiting(tx: Tx) -> dict[NodeId, list[OutCall]]:
+    """The oldest due calls of each partner that has some, oldest first."""
+    calls = tx.select(OutCall, state=CallState.DUE, limit=_AT_ONCE)
+    found: dict[NodeId, list[OutCall]] = {}
+    if len(calls) < _AT_ONCE:
+        for call in calls:
+            found.setdefault(call.peer_node_id, []).append(call)
+        return found
+    # One partner's many must not hide the others'.
+    for node in {each.peer_node_id for each in tx.select(Contract)}:
+        if some := tx.select(OutCall, state=CallState.DUE, peer_node_id=node, limit=_WINDOW):
+            found[node] = list(some)
+    return found
+
+
+def _heads(calls: Sequence[OutCall]) -> list[OutCall]:
+    """Of one partner's calls, oldest first, those that may go: the oldest per subject, none past a contract's."""
+    heads: dict[str, OutCall] = {}
+    for call in calls:
+        heads.setdefault(call.subject, call)
+        if call.subject.startswith("contract:"):
+            break
+    return list(heads.values())
+
+
+def _put_off(tx: Tx, old: OutCall, new: OutCall) -> None:
+    if tx.get(OutCall, old.call_id) == old:
+        tx.replace(old, new)
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"

@@ -16,6 +16,7 @@ from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
 from gateway.mgmt_plane.core.dag import Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
 from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners
+from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Job,
@@ -77,10 +78,13 @@ class Scheduler:
         partners: Partners,
         grants: Grants,
         peers: PeerClient,
+        outgoing: Outgoing,
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
     ) -> None:
+        self._outgoing = outgoing
+        book.on_end(self._ended)
         self._store = store
         self._book = book
         self._partners = partners
@@ -174,7 +178,7 @@ class Scheduler:
         snapshot = await self._snapshot(job_id)
         if drive is not None:
             drive.wake.set()
-        await self._tell(snapshot, {"job_id": job_id, "task_name": name})
+        await self._store.run(lambda tx: self._tell(tx, snapshot.job, {"job_id": job_id, "task_name": name}))
 
     # -- one job
 
@@ -192,10 +196,6 @@ class Scheduler:
             if not drive.created.done():
                 drive.created.set_result({})
             self._drives.pop(drive.job_id, None)
-        snapshot = await self._snapshot(drive.job_id)
-        if snapshot.job.status is JobState.FINISHED:
-            # Also after success: it is the clean-up that participants wait for (B-20, C-084).
-            await self._tell(snapshot, {"job_id": drive.job_id})
 
     async def _begin(self, drive: _Drive) -> None:
         """Create and start the job everywhere; raises Refused naming who did not."""
@@ -209,13 +209,13 @@ class Scheduler:
             tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
             results = await self._to_all(snapshot, "job.create", body, tokens=tokens)
             drive.created.set_result(results)
-            await self._undo_unless_all(snapshot, results, "did not create the job")
+            self._unless_all(results, "did not create the job")
             if self._book.own not in plan.participants:
                 await self._store.run(lambda tx: self._book.advance(tx, self._book.get(tx, job.job_id), JobEvent.START))
         else:
             drive.created.set_result({})
         results = await self._to_all(snapshot, "job.start", {"job_id": job.job_id})
-        await self._undo_unless_all(snapshot, results, "did not start the job")
+        self._unless_all(results, "did not start the job")
         await self._store.run(lambda tx: self._make_views(tx, job.job_id, plan))
 
     def _permits(self, tx: Tx, job: Job, plan: Plan) -> dict[NodeId, str]:
@@ -238,13 +238,13 @@ class Scheduler:
             tx.replace(current, replace(current, permits=held))
         return tokens
 
-    async def _undo_unless_all(self, snapshot: _Snapshot, results: Mapping[NodeId, str], what: str) -> None:
-        """Where one refused, stop those that accepted (C-014) and raise."""
+    @staticmethod
+    def _unless_all(results: Mapping[NodeId, str], what: str) -> None:
+        """Raises where one refused."""
         refused = {node: why for node, why in results.items() if why}
         if not refused:
             return
-        accepted = [node for node, why in results.items() if not why and node != self._book.own]
-        await self._tell(snapshot, {"job_id": snapshot.job.job_id}, to=accepted)
+        # The end of the job, which follows, is told to all: those that accepted stop (C-014).
         raise Refused("; ".join(f"{node} {what}: {why}" for node, why in refused.items()), kind=Kind.PEER_REFUSED)
 
     def _make_views(self, tx: Tx, job_id: JobId, plan: Plan) -> None:
@@ -415,12 +415,33 @@ class Scheduler:
 
         return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
 
-    async def _tell(self, snapshot: _Snapshot, body: Json, *, to: Iterable[NodeId] | None = None) -> None:
-        """job/stop to the others; one that cannot be reached is left to its own watchdog (C-089)."""
-        nodes = [node for node in (snapshot.plan.participants if to is None else to) if node != self._book.own]
-        for node, why in (await self._to_all(snapshot, "job.stop", body, to=nodes)).items():
-            if why:
-                self._journal.note("job.stop_failed", job_id=snapshot.job.job_id, peer=node, reason=why)
+    def _ended(self, tx: Tx, before: Job, job: Job) -> None:
+        """A job that this node drives has ended: all others are told, whatever happens to this process meanwhile.
+
+        Also after success: it is the clean-up that participants wait for (B-20, C-084).
+        """
+        # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
+        if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
+            self._tell(tx, job, {"job_id": job.job_id})
+
+    def _tell(self, tx: Tx, job: Job, body: Json) -> None:
+        """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089)."""
+        for node in self._book.plan(job).participants:
+            if node == self._book.own:
+                continue
+            try:
+                contract = self._partners.contract_with(tx, node)
+            except Refused as error:
+                self._journal.note("job.stop_failed", job_id=job.job_id, peer=node, reason=str(error))
+                continue
+            self._outgoing.put(
+                tx,
+                contract=contract,
+                route="job.stop",
+                body=body,
+                subject=f"job:{job.job_id}",
+                trace_id=job.trace_id or TraceId(job.job_id),
+            )
 
     async def _call(self, job: Job, node: NodeId, route: str, body: Json, *, token_set: str = "") -> Mapping[str, Any]:
         if node == self._book.own:

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import SAFE_ID
-from gateway.model import Dataset, JobId, Party
+from gateway.mgmt_plane.service.datasets import NUMBERS, fits
+from gateway.model import Dataset, JobId, Json, Party
 
 SOURCE: Final = "source"
 """Namespace of staged datasets; job namespaces end in `-<role>-<index>` and so never equal it."""
@@ -71,11 +72,13 @@ def source_name(dataset: str) -> Mapping[str, str]:
     return {"namespace": SOURCE, "name": name}
 
 
-def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int) -> int:
+def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int, strict: bool = False) -> int:
     """Copy the granted columns (() = all) of a dataset's CSV into `store`; the number of rows. Blocking.
 
-    A dataset that is staged already stays as it is. Raises Refused (GRANT_MISSING) where none of the granted columns
-    exists, Unavailable (STORAGE) where the file cannot be read or the store not be written.
+    A dataset that is staged already stays as it is. strict: for a partner, to whom the catalogue's columns and types
+    were granted and no others. Raises Refused (GRANT_MISSING) where none of the granted columns exists,
+    Refused (NOT_AS_APPROVED) where strict and the file is not as the catalogue says, Unavailable (STORAGE) where the
+    file cannot be read or the store not be written.
     """
     place = source_name(dataset.dataset_id)
     folder = store / place["namespace"] / place["name"]
@@ -89,7 +92,8 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int)
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        header, count = _copy(Path(dataset.location), columns, part / "data_0")
+        metas = dataset.column_metas if strict else None
+        header, count = _copy(Path(dataset.location), columns, part / "data_0", metas, dataset.dataset_id)
         metadata = _metadata(dataset, header, count, columns, now_ms)
         (part / "metadata").write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,14 +106,21 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int)
     return count
 
 
-def _copy(source: Path, columns: Sequence[str], target: Path) -> tuple[list[str], int]:
+def _copy(
+    source: Path, columns: Sequence[str], target: Path, metas: Sequence[Json] | None, dataset_id: str
+) -> tuple[list[str], int]:
+    """metas: what the file must hold, None for anything."""
     csv.field_size_limit(FIELD_CHARS)
     with source.open(encoding="utf-8-sig", newline="") as read, target.open("w", encoding="utf-8", newline="") as write:
         rows = csv.reader(read, strict=True)
         header = next(rows, [])
+        if metas is not None and header != [each.get("name") for each in metas]:
+            raise _changed(f"the file of {dataset_id} has other columns than the catalogue")
         kept = [i for i, name in enumerate(header) if not columns or name in columns]
         if not kept:
             raise Refused("the dataset has none of the granted columns", kind=Kind.GRANT_MISSING)
+        typed = [(i, str(metas[i].get("data_type"))) for i in kept] if metas is not None else []
+        typed = [(i, kind) for i, kind in typed if kind in NUMBERS]
         writer = csv.writer(write, lineterminator="\n")
         writer.writerow(header[i] for i in kept)
         count = 0
@@ -118,11 +129,18 @@ def _copy(source: Path, columns: Sequence[str], target: Path) -> tuple[list[str]
                 continue
             if len(row) != len(header):
                 raise csv.Error(f"record {count + 2} has {len(row)} fields instead of {len(header)}")
+            for i, kind in typed:
+                if not fits(kind, row[i]):
+                    raise _changed(f"column {header[i]} of {dataset_id} is no longer {kind} (record {count + 2})")
             writer.writerow(row[i] for i in kept)
             count += 1
         write.flush()
         os.fsync(write.fileno())
     return [header[i] for i in kept], count
+
+
+def _changed(words: str) -> Refused:
+    return Refused(words, kind=Kind.NOT_AS_APPROVED)
 
 
 def _metadata(

@@ -22,6 +22,7 @@ from typing import Any, Final
 from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Plan, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
+from gateway.mgmt_plane.service.code import code_digest
 from gateway.mgmt_plane.service.jobs import JobBook, Partners
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
@@ -269,7 +270,9 @@ class TaskRunner:
                 if not live.ended:
                     end = await self._execute(live)
                     await self._record(live, end)
-        except (GatewayError, ParameterError) as error:
+        except GatewayError as error:
+            await self._fail(share, str(error), code=str(error.wire.code))
+        except ParameterError as error:
             await self._fail(share, str(error))
         except Exception as error:
             self._journal.note("task.error", task_id=share.task_id, job_id=share.job_id, error=type(error).__name__)
@@ -284,13 +287,15 @@ class TaskRunner:
         """Stage, launch, wait; raises GatewayError where it cannot be launched."""
         share = live.share
         party = Party(share.role, share.index, self._book.own)
-        prepared = await self._store.run(lambda tx: self._prepare(tx, share, party))
+        code = await self._code(share)
+        prepared = await self._store.run(lambda tx: self._prepare(tx, share, party, code))
         store = self._folders.store(share.job_id, party)
         source = None
         if prepared.dataset is not None:
             columns = prepared.columns.get(prepared.dataset.dataset_id, ())
             now = self._clock.now_ms()
-            await asyncio.to_thread(stage, prepared.dataset, columns, store, now_ms=now)
+            strict = prepared.plan.initiator != self._book.own
+            await asyncio.to_thread(stage, prepared.dataset, columns, store, now_ms=now, strict=strict)
             source = source_name(prepared.dataset.dataset_id)
         store.mkdir(parents=True, exist_ok=True)
         secret = base64.urlsafe_b64encode(self._entropy.token(SECRET_BYTES)).rstrip(b"=").decode()
@@ -328,7 +333,12 @@ class TaskRunner:
         await self._store.run(lambda tx: self._started(tx, live))
         return await self._await_end(live, self._book.rules.of(prepared.plan, "task_timeout_s"))
 
-    def _prepare(self, tx: Tx, share: Share, party: Party) -> _Prepared:
+    async def _code(self, share: Share) -> str:
+        """Digest of the code that is about to run, "" where the component is not known."""
+        component = await self._store.run(lambda tx: tx.get(Component, share.component))
+        return await asyncio.to_thread(code_digest, component.image) if component is not None else ""
+
+    def _prepare(self, tx: Tx, share: Share, party: Party, code: str) -> _Prepared:
         job = self._book.get(tx, share.job_id)
         if job.status is not JobState.RUNNING:
             raise Refused("the job has ended", kind=Kind.STOPPED)
@@ -338,6 +348,9 @@ class TaskRunner:
         if self._schedule is None:
             raise CallerError("the runner was not started")
         plan = self._book.plan(job)
+        if plan.initiator != self._book.own and component.code_digest not in ("", code):
+            words = f"the code of component {share.component} has changed since it was registered"
+            raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         wanted = plan.dataset_of(party, share.task_name)
         dataset = tx.get(Dataset, wanted) if wanted else None
         if wanted and dataset is None:
@@ -347,8 +360,11 @@ class TaskRunner:
         for edge in plan.nodes[share.task_name].inputs:
             if edge.producer not in producers:
                 raise Refused(f"{edge.producer} has not succeeded here", kind=Kind.ILLEGAL_TRANSITION)
-        # The data are opened now, so the grant must hold now.
-        columns = self._schedule.recheck(tx, job, plan, share.task_name)
+        current = tx.get(Share, share.key())
+        if current is None or current.status in TASK_FINAL:
+            raise Refused("the task was stopped before its data were opened", kind=Kind.STOPPED)
+        # The data are opened after this transaction, so the grant must hold in it, and its use is consumed by it.
+        columns = self._schedule.open(tx, job, plan, share.task_name)
         return _Prepared(job, plan, component, columns, dataset, producers, self._inst_ids(tx, plan))
 
     def _inst_ids(self, tx: Tx, plan: Plan) -> dict[NodeId, InstId]:
@@ -432,11 +448,13 @@ class TaskRunner:
 
         await self._store.run(work)
 
-    async def _fail(self, share: Share, message: str) -> None:
+    async def _fail(self, share: Share, message: str, *, code: str = "") -> None:
         def work(tx: Tx) -> None:
             current = tx.get(Share, share.key())
             if current is not None:
-                self._book.move_share(tx, current, TaskEvent.FAIL, message=message[:2000], exit_code=-1)
+                self._book.move_share(
+                    tx, current, TaskEvent.FAIL, message=message[:2000], result_code=code, exit_code=-1
+                )
 
         await self._store.run(work)
 

@@ -6,6 +6,8 @@ transaction is SERIALIZABLE and is run again where another writer made it fail.
 """
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -19,14 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.ports import Record, Tx
 from gateway.store.codec import KEY, comparisons, decode, encode, ordering
-from gateway.store.engine import POSTGRESQL, again, engine, make_private
+from gateway.store.engine import POSTGRESQL, again, engine, fault, lost, make_private, touch
 from gateway.store.tables import TABLES
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-
-ATTEMPTS: Final = 10
-"""Runs of a transaction that others keep pushing aside; only PostgreSQL with a second writer knows such."""
 
 _MIGRATION_LOCK: Final = 0x696E_7465_7263_6F6E
 """Advisory lock of PostgreSQL under which revisions run: two processes starting at once take turns."""
@@ -85,6 +84,7 @@ def _order_by_bytes(connection: Connection) -> None:
 class _SqlTx:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.wrote = False
 
     def _table(self, kind: type) -> Table:
         table = TABLES.get(kind)
@@ -105,6 +105,7 @@ class _SqlTx:
         row = encode(record)
         if self._find(kind, record.key()) is not None:
             raise Refused(f"{kind.__name__} {record.key()} exists", kind=Kind.CONFLICT, detail="")
+        self.wrote = True
         self._connection.execute(self._table(kind).insert().values(row))
 
     def replace(self, old: R, new: R) -> None:
@@ -114,10 +115,12 @@ class _SqlTx:
         stored = self._find(type(old), old.key())
         if stored is None or encode(stored) != encode(old):
             raise Refused(f"{type(old).__name__} {old.key()} has changed", kind=Kind.CONFLICT, detail="")
+        self.wrote = True
         self._connection.execute(table.update().where(table.c[KEY] == old.key()).values(encode(new)))
 
     def delete(self, record: Record) -> None:
         table = self._table(type(record))
+        self.wrote = True
         self._connection.execute(table.delete().where(table.c[KEY] == record.key()))
 
     def _where(self, statement: Select[Any], kind: type, equals: dict[str, object]) -> Select[Any]:
@@ -158,17 +161,68 @@ class SqlStore:
         self._engine = engine(url)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._closed = False
+        self._fault = ""
+        """Why the last transaction failed; "" once one has written."""
 
     def _transact(self, work: Callable[[Tx], T]) -> T:
         attempt = 1
         while True:
             try:
-                with self._engine.begin() as connection:
-                    return work(_SqlTx(connection))
+                return self._once(work)
             except SQLAlchemyError as e:
-                if not again(e) or attempt == ATTEMPTS:
-                    raise Unavailable(f"database: {type(e).__name__}", kind=Kind.STORE) from e
+                pause_s = again(e, attempt)
+                if pause_s is None:
+                    self._fault = fault(e)
+                    raise Unavailable(f"database: {self._fault}", kind=Kind.STORE) from e
+            time.sleep(pause_s)
             attempt += 1
+
+    def _once(self, work: Callable[[Tx], T]) -> T:
+        """One run. Where the server is lost while it commits nobody knows how it ended: that is not run again."""
+        with self._engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                tx = _SqlTx(connection)
+                result = work(tx)
+            except BaseException:
+                # Where SQLite has rolled back by itself (disk full), or the server is gone, there is nothing to do.
+                with contextlib.suppress(SQLAlchemyError):
+                    transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except SQLAlchemyError as e:
+                with contextlib.suppress(SQLAlchemyError):
+                    transaction.rollback()
+                if lost(e):
+                    self._fault = fault(e)
+                    raise Unavailable("the database was lost during a commit", kind=Kind.STORE) from e
+                raise
+            if tx.wrote:
+                self._fault = ""
+            return result
+
+    async def writable(self) -> str:
+        """Why the store cannot be written, in words for anybody, or ""; it writes only after a failure."""
+        try:
+            await self.run(lambda _: None)
+        except Unavailable:
+            return self._fault or "not available"
+        if not self._fault:
+            return ""
+        with contextlib.suppress(Unavailable):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+        return self._fault
+
+    def _probe(self) -> None:
+        """Write something that changes nothing, as far as to the disk."""
+        try:
+            with self._engine.begin() as connection:
+                touch(connection)
+        except SQLAlchemyError as e:
+            self._fault = fault(e)
+        else:
+            self._fault = ""
 
     async def run(self, work: Callable[[Tx], T]) -> T:
         """As ports.Store says. Cancelling the caller does not stop work that has begun: it ends as a whole."""

@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from gateway.mgmt_plane.core.admin_messages import schemas
+from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
@@ -58,6 +59,10 @@ def routes_of(node: Node, users: Users) -> list[AdminRoute]:
     return [
         *node.admin.routes(),
         *node.key_admin.routes(),
+        *node.tls_admin.routes(),
+        *node.crl_admin.routes(),
+        *node.outbox_admin.routes(),
+        *GrantAdmin(node.grants, node.store, node.clock).routes(),
         *InviteAdmin(
             identity=node.identity,
             signer=lambda: node.signer,

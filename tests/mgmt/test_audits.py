@@ -457,8 +457,8 @@ async def test_a_permit_is_optional_and_may_be_a_bare_token(
         assert held.permit == ({"token": "bare-token"} if permit else None)
 
 
-def use(*components: str, dataset: str = "ds") -> DatasetUse:
-    return DatasetUse(DatasetId(dataset), frozenset(components))
+def use(*components: str, dataset: str = "ds", version: str = "1.0.0") -> DatasetUse:
+    return DatasetUse(DatasetId(dataset), frozenset(f"interconn/{each}/{version}" for each in components))
 
 
 async def authorise(
@@ -534,7 +534,7 @@ async def test_times_limit_counts_jobs_not_calls(world: World, a: Node, b: Node,
         assert await authorise(b, permits, [use("psi")], job=job) is None
     assert await authorise(b, permits, [use("psi")], job="job-3") is Kind.GRANT_EXHAUSTED
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 2
+    assert (grant.used, grant.reserved) == (0, 2)
     assert await b.run(lambda tx: tx.count(GrantUse)) == 2
     assert await authorise(b, permits, [use("psi")], job="job-2") is None
 
@@ -576,8 +576,8 @@ async def test_after_terminate_the_token_is_void(world: World, a: Node, b: Node,
     assert await authorise(b, permits, [use("psi")]) is None
     assert await recheck(b, "job-1") == {"ds": ()}
     await b.admin_call("POST", f"/v1/admin/audits/{audit.key()}/terminate")
-    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_MISSING
-    assert await recheck(b, "job-1") is Kind.GRANT_MISSING
+    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_REVOKED
+    assert await recheck(b, "job-1") is Kind.GRANT_REVOKED
     await b.flush()
     assert await held(a, "ds") == []
 
@@ -592,7 +592,7 @@ async def test_a_contract_takes_its_grants_along(world: World, a: Node, b: Node,
     assert await authorise(b, permits, [use("psi")]) is Kind.CONTRACT_INVALID
     # A new contract does not bring them back.
     await world.partners(a, b)
-    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_MISSING
+    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_REVOKED
     assert await held(a, "ds") == []
 
 
@@ -605,7 +605,7 @@ async def test_columns_and_recheck(world: World, a: Node, b: Node, ds: str) -> N
     assert await recheck(b, "job-1", "psi", "other") is Kind.GRANT_MISSING
     assert await recheck(b, "job-2") is Kind.GRANT_MISSING
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 1
+    assert (grant.used, grant.reserved) == (0, 1)
 
 
 async def test_admin_limits_override_those_asked_for(world: World, a: Node, b: Node, ds: str) -> None:
@@ -629,7 +629,7 @@ async def test_a_refused_use_counts_nothing(world: World, a: Node, b: Node, ds: 
     permits = await held(a, "ds")
     assert await authorise(b, permits, [use("psi"), use("psi", dataset="ds2")]) is Kind.GRANT_MISSING
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 0
+    assert (grant.used, grant.reserved) == (0, 0)
     assert await b.run(lambda tx: tx.count(GrantUse)) == 0
 
 

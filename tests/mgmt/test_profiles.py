@@ -210,7 +210,7 @@ async def use(node: Node, user: str, dataset_id: str, *, component: str = "psi",
             user=NodeId(user),
             job_id=JobId(job),
             project_id="",
-            uses=[DatasetUse(DatasetId(dataset_id), frozenset({component}))],
+            uses=[DatasetUse(DatasetId(dataset_id), frozenset({f"interconn/{component}/1.0.0"}))],
             permits=[],
             now=node.clock.ms,
         )

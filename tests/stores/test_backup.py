@@ -225,7 +225,7 @@ async def test_odd_texts_survive(tmp_path: Path) -> None:
         migrate(url)
         engine = create_engine(url)
         with engine.begin() as connection:
-            connection.exec_driver_sql("INSERT INTO grant_use VALUES ('k', 'ü\"\\\\', 'j', 1)")
+            connection.exec_driver_sql("INSERT INTO grant_use VALUES ('k', 'ü\"\\\\', 'j', 1, 'RESERVED', NULL)")
         engine.dispose()
     file = tmp_path / "backup.jsonl"
     backup(one, file, now_ms=0)

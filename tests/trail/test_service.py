@@ -112,7 +112,7 @@ async def test_use_refusal_and_end_of_a_grant(world: World, a: Node, b: Node) ->
     await b.trail.tend()
     await b.admin_call("POST", f"/v1/admin/audits/A/{audit.audit_id}/terminate")
     entries = await trail_of(b)
-    used = told(entries, "grant.used")
+    used = told(entries, "grant.reserved")
     assert [each.facts["job_id"] for each in used] == ["job-1"]
     assert used[0].facts["dataset_id"] == "d1"
     refused = told(entries, "access.refused")

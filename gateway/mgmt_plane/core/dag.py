@@ -206,13 +206,13 @@ class Plan:
         ]
 
     def uses(self, parties: Iterable[Party]) -> dict[DatasetId, frozenset[str]]:
-        """Per dataset of these parties: names of all components that read it or anything derived from it."""
+        """Per dataset of these parties: keys of all components that read it or anything derived from it."""
         found: dict[DatasetId, frozenset[str]] = {}
         for party in parties:
             for name in self.order:
                 dataset = self.dataset_of(party, name)
                 if dataset is not None:
-                    reached = frozenset(self.nodes[n].component.name for n in self.downstream(name))
+                    reached = frozenset(self.nodes[n].component.key() for n in self.downstream(name))
                     found[dataset] = found.get(dataset, frozenset()) | reached
         return found
 

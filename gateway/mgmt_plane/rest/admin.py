@@ -4,7 +4,7 @@ No answer holds a credential, a permit's token or the content of a dataset.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +47,7 @@ class AdminContext:
     clock: Clock
     entropy: Entropy
     journal: Journal
-    fingerprint: str
+    fingerprint: Callable[[], str]
     listeners: Mapping[str, Any]
     decisions: Decisions
     four_eyes: frozenset[str] = frozenset()
@@ -149,7 +149,7 @@ class Admin:
     async def node(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
         return {
             **node_body(self._services.identity),
-            "fingerprint": self._context.fingerprint,
+            "fingerprint": self._context.fingerprint(),
             "listeners": dict(self._context.listeners),
         }
 

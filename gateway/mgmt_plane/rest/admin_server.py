@@ -130,6 +130,8 @@ _STATUS: Final[Mapping[Kind, int]] = {
     Kind.GRANT_MISSING: 403,
     Kind.GRANT_EXPIRED: 403,
     Kind.GRANT_EXHAUSTED: 403,
+    Kind.GRANT_REVOKED: 403,
+    Kind.NOT_AS_APPROVED: 409,
     Kind.NOT_FOUND: 404,
     Kind.CONTRACT_UNKNOWN: 404,
     Kind.NODE_UNKNOWN: 404,

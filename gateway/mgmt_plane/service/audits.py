@@ -359,6 +359,20 @@ class Audits:
         """The partner ends it (A-24: both may)."""
         return self._end(tx, self.of_caller(tx, caller, kind, body["audit_id"]))
 
+    def ended_there(self, tx: Tx, audit: Audit) -> Audit:
+        """A comparison showed that the partner has ended or forgotten it; nobody is told (service.reconcile)."""
+        return self._end(tx, audit)
+
+    def send_again(self, tx: Tx, audit: Audit, verb: str, *, trace_id: TraceId) -> None:
+        """Repeat a call about an audit as it is: apply, confirm or terminate (service.reconcile)."""
+        body: Json = {"audit_id": audit.audit_id}
+        if verb == "apply":
+            body = audit.body
+        elif verb == "confirm":
+            body = audit_confirm_body(audit)
+        contract = self._partners.contract_with(tx, audit.peer_node_id)
+        self._send(tx, contract, audit, verb, body=body, trace_id=trace_id)
+
     def _contract_closed(self, tx: Tx, contract: Contract) -> None:
         """What was approved under a contract ends with it, on both sides without a word."""
         for audit in tx.select(Audit, contract_id=contract.contract_id):

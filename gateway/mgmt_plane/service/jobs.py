@@ -5,6 +5,7 @@ what must happen afterwards in the world (processes, sessions, calls) is asked o
 world match the store and may be asked as often as one likes.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,7 @@ from gateway.mgmt_plane.core.job import (
     step_job,
     step_task,
 )
+from gateway.mgmt_plane.service.code import BUILTIN, code_digest
 from gateway.model import (
     Audit,
     Component,
@@ -63,8 +65,6 @@ from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
 NO_PROJECT: Final = "-"
 """project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
-BUILTIN: Final = "builtin:"
-"""Prefix of an image that is a Python module of ours."""
 _REQUIRED: Final = (
     "componentName",
     "title",
@@ -158,6 +158,10 @@ class Grants(Protocol):
         self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
     ) -> Mapping[DatasetId, tuple[str, ...]]: ...
 
+    def open(
+        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
+    ) -> Mapping[DatasetId, tuple[str, ...]]: ...
+
     def permits_held(self, tx: Tx, *, holder: NodeId, dataset_ids: Sequence[DatasetId], now: int) -> Sequence[Json]: ...
 
     def token_set(self, permits: Sequence[Json]) -> str: ...
@@ -172,8 +176,10 @@ class Partners(Protocol):
 # --- components -------------------------------------------------------------------------------------------------------
 
 
-def register_component(tx: Tx, *, info: Json, image: str, now: int) -> Component:
+def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -> Component:
     """Store a component under (componentName, provider, version); the same content again changes nothing (C-102).
+
+    code: digest of what the image stands for (service.code).
 
     Raises ProtocolViolation for a description that lacks what C-103 lists or cannot be read, Refused(CONFLICT) for
     other content under a known key (A-011).
@@ -195,27 +201,33 @@ def register_component(tx: Tx, *, info: Json, image: str, now: int) -> Component
         image=image,
         enabled=True,
         created=now,
+        code_digest=code,
     )
     known = tx.get(Component, component.key())
     if known is None:
         tx.insert(component)
         return component
-    if (known.description, known.image) != (info, image):
+    if (known.description, known.image) == (info, image) and not known.code_digest:
+        tx.replace(known, made := replace(known, code_digest=code))
+        return made
+    if (known.description, known.image, known.code_digest) != (info, image, code):
         raise Refused(f"component {component.key()} is registered with other content", kind=Kind.CONFLICT)
     return known
 
 
 def install_builtins(tx: Tx, *, now: int) -> None:
-    """Register our own components, replacing the descriptions of an older installation."""
+    """Register our own components, replacing the descriptions and code of an older installation."""
     for description in builtin_descriptions():
         name, provider, version = description.key
         image = f"{BUILTIN}gateway.components.{name}"
-        component = Component(name, provider, version, dict(description.raw), image, enabled=True, created=now)
+        code = code_digest(image)
+        raw = dict(description.raw)
+        component = Component(name, provider, version, raw, image, enabled=True, created=now, code_digest=code)
         known = tx.get(Component, component.key())
         if known is None:
             tx.insert(component)
-        elif (known.description, known.image) != (component.description, image):
-            tx.replace(known, replace(known, description=component.description, image=image))
+        elif (known.description, known.image, known.code_digest) != (raw, image, code):
+            tx.replace(known, replace(known, description=raw, image=image, code_digest=code))
 
 
 # --- the book ---------------------------------------------------------------------------------------------------------
@@ -232,6 +244,11 @@ class JobBook:
         self.journal = journal
         self._plans: dict[str, Plan] = {}
         self._descriptions: dict[str, tuple[Json, Description]] = {}
+        self._ended: list[Callable[[Tx, Job, Job], None]] = []
+
+    def on_end(self, listener: Callable[[Tx, Job, Job], None]) -> None:
+        """`listener` gets the job before and after, inside the transaction that ends it here."""
+        self._ended.append(listener)
 
     @property
     def own(self) -> NodeId:
@@ -301,6 +318,8 @@ class JobBook:
                 status, _ = step_task(view.status, TaskEvent.STOP)
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=now))
+            for listener in self._ended:
+                listener(tx, job, changed)
         self.journal.note(
             "job.state", job_id=job.job_id, trace_id=job.trace_id, state=state, outcome=changed.outcome, reason=reason
         )
@@ -659,7 +678,10 @@ class Jobs:
                 for audit in audits
             ],
             "datasets": {
-                dataset: sorted(components) for dataset, components in plan.uses(self._book.own_parties(plan)).items()
+                dataset: sorted(
+                    {node.component.name for node in plan.nodes.values() if node.component.key() in components}
+                )
+                for dataset, components in plan.uses(self._book.own_parties(plan)).items()
             },
             "explanation": explain(job, plan, views, shares, audits, own=self._book.own),
         }
@@ -730,8 +752,8 @@ class Jobs:
 
     async def register(self, *, info: Json, image: str) -> Component:
         """Register a component (N-S component/register)."""
-        now = self._book.clock.now_ms()
-        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, now=now))
+        now, code = self._book.clock.now_ms(), await asyncio.to_thread(code_digest, image)
+        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, code=code, now=now))
 
 
 def withdraw(tx: Tx, audits: Audits, job: Job) -> None:

@@ -5,8 +5,10 @@ task/start, stop and poll the sender of create or the initiator; stop_all, statu
 caller is proven by the edge; a local call carries this node's own id. Repeats change nothing and answer code 0 (B-19).
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gateway.auth.tokens import parse_token_set
@@ -22,6 +24,7 @@ from gateway.mgmt_plane.core.job import (
     parse_task_state,
     step_task,
 )
+from gateway.mgmt_plane.service.datasets import read_header
 from gateway.mgmt_plane.service.jobs import (
     Audits,
     Grants,
@@ -130,8 +133,19 @@ class Schedule:
             raise Refused("only the initiator or the scheduler named in config may create the job")
         if self._book.own not in create.plan.participants:
             raise Refused("config.role does not name this node", kind=Kind.NODE_UNKNOWN)
-        await self._store.run(lambda tx: self._create(tx, caller, create))
+        headers = await self._headers(create.plan)
+        await self._store.run(lambda tx: self._create(tx, caller, create, headers))
         return {}
+
+    async def _headers(self, plan: Plan) -> Mapping[DatasetId, list[str]]:
+        """The column names that the files of our datasets in another node's job have now."""
+        if plan.initiator == self._book.own:
+            return {}
+        wanted = list(plan.uses(self._book.own_parties(plan)))
+        found = await self._store.run(
+            lambda tx: [each for name in wanted if (each := tx.get(Dataset, name)) is not None]
+        )
+        return {each.dataset_id: await asyncio.to_thread(read_header, Path(each.location)) for each in found}
 
     def _read_create(self, body: Json) -> _Create:
         job_id = JobId(safe_id(body.get("job_id"), "job_id", self._book.limits))
@@ -143,7 +157,7 @@ class Schedule:
             raise ProtocolViolation("flow_id must be a short text")
         return _Create(job_id, flow or "", parse_plan(body["dag"], body["config"], self._book.limits))
 
-    def _create(self, tx: Tx, caller: Caller, create: _Create) -> None:
+    def _create(self, tx: Tx, caller: Caller, create: _Create, headers: Mapping[DatasetId, list[str]]) -> None:
         job = tx.get(Job, create.job_id)
         plan = create.plan
         if job is not None:
@@ -163,8 +177,12 @@ class Schedule:
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
         uses = plan.uses(own)
         for dataset in uses:
-            if tx.get(Dataset, dataset) is None:
+            found = tx.get(Dataset, dataset)
+            if found is None:
                 raise Refused(f"this node has no dataset {dataset[:64]}", kind=Kind.NOT_FOUND)
+            if dataset in headers and headers[dataset] != [each.get("name") for each in found.column_metas]:
+                words = f"the file of {dataset[:64]} has other columns than the catalogue"
+                raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         now = self._book.clock.now_ms()
         if plan.initiator != self._book.own and uses:
             self._grants.authorise(
@@ -309,12 +327,26 @@ class Schedule:
 
     def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
         """Columns granted of each dataset that a task opens here, () = all; raises Refused where no grant holds now."""
+        return self._granted(tx, job, plan, name, self._grants.recheck)
+
+    def open(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
+        """As `recheck`, when the task's data are about to be read: counts the use of the grants."""
+        return self._granted(tx, job, plan, name, self._grants.open)
+
+    def _granted(
+        self,
+        tx: Tx,
+        job: Job,
+        plan: Plan,
+        name: TaskName,
+        ask: Callable[..., Mapping[DatasetId, tuple[str, ...]]],
+    ) -> Mapping[DatasetId, tuple[str, ...]]:
         parties = self._book.own_parties(plan)
         opened = {plan.dataset_of(party, name) for party in parties} - {None}
         if not opened or plan.initiator == self._book.own:
             return {}
         uses = [DatasetUse(d, components) for d, components in plan.uses(parties).items() if d in opened]
-        return self._grants.recheck(
+        return ask(
             tx,
             user=plan.initiator,
             job_id=job.job_id,

@@ -36,7 +36,15 @@ FAILURES_A_MINUTE: Final = 60
 """Rows per minute that strangers can make us write; what is beyond is counted in one row more."""
 
 _REFUSALS: Final = frozenset(
-    {Kind.FORBIDDEN, Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED, Kind.UNAUTHENTICATED}
+    {
+        Kind.FORBIDDEN,
+        Kind.GRANT_MISSING,
+        Kind.GRANT_EXPIRED,
+        Kind.GRANT_EXHAUSTED,
+        Kind.GRANT_REVOKED,
+        Kind.NOT_AS_APPROVED,
+        Kind.UNAUTHENTICATED,
+    }
 )
 """Refusals inside a transaction of our own side that are acts; those of partners come from the edge."""
 
