@@ -6,6 +6,7 @@ module knows the configuration, and nothing here decides anything but which part
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -31,11 +32,13 @@ from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, run_data_process
+from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
@@ -65,16 +68,19 @@ from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.deadlines import own as own_deadlines
 from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
@@ -82,6 +88,7 @@ from gateway.mgmt_plane.service.users import Users
 from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
@@ -94,7 +101,7 @@ from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
-from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
+from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
@@ -106,6 +113,8 @@ CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
 READY: Final = "ready.json"
 ROUTES_S: Final = 30.0
+ALONE_S: Final = 20.0
+"""A former control process, whose supervisor was killed, may take so long to go."""
 SOCKET_PATH_BYTES: Final = 107
 _LONGEST_SOCKET: Final = "control.sock"
 
@@ -126,8 +135,8 @@ def serve(file: Path) -> int:
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
-        Child("control", [*command, "control", str(file.resolve())], run / CONTROL_READY),
-        Child("data", [*command, "data", str(file.resolve())], run / DATA_READY),
+        Child("control", [*command, "control", str(file.resolve()), str(os.getpid())], run / CONTROL_READY),
+        Child("data", [*command, "data", str(file.resolve()), str(os.getpid())], run / DATA_READY),
     ]
     announcement = json.dumps(
         {
@@ -162,20 +171,49 @@ def run_data(config: Config) -> int:
 
 def run_control(config: Config) -> int:
     """The control process."""
-    return asyncio.run(_control(config))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_control(config))
 
 
 async def _control(config: Config) -> int:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped, asked = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        asked.append(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, ABANDONED):
+        loop.add_signal_handler(number, stop, number)
+    lock = await _alone(config.path(config.paths.run) / "control.lock")
+    if lock is None:
+        sys.stderr.write("interconn control: another control process of this node still runs\n")
+        return 1
     control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
     finally:
-        await control.stop()
+        # Who only lost its supervisor, or could not start, leaves the components to the process that comes next.
+        await control.stop(leave=not asked or ABANDONED in asked)
+        lock.close()
     return 0
+
+
+async def _alone(file: Path) -> TextIO | None:
+    """Hold a lock that ends with this process; None where a former one does not go within ALONE_S."""
+    lock = file.open("w")
+    deadline = SystemClock().monotonic() + ALONE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if SystemClock().monotonic() > deadline:
+                lock.close()
+                return None
+            await asyncio.sleep(0.05)
+        else:
+            return lock
 
 
 class Control:
@@ -301,9 +339,15 @@ class Control:
             misses=jobs.misses,
             silence_s=jobs.silence_s,
             task_timeout_s=jobs.task_timeout_s,
+            heartbeat_s=jobs.heartbeat_s,
+            queue_s=jobs.queue_s,
             job_timeout_s=jobs.job_timeout_s,
+            approval_s=jobs.approval_s,
             require_job_audit=jobs.require_job_audit,
+            require_project=jobs.require_project,
             max_running=jobs.max_running,
+            max_cpus=jobs.max_cpus,
+            max_memory_gib=jobs.max_memory_gib,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
@@ -337,12 +381,19 @@ class Control:
         self._schedule = Schedule(**services_of_jobs, peers=self._client)
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
+        revocation = Revocation(book=book, grants=grants, audits=audits, runtime=self._runtime)
+        for kind in KINDS:
+            audits.listen(kind, revocation.on_audit)
+        self._partners.on_closed(revocation.on_closed)
 
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        known = KnownPartners(self._partners, self._store)
+        self._store.on_write(Contract, known.forget)
         edge = Edge(
             nonces=self._nonces,
+            known=known,
             lists=lists,
             insecure_unsigned=config.profile.insecure_unsigned,
             **base,
@@ -404,6 +455,9 @@ class Control:
             store=self._store,
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._expiry = ExpiryWatch(
+            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+        )
         health = Health(
             ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
@@ -413,6 +467,7 @@ class Control:
                 trail=self._trail,
                 stats=self._watch.stats,
                 clock=clock,
+                more=self._expiry.exposition,
             ),
         )
         admin = Admin(context)
@@ -439,6 +494,7 @@ class Control:
             *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
             *user_admin.routes(),
+            *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
             *tls_admin.routes(),
             *CrlAdmin(
                 store=self._store,
@@ -485,6 +541,7 @@ class Control:
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()
         await self._runtime.start(self._schedule)
@@ -493,6 +550,7 @@ class Control:
             self._notifier.start()
         self._reconciler.start()
         self._rekeyer.start()
+        self._expiry.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
@@ -505,18 +563,19 @@ class Control:
         self._journal.note("insecure.unsigned", allowed=True, peers=names)
         await self._trail.tell("insecure.unsigned", "", peers=names)
 
-    async def stop(self) -> None:
-        """Stop taking requests, end components, close."""
+    async def stop(self, *, leave: bool = False) -> None:
+        """Stop taking requests, end components unless they are to be left, close."""
         (self._run / CONTROL_READY).unlink(missing_ok=True)
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._expiry.stop()
         await self._rekeyer.stop()
         await self._reconciler.stop()
         await self._outbox.stop()
         if self._notifier is not None:
             await self._notifier.stop()
-        await self._runtime.close()
+        await self._runtime.close(leave=leave)
         await self._server.stop()
         await self._nonces.close()
         await self._link.close()
@@ -592,6 +651,9 @@ class Control:
             signing=self._ring.current.auth_type is AuthType.CERT,
             now=self._now(),
         )
+
+    def _own_ends(self) -> list[Deadline]:
+        return own_deadlines(self._ring.current, self._shown.shown.chain.read_text(encoding="ascii"))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
@@ -724,9 +786,9 @@ def _bracketed(host: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry of a child process: `control FILE` or `data FILE`."""
-    process, file = arguments
-    exit_with_parent()
+    """Entry of a child process: `control` or `data`, node.toml, and the supervisor's pid."""
+    process, file, parent = arguments
+    exit_with_parent(int(parent), ABANDONED if process == "control" else signal.SIGTERM)
     try:
         config = load(Path(file))
         return run_control(config) if process == "control" else run_data(config)

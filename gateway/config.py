@@ -9,6 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -111,12 +112,23 @@ class JobsSection:
     misses: int = 5
     """Consecutive polls without an answer after which a party counts as failed (B-14)."""
     silence_s: float = 60.0
-    """A participant that hears nothing from the scheduler for so long ends its part."""
+    """A party that cannot be reached for so long counts as lost: its part has failed, or, where it schedules, ours."""
     task_timeout_s: float = 3600.0
+    heartbeat_s: float = 1800.0
+    """A component that prints nothing, shows no progress and calls nobody for so long is ended."""
+    queue_s: float = 3600.0
+    """A task waits for a free place on this node for so long."""
     job_timeout_s: float = 24 * 3600.0
+    approval_s: float = 7 * 24 * 3600.0
+    """A job that was not approved and started within this time ends."""
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    max_cpus: float = inf
+    """Cores that the components running at a time may have asked for together (`resources`)."""
+    max_memory_gib: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,13 @@ class ProfileSection:
     default: str = "strict-1.2"
     insecure_unsigned: bool = False
     """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpirySection:
+    """So many days before something ends it is told, once each: contracts, grants, keys and certificates."""
+
+    warn_days: tuple[int, ...] = (30, 7, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,7 @@ class Config:
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
+    expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
     approvals: ApprovalsSection = field(default_factory=ApprovalsSection)
     notify: NotifySection = field(default_factory=NotifySection)
@@ -250,9 +270,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is UnionType:
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is tuple:
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise ConfigError(f"{where} must be a list of texts")
-        return tuple(value)
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list")
+        return tuple(_value(get_args(hint)[0], each, where) for each in value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -280,6 +300,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:
+        raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
     if config.keys.auth_type not in AUTH_TYPES:
         raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:

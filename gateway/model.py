@@ -155,6 +155,20 @@ class OwnTls:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiryNotice:
+    """The nearest warning that was given of something that ends."""
+
+    subject: str
+    """kind/id/end."""
+    threshold: int
+    """Days before the end."""
+    created: int
+
+    def key(self) -> str:
+        return self.subject
+
+
+@dataclass(frozen=True, slots=True)
 class RevokedCert:
     """A certificate of this node that does not count any more: goes into our own revocation list."""
 
@@ -346,6 +360,8 @@ class Job:
     finished: int | None
     heard: int
     """When the scheduler (or, at the scheduler, any participant) was last heard of."""
+    unsure: bool = False
+    """FINISHED here, and the scheduler has not said yet how."""
 
     def key(self) -> str:
         return self.job_id
@@ -393,6 +409,8 @@ class TaskView:
     updated: int
     stopped: bool = False
     """Ended by a stop with task_name: its failure does not end the job (B-43)."""
+    code: str = ""
+    """Result code that the node gave for a FAILED part."""
 
     def key(self) -> str:
         return f"{self.task_id}/{self.node_id}/{self.role}"

@@ -44,6 +44,7 @@ _ALL: Final = frozenset(Role)
 _Row = tuple[str, str, frozenset[Role], str, str]
 _TABLE: Final[Mapping[str, _Row]] = {
     "node.show": ("GET", "/node", _ALL, "This node: identity, fingerprint, listeners.", "node"),
+    "expiring.list": ("GET", "/expiring", _ALL, "What ends soon: contracts, grants, keys.", "node"),
     "partner.list": ("GET", "/partners", _ALL, "Contracts with other nodes.", "partner list"),
     "partner.probe": ("POST", "/partners/probe", _A, "Who answers at an address, and its CA.", "partner probe"),
     "partner.apply": ("POST", "/partners/apply", _A, "Apply for a contract.", "partner apply"),

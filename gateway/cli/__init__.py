@@ -17,6 +17,7 @@ from gateway.cli import (
     job,
     key,
     local,
+    node,
     outbox,
     partner,
     project,
@@ -39,6 +40,7 @@ Try it          interconn lab up --dir build/lab     two nodes on this machine
                 interconn partner list --lab build/lab --as bank
 Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
+                interconn node                       who it is, and what ends soon
 Work with it    interconn invite | partner | key | dataset | audit | project | job
 See how it is   interconn node | pending | events | job status
 Look after it   interconn user add | list | token | revoke | passwd
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
+    node.add(actions)
     watch.add(actions)
     invite.add(add_group(actions, "invite", "pairing with other nodes by a signed file"))
     partner.add(add_group(actions, "partner", "contracts with other nodes"))

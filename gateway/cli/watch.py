@@ -1,39 +1,21 @@
-"""`interconn node`, `pending` and `events`: how things stand at a node."""
+"""`interconn pending` and `events`: how things stand at a node."""
 
 import json
 from typing import TYPE_CHECKING
 
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_command
-from gateway.cli.show import grouped, when
+from gateway.cli.show import when
 
 if TYPE_CHECKING:
     from gateway.cli.parser import Actions
 
 
 def add(actions: "Actions") -> None:
-    add_command(actions, "node", showing, "who this node is and where it listens", node=True)
     add_command(actions, "pending", waiting, "what waits for a decision here, and who has agreed", node=True)
     events = add_command(actions, "events", happening, "the newest events of the log", node=True)
     events.add_argument("where", nargs="*", metavar="NAME=VALUE", help="only those, for example event=edge.refused")
     events.add_argument("--limit", type=int, metavar="N", help="so many (200)")
-
-
-def showing(call: Call) -> Exit:
-    node = call.client().get("node")
-    listeners = [(f"{name} listener", address) for name, address in node["listeners"].items()]
-    rows = [
-        ("node", node["node_id"]),
-        ("name", node["name"]),
-        ("institution", node["institution"]),
-        ("institution id", node["inst_id"]),
-        ("system", f"{node['system']} {node['system_version']}"),
-        ("address", node["address"]),
-        *listeners,
-        ("fingerprint", grouped(node["fingerprint"])),
-    ]
-    call.out.value(node, lambda: call.out.members(rows))
-    return Exit.OK
 
 
 def waiting(call: Call) -> Exit:

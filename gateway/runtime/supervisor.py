@@ -1,7 +1,8 @@
 """Parent of a gateway's processes: starts them in order, restarts one that dies, stops all on SIGTERM or SIGINT.
 
 A process that dies three times within a minute takes the gateway down: an operator is better served by an error than
-by a loop. The children watch their parent (`exit_with_parent`) so that a killed supervisor leaves nothing behind.
+by a loop. The children watch their parent (`exit_with_parent`) so that a killed supervisor leaves none of them behind;
+components are left to the gateway that comes next. Only who stops the supervisor on purpose stops the components.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from gateway.ports import Clock, Journal
 
@@ -133,14 +135,17 @@ class Supervisor:
         self._journal.note("gateway.stopped")
 
 
-def exit_with_parent() -> None:
-    """End this process by SIGTERM when its parent is gone; checked twice a second by a daemon thread."""
-    parent = os.getppid()
+ABANDONED: Final = signal.SIGUSR1
+"""What the control process sends itself when its parent is gone: nobody has asked the gateway to stop."""
+
+
+def exit_with_parent(parent: int, number: signal.Signals) -> None:
+    """Send this process a signal when `parent` is gone; checked twice a second by a daemon thread."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.mgmt_plane.core.admin_messages import schemas
+from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, PersonalRoute, admin_app
@@ -28,6 +29,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
             jobs=nothing, schedule=nothing, files=nothing, sent_bytes=nothing, decisions=nothing, store=nothing
         ).routes(),
         *ReceiptAdmin(nothing, nothing).routes(),
+        *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),
     ]
 

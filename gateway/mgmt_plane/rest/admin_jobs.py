@@ -70,6 +70,7 @@ class JobAdmin:
             PersonalRoute("POST", f"{base}/{{job_id}}/approve", self._approve),
             PersonalRoute("POST", f"{base}/{{job_id}}/reject", self._reject),
             AdminRoute("POST", f"{base}/{{job_id}}/stop", self._stop),
+            AdminRoute("POST", f"{base}/{{job_id}}/rerun", self._rerun),
             AdminRoute("GET", f"{base}/{{job_id}}/logs", self._logs),
             AdminRoute("GET", f"{base}/{{job_id}}/outputs", self._outputs),
             AdminRoute("GET", f"{base}/{{job_id}}/outputs/{{namespace}}/{{name}}", self._download),
@@ -123,11 +124,11 @@ class JobAdmin:
         return {**_job(done or job), "decision": show_decision(decision)}
 
     async def _stop(self, params: Params, _query: Params, body: Json) -> Any:
-        name = body.get("task_name")
-        if name is not None and not isinstance(name, str):
-            raise ProtocolViolation("task_name must be a text")
-        await self._schedule.stop(params["job_id"], name or None)
+        await self._schedule.stop(params["job_id"], _task_name(body))
         return _job((await self._jobs.parties(params["job_id"]))[0])
+
+    async def _rerun(self, params: Params, _query: Params, body: Json) -> Any:
+        return _job(await self._jobs.rerun(params["job_id"], _task_name(body)))
 
     async def _logs(self, params: Params, query: Params, _body: Json) -> Any:
         """Per share of the task, or of every task: number of lines and the lines asked for."""
@@ -174,6 +175,13 @@ class JobAdmin:
     async def _bytes(self, params: Params, _query: Params, _body: Json) -> Any:
         job, _ = await self._jobs.parties(params["job_id"])
         return dict(await self._sent_bytes(session_of(job.job_id)))
+
+
+def _task_name(body: Json) -> str | None:
+    name = body.get("task_name")
+    if name is not None and not isinstance(name, str):
+        raise ProtocolViolation("task_name must be a text")
+    return name or None
 
 
 def _job(job: Job) -> dict[str, Any]:

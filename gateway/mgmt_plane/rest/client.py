@@ -42,6 +42,7 @@ _CHUNK: Final = 64 << 10
 _REPLY_TEXT: Final = 300
 _OVERLOADED: Final = frozenset({429, 500, 502, 503, 504})
 """HTTP status without a JSON body behind which nobody has judged the request: try again."""
+_CONTROL: Final = "/v1/interconn/schedule/"
 _ONCE: Final = frozenset({"node.contract.apply"})
 """Not repeated within a call: each makes a contract of its own (M-023)."""
 _ANY: Final = replace(STRICT, success=frozenset({0, 200}))
@@ -236,7 +237,8 @@ class SignedClient:
         }
         if call.route.method == "POST":
             headers |= {names.CSRF: self._entropy.token(8).hex(), "content-type": "application/json"}
-        if call.token_set:
+        # Control calls carry it also where no permit is held (C-005).
+        if call.token_set or call.route.path.startswith(_CONTROL):
             headers[names.MPRAC_TOKEN_SET] = call.token_set
         if call.route.auth is not Auth.OPEN:
             signed = Signed(
