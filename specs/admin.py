@@ -131,6 +131,7 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "job.approve": ("POST", "/jobs/{job_id}/approve", _A, "Take part in a partner's job.", "job approve"),
     "job.reject": ("POST", "/jobs/{job_id}/reject", _A, "Decline a partner's job.", "job reject"),
     "job.stop": ("POST", "/jobs/{job_id}/stop", _AO, "Stop a job or a task of it.", "job stop"),
+    "job.rerun": ("POST", "/jobs/{job_id}/rerun", _AO, "Run an ended job again.", "job rerun"),
     "job.logs": ("GET", "/jobs/{job_id}/logs", _AO, "Log lines of our tasks.", "job logs"),
     "job.outputs": ("GET", "/jobs/{job_id}/outputs", _ALL, "Results that this side has.", "job outputs"),
     "job.output": ("GET", "/jobs/{job_id}/outputs/{namespace}/{name}", _AO, "One result, a file.", "job outputs"),
