@@ -46,6 +46,7 @@ sanitize: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write
+	$(BIN)/python -m tests.cli_page --write
 
 clean:
 	rm -f accel/*.so
