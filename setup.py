@@ -10,8 +10,13 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ["module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c"]
-HEADERS = ["digits.h", "mont.h", "mont_algos.h", "ring128.h", "x25519.h"]
+SOURCES = [
+    "module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c",
+    "bind_masks.c", "masks_portable.c", "masks_avx2.c", "masks_avx512.c", "rings.c",
+]  # fmt: skip
+HEADERS = [
+    "binding.h", "digits.h", "masks.h", "masks_lanes.h", "mont.h", "mont_algos.h", "ring128.h", "rings.h", "x25519.h",
+]  # fmt: skip
 
 
 class OptionalBuild(build_ext):

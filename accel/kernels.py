@@ -14,7 +14,7 @@ through `load` and `load_public` only, which validate it; the caller turns `BadI
 import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 Uints = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Words = TypeVar("Words", NDArray[np.uint32], NDArray[np.uint64])
 
 RING_BITS: Final = 128
 RING_LIMBS: Final = 2
@@ -299,5 +300,101 @@ class AdditiveHE(Protocol):
     def load_public(self, data: memoryview) -> HePublicKey:
         """A partner's key after every check that needs no secret: version, scheme, size, oddness, small factors,
         perfect powers, primality, range and invertibility of the bases; else BadInput.
+        """
+        ...
+
+
+MASK_BITS: Final = (32, 64, 128)
+
+
+class Masks(Protocol):
+    """The key stream of one cipher, added to, taken from or laid over an array while it is made.
+
+    Ciphers: "aes128ctr" (AES-128 in counter mode, SP 800-38A: 16 bytes of key, 16 of nonce, which are the first counter
+    block) and "chacha20" (RFC 8439: 32 bytes of key, 12 of nonce, counter from 0, at most 256 GiB). A pair of key and
+    nonce belongs to one stream: whoever masks two arrays with the same part of it gives away their difference.
+
+    The stream is read as little-endian elements of `bits` = 32, 64 or 128 bits; element i of the array meets element
+    first + i of the stream, so that a long array may be masked piece by piece and in any order. Arrays have any shape:
+    dtype uint32 for 32 bits, uint64 for 64, uint64 with a last axis of two (low word first) for 128. `out` is the array
+    itself (in place), another C-contiguous one of its shape and dtype that does not overlap it, or None for a new one.
+    Time depends on the sizes only.
+    """
+
+    name: str
+    cipher: str
+    key_bytes: int
+    nonce_bytes: int
+
+    def expand(self, key: builtins.bytes, nonce: builtins.bytes, out: Words, *, bits: int, first: int = 0) -> Words:
+        """Fills `out` with the stream and returns it."""
+        ...
+
+    def add(
+        self, key: builtins.bytes, nonce: builtins.bytes, values: Words, *, bits: int, first: int = 0,
+        out: Words | None = None,
+    ) -> Words:  # fmt: skip
+        """The values + the stream modulo 2^bits"""
+        ...
+
+    def sub(
+        self, key: builtins.bytes, nonce: builtins.bytes, values: Words, *, bits: int, first: int = 0,
+        out: Words | None = None,
+    ) -> Words:  # fmt: skip
+        """The values - the stream modulo 2^bits"""
+        ...
+
+    def xor(
+        self, key: builtins.bytes, nonce: builtins.bytes, values: Words, *, bits: int, first: int = 0,
+        out: Words | None = None,
+    ) -> Words:  # fmt: skip
+        """Values with the stream laid over them bit by bit."""
+        ...
+
+
+class RingMatrices(Protocol):
+    """Dense matrices over Z_{2^64}, uint64 of shape (rows, cols), and over Z_{2^128}, shape (rows, cols, 2): the local
+    steps of two parties that hold additive shares. Time depends on shapes only.
+
+    Long matrices are worked through in blocks of rows: a plain product gives those rows of the result; the transposed
+    ones are summed by `onto`. No step sends anything; who may see which argument is said with each.
+    """
+
+    name: str
+
+    def product(self, a: Uints, b: Uints, *, transposed: bool = False, onto: Uints | None = None) -> Uints:
+        """The product a b for a of (n, k) and b of (k, m); with `transposed` a^T b for a of
+        (n, k) and b of (n, m). `onto`, a C-contiguous array of the result's shape apart from the operands, is added to
+        and returned.
+        """
+        ...
+
+    def share(self, values: Uints, random: RandomSource) -> tuple[Uints, Uints]:
+        """Two additive shares: each alone is uniform and tells nothing; together they are the values."""
+        ...
+
+    def combine(self, a: Uints, b: Uints) -> Uints:
+        """The values of two shares; whoever holds both learns them."""
+        ...
+
+    def difference(self, share: Uints, mask: Uints) -> Uints:
+        """The share - mask: what a party opens of its operand before a Beaver product."""
+        ...
+
+    def beaver(
+        self, triple: tuple[Uints, Uints, Uints], left: Uints, right: Uints, *, first: bool, transposed: bool = False
+    ) -> Uints:
+        """This party's share of X Y (or X^T Y), from its shares (A, B, C) of a triple with A B = C (A^T B = C) and the
+        opened left = X - A and right = Y - B: left right + left B + A right + C, the first term by one party only
+        (Beaver, CRYPTO 1991). Both parties learn left and right, which are uniform as long as a triple serves once;
+        neither learns X, Y or the product. Who made the triple (a dealer) must collude with neither.
+        """
+        ...
+
+    def truncate(self, share: Uints, bits: int, *, first: bool) -> Uints:
+        """As Ring128.truncate: each party alone, 0 <= bits < 64, nobody learns anything. With |v| < 2^k the sum of the
+        results differs from v / 2^bits by less than 1 but for a probability of at most 2^(k+1-64) an element modulo
+        2^64, 2^(k+1-128) modulo 2^128; then it is wrong by about 2^(64-bits) or 2^(128-bits). With k = 40 one element
+        of 2^23 goes wrong modulo 2^64: take 2^128 for more than a few products of that size.
         """
         ...

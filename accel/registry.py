@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from accel import selftest
-from accel.kernels import X25519, AdditiveHE, ModularPower, Ring128
+from accel.kernels import X25519, AdditiveHE, Masks, ModularPower, Ring128, RingMatrices
 from accel.probe import Machine, probe
 
 
@@ -50,27 +50,33 @@ def _needs_native(machine: Machine) -> str | None:
     return _needs_gmpy2(machine)
 
 
-def _needs_ifma(machine: Machine) -> str | None:
-    if machine.architecture not in ("x86_64", "AMD64"):
-        return f"made for x86-64, not for {machine.architecture}"
-    missing = [flag for flag in _IFMA_FLAGS if flag not in machine.cpu_flags]
-    return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
+def _needs_flags(*flags: str) -> Callable[[Machine], str | None]:
+    def refuses(machine: Machine) -> str | None:
+        if machine.architecture not in ("x86_64", "AMD64"):
+            return f"made for x86-64, not for {machine.architecture}"
+        missing = [flag for flag in flags if flag not in machine.cpu_flags]
+        return f"the CPU has no {', '.join(missing)}" if missing else _needs_native(machine)
+
+    return refuses
 
 
-def _native(name: str, core: str) -> Callable[..., Any]:
+_needs_ifma: Final = _needs_flags(*_IFMA_FLAGS)
+
+
+def _native(name: str, core: str, **fixed: str) -> Callable[..., Any]:
     def make(**options: int) -> Any:
         from accel.backends import native  # noqa: PLC0415  # there may be no such extension
 
-        return getattr(native, name)(core, **options)
+        return getattr(native, name)(core, **fixed, **options)
 
     return make
 
 
-def _reference(name: str) -> Callable[..., Any]:
+def _reference(name: str, **fixed: str) -> Callable[..., Any]:
     def make(**options: int) -> Any:
         from accel.backends import reference  # noqa: PLC0415  # gmpy2 loads only where it is used
 
-        return getattr(reference, name)(**options)
+        return getattr(reference, name)(**fixed, **options)
 
     return make
 
@@ -83,12 +89,26 @@ def _backends(native: str, reference: str) -> tuple[Backend, ...]:
     )
 
 
+def _masks(cipher: str) -> tuple[Backend, ...]:
+    """`avx512ifma` is the name of the whole generation of CPUs, so that one forced name does for all kernels."""
+    wide = _needs_flags(*_IFMA_FLAGS, "vaes", "aes")
+    return (
+        Backend("avx512ifma", 20, wide, _native("NativeMasks", "avx512ifma", cipher=cipher)),
+        Backend("avx2", 15, _needs_flags("avx2", "aes"), _native("NativeMasks", "avx2", cipher=cipher)),
+        Backend("portable", 10, _needs_native, _native("NativeMasks", "portable", cipher=cipher)),
+        Backend("reference", 0, lambda _: None, _reference("OpensslMasks", cipher=cipher)),
+    )
+
+
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "ring128": _backends("NativeRing128", "NumpyRing128"),
     "he.ou": _backends("OkamotoUchiyama", "OkamotoUchiyama"),
     "he.paillier": _backends("Paillier", "Paillier"),
     "modpow": _backends("NativePower", "GmpPower"),
     "x25519": _backends("NativeX25519", "OpensslX25519"),
+    "mask.aes128ctr": _masks("aes128ctr"),
+    "mask.chacha20": _masks("chacha20"),
+    "ringmatrices": _backends("NativeRingMatrices", "NumpyRingMatrices"),
 }
 """Every kernel and its backends."""
 
@@ -98,6 +118,9 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "he.paillier": selftest.check_paillier,
     "modpow": selftest.check_power,
     "x25519": selftest.check_x25519,
+    "mask.aes128ctr": selftest.check_aes128ctr,
+    "mask.chacha20": selftest.check_chacha20,
+    "ringmatrices": selftest.check_ring_matrices,
 }
 
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
@@ -153,6 +176,16 @@ def modular_power(forced: str | None = None) -> ModularPower:
 def x25519(forced: str | None = None) -> X25519:
     """Batches of Diffie-Hellman on Curve25519. Raises BackendRefused."""
     return cast("X25519", _make("x25519", forced))
+
+
+def masks(cipher: str = "aes128ctr", forced: str | None = None) -> Masks:
+    """The stream of "aes128ctr" or "chacha20" over arrays. Raises BackendRefused."""
+    return cast("Masks", _make(f"mask.{cipher}", forced))
+
+
+def ring_matrices(forced: str | None = None) -> RingMatrices:
+    """Dense matrices over Z_{2^64} and Z_{2^128}. Raises BackendRefused."""
+    return cast("RingMatrices", _make("ringmatrices", forced))
 
 
 def _make(kernel: str, forced: str | None) -> Any:

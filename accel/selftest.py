@@ -15,8 +15,10 @@ from accel.kernels import (
     Ciphertexts,
     HePublicKey,
     HeSecretKey,
+    Masks,
     ModularPower,
     Ring128,
+    RingMatrices,
     SparseMatrix,
     Uints,
 )
@@ -137,6 +139,96 @@ def check_power(make: Callable[[], ModularPower]) -> None:
         _expect("power", got=_ints(got), wanted=[pow(b, 65537, n) for b in bases])
         got = kernel.multiply(n, _limbs(bases), _limbs(bases[::-1]))
         _expect("multiply", got=_ints(got), wanted=[a * b % n for a, b in zip(bases, bases[::-1], strict=True)])
+
+
+# SP 800-38A F.5.1 and RFC 8439 section 2.3.2 (block 1 of the stream): key, nonce, bytes from there, stream.
+_AES: Final = (
+    "2b7e151628aed2a6abf7158809cf4f3c", "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff", 0,
+    ("ec8cdf7398607cb0f2d21675ea9ea1e4362b7c3c6773516318a077d7fc5073ae"
+     "6a2cc3787889374fbeb4c81b17ba6c44e89c399ff0f198c6d40a31db156cabfe"),
+)  # fmt: skip
+_CHACHA: Final = (
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "000000090000004a00000000", 64,
+    ("10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
+     "d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"),
+)  # fmt: skip
+
+
+def check_aes128ctr(make: Callable[[], Masks]) -> None:
+    """The standard's key stream, and its sums and differences in every width, in one piece and in two."""
+    _check_masks(make(), *_AES)
+
+
+def check_chacha20(make: Callable[[], Masks]) -> None:
+    """As check_aes128ctr."""
+    _check_masks(make(), *_CHACHA)
+
+
+def _check_masks(masks: Masks, key_text: str, nonce_text: str, start: int, stream_text: str) -> None:
+    key, nonce, stream = (bytes.fromhex(text) for text in (key_text, nonce_text, stream_text))
+    values = bytes(range(32)) + b"\xff" * 32
+    for bits in (32, 64, 128):
+        size = bits // 8
+        given = _words(values, bits)
+        got = masks.expand(key, nonce, np.empty_like(given), bits=bits, first=start // size)
+        _expect("expand", got=got.tobytes(), wanted=stream)
+        pieces = [(values[i : i + size], stream[i : i + size]) for i in range(0, len(values), size)]
+        for name, operation, sign in (("add", masks.add, 1), ("sub", masks.sub, -1)):
+            wanted = b"".join(
+                ((int.from_bytes(x, "little") + sign * int.from_bytes(y, "little")) % (1 << bits)).to_bytes(
+                    size, "little"
+                )
+                for x, y in pieces
+            )
+            got = operation(key, nonce, given, bits=bits, first=start // size)
+            _expect(name, got=got.tobytes(), wanted=wanted)
+            rest = operation(key, nonce, given[1:], bits=bits, first=start // size + 1)
+            _expect(name, got=rest.tobytes(), wanted=wanted[size:])
+        got = masks.xor(key, nonce, given, bits=bits, first=start // size)
+        _expect("xor", got=got.tobytes(), wanted=bytes(a ^ b for a, b in zip(values, stream, strict=True)))
+
+
+def _int(data: builtins.bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _words(data: builtins.bytes, bits: int) -> Uints:
+    """Typed for uint64; of 32 bits it is uint32."""
+    flat = np.frombuffer(data, "<u4" if bits == 32 else "<u8")
+    return flat.reshape(-1, 2) if bits == 128 else flat
+
+
+def check_ring_matrices(make: Callable[[], RingMatrices]) -> None:
+    """Both products over both rings against Python's integers, onto what is there; a Beaver product, a truncation."""
+    ring = make()
+    rows = [[1, (1 << 64) - 1, 5], [1 << 63, 3, (1 << 128) - 7]]
+    for words in (1, 2):
+        modulus = 1 << 64 * words
+
+        def matrix(values: list[list[int]], words: int = words, modulus: int = modulus) -> Uints:
+            data = b"".join((v % modulus).to_bytes(8 * words, "little") for row in values for v in row)
+            flat = np.frombuffer(data, np.uint64)
+            return flat.reshape((len(values), -1) if words == 1 else (len(values), -1, 2)).copy()
+
+        a, b = matrix(rows), matrix([[2, 9], [(1 << 100) + 1, 1], [1 << 60, 3]])
+        wanted = [
+            [sum(x * y for x, y in zip(row, col, strict=True)) for col in ((2, (1 << 100) + 1, 1 << 60), (9, 1, 3))]
+            for row in rows
+        ]
+        _expect("product", got=ring.product(a, b).tolist(), wanted=matrix(wanted).tolist())
+        d = matrix([[3], [(1 << 64) + 5]])
+        sums = [[3 * x + ((1 << 64) + 5) * y] for x, y in zip(*rows, strict=True)]
+        onto = matrix([[1], [1], [1]])
+        ring.product(a, d, transposed=True, onto=onto)
+        _expect("product", got=onto.tolist(), wanted=matrix([[v + 1] for [v] in sums]).tolist())
+        zero = np.zeros_like(onto)
+        parts = [ring.beaver((a, d, zero), a, d, first=first, transposed=True) for first in (True, False)]
+        twice = matrix([[5 * v] for [v] in sums])  # left d twice, left right once, a right twice
+        _expect("beaver", got=ring.combine(*parts).tolist(), wanted=twice.tolist())
+        cut = ring.truncate(matrix([[-5, 5]]), 1, first=True), ring.truncate(matrix([[-5, 5]]), 1, first=False)
+        _expect(
+            "truncate", got=[c.tolist() for c in cut], wanted=[matrix([[-3, 2]]).tolist(), matrix([[-2, 3]]).tolist()]
+        )
 
 
 def check_ou(make: Callable[..., AdditiveHE]) -> None:

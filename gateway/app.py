@@ -24,16 +24,17 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.auth.chain import certificates, fingerprint
-from gateway.auth.keys import KeyRing, load_signer, path_of, read_secret
+from gateway.auth.keys import KeyRing, load_signer, path_of, read_passphrase, read_secret
 from gateway.auth.pki import load_issuer
 from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
-from gateway.auth.schemes import Signer
+from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import DataSettings, run_data_process
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
@@ -69,7 +70,7 @@ from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
-from gateway.model import Identity, InstId, NodeId, OwnKey
+from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.journal import FileJournal
@@ -89,7 +90,7 @@ from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
-from specs.states import AuditKind, AuthType
+from specs.states import ApprovalState, AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
@@ -107,11 +108,13 @@ def serve(file: Path) -> int:
     os.umask(0o077)
     try:
         config = load(file)
+        if config.node.insecure_clock_offset and not of_a_lab(config.folder):
+            raise ConfigError("node.insecure_clock_offset is for a lab, and this node belongs to none")
         run = _folders(config)
     except GatewayError as error:
         sys.stderr.write(f"interconn: {error}\n")
         return 2
-    clock = SystemClock()
+    clock = _clock(config)
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
@@ -131,7 +134,7 @@ def serve(file: Path) -> int:
 
 def run_data(config: Config) -> int:
     """The data process."""
-    clock = SystemClock()
+    clock = _clock(config)
     settings = DataSettings(
         node_id=NodeId(config.node.node_id),
         inst_id=config.node.inst_id,
@@ -168,7 +171,7 @@ async def _control(config: Config) -> int:
     if lock is None:
         sys.stderr.write("interconn control: another control process of this node still runs\n")
         return 1
-    control = Control(config, FileJournal(_log(config, "control"), SystemClock(), process="control"))
+    control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
@@ -203,7 +206,7 @@ class Control:
         self._config = config
         self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
-        clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
+        clock, entropy, limits = _clock(config), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
         ring = KeyRing(_signer(config))
@@ -244,7 +247,13 @@ class Control:
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default, lists=lists
+            **base,
+            signer=ring,
+            limits=limits,
+            outgoing=outgoing,
+            default_profile=config.profile.default,
+            lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
         )
         self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
@@ -299,6 +308,7 @@ class Control:
             KeyContext(
                 **of_keys,
                 make=self._make_signing,
+                take=self._take_signing,
                 wake=self._rekeyer.wake,
                 refusals=self._rekeyer.refusals,
                 clock=clock,
@@ -359,6 +369,7 @@ class Control:
         edge = Edge(
             nonces=self._nonces,
             lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
             **base,
             partners=self._partners,
             store=self._store,
@@ -450,13 +461,22 @@ class Control:
         self._loop = asyncio.get_running_loop()
         for key in await self._store.run(lambda tx: tx.select(OwnKey)):
             self._ring.add(
-                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential),
+                load_signer(
+                    auth_type=AuthType(key.auth_type),
+                    key_uri=key.key_uri,
+                    credential=key.credential,
+                    passphrase=_passphrase(self._config),
+                ),
                 emergency=key.emergency,
             )
         await self._tls.load(self._store)
         await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
+        if offset := self._config.node.insecure_clock_offset:
+            self._journal.note("insecure.clock_offset", seconds=offset)
+        if self._config.profile.insecure_unsigned:
+            await self._warn_unsigned()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
@@ -471,6 +491,13 @@ class Control:
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
         self._journal.note("control.ready", admin_port=self._config.admin.port)
+
+    async def _warn_unsigned(self) -> None:
+        """At every start, in log and audit trail: which partners need not sign."""
+        found = await self._store.run(lambda tx: tx.select(Contract, profile=UNSIGNED, status=ApprovalState.APPROVED))
+        names = ", ".join(each.peer_node_id for each in found)
+        self._journal.note("insecure.unsigned", allowed=True, peers=names)
+        await self._trail.tell("insecure.unsigned", "", peers=names)
 
     async def stop(self, *, leave: bool = False) -> None:
         """Stop taking requests, end components unless they are to be left, close."""
@@ -521,7 +548,31 @@ class Control:
         )
 
     async def _make_signing(self) -> tuple[Signer, str]:
-        return await asyncio.to_thread(make_signing, await self._files(), now=self._now())
+        keys = self._config.keys
+        if not keys.signing_key.startswith("file:"):
+            raise Refused(
+                "the signing key is in a token: make the next one there, then key rotate --key URI --credential FILE",
+                kind=Kind.NOT_OFFERED,
+            )
+        return await asyncio.to_thread(
+            make_signing,
+            await self._files(),
+            auth_type=AuthType(keys.auth_type),
+            passphrase=_passphrase(self._config),
+            now=self._now(),
+        )
+
+    async def _take_signing(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        """A key that our admin made; raises CallerError where it does not fit."""
+        auth_type, passphrase = AuthType(self._config.keys.auth_type), _passphrase(self._config)
+        signer = await asyncio.to_thread(
+            load_signer, auth_type=auth_type, key_uri=key_uri, credential=credential, passphrase=passphrase
+        )
+        if auth_type is AuthType.CERT:
+            parse_credential(auth_type.value, credential).check(
+                node_id=self._config.node.node_id, now_ms=self._clock.now_ms()
+            )
+        return signer, key_uri
 
     async def _make_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as admin_tls.Make says
         return await asyncio.to_thread(
@@ -577,6 +628,10 @@ class Control:
                 self._journal.note("routes.untold", reason=str(error))
 
 
+def _clock(config: Config) -> SystemClock:
+    return SystemClock(round(config.node.insecure_clock_offset * 1000))
+
+
 def _configuration(config: Config) -> dict[str, str]:
     """What the audit trail keeps of the configuration at every start: a change shows as another digest."""
     tree = asdict(config)
@@ -621,9 +676,17 @@ def store_url(config: Config) -> str:
 
 
 def _signer(config: Config) -> Signer:
-    chain = config.key_file(config.keys.signing_chain).read_text(encoding="ascii")
-    key = config.key_file(config.keys.signing_key)
-    return load_signer(auth_type=AuthType.CERT, key_uri=key.as_uri(), credential=chain)
+    keys = config.keys
+    return load_signer(
+        auth_type=AuthType(keys.auth_type),
+        key_uri=config.key_uri(keys.signing_key),
+        credential=config.key_file(keys.signing_chain).read_text(encoding="ascii"),
+        passphrase=_passphrase(config),
+    )
+
+
+def _passphrase(config: Config) -> bytes | None:
+    return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
 def _folders(config: Config) -> Path:

@@ -5,6 +5,7 @@ a key is named by a URI (`file:`), never written here; a dangerous switch starts
 default.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -16,8 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
+from specs.states import AuthType
 
 FILE_BYTES = 1 << 20
+LAB_STATE = "lab-state.json"
+"""What a lab keeps of itself, in the folder that holds the nodes' folders."""
+AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
 class ConfigError(CallerError):
@@ -35,6 +40,8 @@ class NodeSection:
     address: str
     """Edge URL as partners reach it."""
     description: str = ""
+    insecure_clock_offset: float = 0.0
+    """Seconds by which this node's clock is wrong on purpose; only a lab accepts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,11 @@ class KeysSection:
     ca: str = "file:pki/ca.pem"
     signing_key: str = "file:pki/signing.key"
     signing_chain: str = "file:pki/signing.pem"
+    """Chain for CERT, else the public key."""
+    signing_passphrase: str = ""
+    """file: URI of the passphrase of an encrypted signing key."""
+    auth_type: str = "CERT"
+    """How we sign: CERT, ED25519, SHA256_ECDSA or SHA256_RSA; settled when the node is made."""
     ca_key: str = "file:pki/ca.key"
     """Needed only to make new signing keys; may be elsewhere until then."""
     overlap_h: float = 24.0
@@ -119,6 +131,8 @@ class JobsSection:
 @dataclass(frozen=True, slots=True)
 class ProfileSection:
     default: str = "strict-1.2"
+    insecure_unsigned: bool = False
+    """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +176,26 @@ class Config:
         parts = urlsplit(self.store.url)
         return self.path(Path(parts.path)) if parts.scheme == "file" else None
 
+    def key_uri(self, uri: str) -> str:
+        """A key URI with an absolute path; what is no `file:` stays as it is."""
+        return self.key_file(uri).as_uri() if urlsplit(uri).scheme == "file" else uri
+
     def key_file(self, uri: str) -> Path:
-        """The file that a key URI names; only `file:` is known here."""
+        """The file that a key URI names; only `file:` has one."""
         parts = urlsplit(uri)
         if parts.scheme != "file" or parts.netloc:
             raise ConfigError(f"[keys] {uri!r}: only file: URIs are supported")
         return self.path(Path(parts.path))
+
+
+def of_a_lab(folder: Path) -> bool:
+    """Whether a lab made this node's folder; only there may a node be wrong on purpose."""
+    try:
+        with (folder.parent / LAB_STATE).open("rb") as file:
+            names = json.loads(file.read(FILE_BYTES))["names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return isinstance(names, list) and folder.name in names
 
 
 def load(file: Path) -> Config:
@@ -231,6 +259,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if config.keys.auth_type not in AUTH_TYPES:
+        raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):

@@ -1,7 +1,7 @@
 /* The binding: plain buffers in and out, lengths checked, the GIL released. What a call means stands in mont.h and in
  * accel/_native.pyi; who checks values is the Python that calls. Uses the stable ABI of Python 3.11. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "binding.h"
+
 #include <stdlib.h>
 
 #include "digits.h"
@@ -10,6 +10,7 @@
 #include "x25519.h"
 
 #define MODULUS "accel._native.modulus"
+#define PLAIN "portable-plain"
 
 typedef struct {
     mont_ctx ctx;
@@ -25,7 +26,17 @@ static const mont_core *core_of(const char *name) {
                    : NULL;
     }
 #endif
-    return strcmp(name, mont_portable.name) ? NULL : &mont_portable;
+    return strcmp(name, mont_portable.name) && strcmp(name, PLAIN) ? NULL : &mont_portable;
+}
+
+/* Whether the portable core may use its assembly: not where it was asked for in plain C, as other CPUs run it. */
+static int may_use_adx(const char *name) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return strcmp(name, PLAIN) && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("adx");
+#else
+    (void)name;
+    return 0;
+#endif
 }
 
 static modulus *modulus_of(PyObject *capsule) {
@@ -88,6 +99,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
     c->bits = (size_t)bits;
     c->digits = core->digits(c->bits);
     c->stride = core->stride(c->digits);
+    c->adx = may_use_adx(name);
     c->n = calloc(3 * c->stride, sizeof(uint64_t));
     if (c->n) {
         c->one = c->n + c->stride;
@@ -623,6 +635,8 @@ static PyMethodDef methods[] = {
     {"x25519", py_x25519, METH_VARARGS, NULL},
     {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},
     {"in_range", py_in_range, METH_VARARGS, NULL},
+    {"mask", py_mask, METH_VARARGS, NULL},
+    {"ring_product", py_ring_product, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

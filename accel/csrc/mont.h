@@ -12,6 +12,7 @@ typedef struct {
     size_t digits;  /* of R: digits that are computed with */
     size_t stride;  /* words of one element in memory, >= digits; the rest is zero */
     uint64_t n0;    /* -1 / n modulo one digit */
+    int adx;        /* portable: whether mulx, adcx and adox may be used */
     uint64_t *n;    /* stride words each */
     uint64_t *one;  /* R mod n */
     uint64_t *r2;   /* R^2 mod n */

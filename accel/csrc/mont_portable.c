@@ -10,8 +10,62 @@
 
 typedef unsigned __int128 wide;
 
+#if defined(__x86_64__) && defined(__GNUC__)
+/* As add_product, with one carry chain for the products' halves (CF) and one for the sums (OF), eight limbs a round. */
+static inline uint64_t add_product_adx(uint64_t *t, const uint64_t *a, size_t count, uint64_t x) {
+    uint64_t carry, low, high, rounds = count / 8, rest = count % 8;
+#define LIMB(at, into, from)                    \
+    "mulx " #at "(%[a]), %[low], %[" #into "]\n\t" \
+    "adcx %[" #from "], %[low]\n\t"             \
+    "adox " #at "(%[t]), %[low]\n\t"            \
+    "movq %[low], " #at "(%[t])\n\t"
+    __asm__ volatile("xorl %k[carry], %k[carry]\n\t" /* clears both flags; lea and jrcxz leave them */
+                     "movq %[rest], %%rcx\n"
+                     "1:\n\t"
+                     "jrcxz 2f\n\t"
+                     "mulx (%[a]), %[low], %[high]\n\t"
+                     "adcx %[carry], %[low]\n\t"
+                     "adox (%[t]), %[low]\n\t"
+                     "movq %[low], (%[t])\n\t"
+                     "movq %[high], %[carry]\n\t"
+                     "leaq 8(%[a]), %[a]\n\t"
+                     "leaq 8(%[t]), %[t]\n\t"
+                     "leaq -1(%%rcx), %%rcx\n\t"
+                     "jmp 1b\n"
+                     "2:\n\t"
+                     "movq %[rounds], %%rcx\n\t"
+                     "jrcxz 5f\n\t" /* reaches 127 bytes, less than the loop */
+                     "jmp 3f\n"
+                     "5:\n\t"
+                     "jmp 4f\n\t"
+                     ".p2align 4\n"
+                     "3:\n\t" LIMB(0, high, carry) LIMB(8, carry, high) LIMB(16, high, carry) LIMB(24, carry, high)
+                         LIMB(32, high, carry) LIMB(40, carry, high) LIMB(48, high, carry) LIMB(56, carry, high)
+                     "leaq 64(%[a]), %[a]\n\t"
+                     "leaq 64(%[t]), %[t]\n\t"
+                     "leaq -1(%%rcx), %%rcx\n\t"
+                     "jrcxz 4f\n\t"
+                     "jmp 3b\n"
+                     "4:\n\t"
+                     "movl $0, %k[low]\n\t"
+                     "adcx %[low], %[carry]\n\t"
+                     "adox %[low], %[carry]\n\t"
+                     : [a] "+r"(a), [t] "+r"(t), [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
+                     : "d"(x), [rounds] "r"(rounds), [rest] "r"(rest)
+                     : "rcx", "cc", "memory");
+#undef LIMB
+    return carry;
+}
+#endif
+
 /* t[0..count) += a * x; returns the carry limb */
-static inline uint64_t add_product(uint64_t *t, const uint64_t *a, size_t count, uint64_t x) {
+static inline uint64_t add_product(const mont_ctx *ctx, uint64_t *t, const uint64_t *a, size_t count, uint64_t x) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (ctx->adx) {
+        return add_product_adx(t, a, count, x);
+    }
+#endif
+    (void)ctx;
     uint64_t carry = 0;
     size_t j = 0;
     for (; j + 4 <= count; j += 4) {
@@ -35,7 +89,7 @@ static void redc(const mont_ctx *ctx, uint64_t *out, uint64_t *t) {
     const size_t limbs = ctx->digits;
     uint64_t top = 0;
     for (size_t i = 0; i < limbs; i++) {
-        uint64_t carry = add_product(t + i, ctx->n, limbs, t[i] * ctx->n0);
+        uint64_t carry = add_product(ctx, t + i, ctx->n, limbs, t[i] * ctx->n0);
         wide sum = (wide)t[i + limbs] + carry + top;
         t[i + limbs] = (uint64_t)sum;
         top = (uint64_t)(sum >> 64);
@@ -59,7 +113,7 @@ static void lanes_mul(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, con
         t[j] = 0;
     }
     for (size_t i = 0; i < limbs; i++) {
-        t[i + limbs] = add_product(t + i, b, limbs, a[i]);
+        t[i + limbs] = add_product(ctx, t + i, b, limbs, a[i]);
     }
     redc(ctx, out, t);
 }
@@ -71,7 +125,7 @@ static void lanes_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a) {
         t[j] = 0;
     }
     for (size_t i = 0; i + 1 < limbs; i++) {
-        t[i + limbs] = add_product(t + 2 * i + 1, a + i + 1, limbs - i - 1, a[i]);
+        t[i + limbs] = add_product(ctx, t + 2 * i + 1, a + i + 1, limbs - i - 1, a[i]);
     }
     uint64_t carry = 0, shifted = 0;
     for (size_t i = 0; i < limbs; i++) {
@@ -131,14 +185,29 @@ static void lanes_store(const mont_ctx *ctx, uint64_t *const rows[LANES], const 
 
 static void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *rows, size_t entries,
                          const uint64_t idx[LANES]) {
-    for (size_t j = 0; j < ctx->digits; j++) {
-        out[j] = 0;
-    }
-    for (size_t e = 0; e < entries; e++) {
-        uint64_t other = e ^ idx[0], mask = ((other | (0 - other)) >> 63) - 1;
-        for (size_t j = 0; j < ctx->digits; j++) {
-            out[j] |= rows[e * ctx->digits + j] & mask;
+    typedef uint64_t pair __attribute__((vector_size(16)));
+    const size_t digits = ctx->digits;
+    size_t j = 0;
+    for (; j + 8 <= digits; j += 8) {
+        pair acc[4] = {{0}};
+        for (size_t e = 0; e < entries; e++) {
+            uint64_t other = e ^ idx[0], mask = ((other | (0 - other)) >> 63) - 1;
+            pair part[4];
+            memcpy(part, rows + e * digits + j, sizeof part);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) {
+                acc[k] |= part[k] & mask;
+            }
         }
+        memcpy(out + j, acc, sizeof acc);
+    }
+    for (; j < digits; j++) {
+        uint64_t found = 0;
+        for (size_t e = 0; e < entries; e++) {
+            uint64_t other = e ^ idx[0], mask = ((other | (0 - other)) >> 63) - 1;
+            found |= rows[e * digits + j] & mask;
+        }
+        out[j] = found;
     }
 }
 

@@ -8,6 +8,7 @@ Leaves to others: which bytes are signed (canonical), where keys live (keys), wh
 import base64
 import binascii
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,10 +34,20 @@ from gateway.auth.revocation import NONE, Revocations
 from gateway.errors import CallerError, Kind, Refused
 from specs.states import AuthType
 
+_PROBE: Final = b"interconn-signer-probe"
 _MAX_SIGNATURE: Final = 2048
 """Characters of base64."""
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+class HeldKey(ABC):
+    """A private key that only signs, for example one in a token."""
+
+    @abstractmethod
+    def sign_message(self, message: bytes) -> bytes:
+        """As the key's type says above; ECDSA as DER."""
+
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | HeldKey
 
 _BARE: Final[Mapping[AuthType, type]] = {
     AuthType.SHA256_RSA: rsa.RSAPublicKey,
@@ -163,7 +174,9 @@ class Signer:
 
     def sign(self, message: bytes) -> str:
         """base64 of the signature over `message`."""
-        if isinstance(self.key, rsa.RSAPrivateKey):
+        if isinstance(self.key, HeldKey):
+            raw = self.key.sign_message(message)
+        elif isinstance(self.key, rsa.RSAPrivateKey):
             raw = self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
         elif isinstance(self.key, ed25519.Ed25519PrivateKey):
             raw = self.key.sign(message)
@@ -174,7 +187,14 @@ class Signer:
 
 def make_signer(auth_type: AuthType, credential: str, key: PrivateKey) -> Signer:
     """A signer whose key is the one the credential shows; CallerError where they do not fit."""
-    parsed = parse_credential(auth_type, credential)
-    if parsed.key != key.public_key():
-        raise CallerError("the signing key is not the one of the credential")
-    return Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))
+    try:
+        parsed = parse_credential(auth_type, credential)
+    except Refused as e:
+        raise CallerError(f"our own credential: {e}") from e
+    made = Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))
+    try:
+        # What a partner will do with everything we sign; a key in a token can be compared in no other way.
+        parsed.verify(_PROBE, made.sign(_PROBE))
+    except Refused as e:
+        raise CallerError("the signing key is not the one of the credential") from e
+    return made

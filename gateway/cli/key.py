@@ -17,6 +17,8 @@ def add(group: Group) -> None:
     rotate = group.command("rotate", rotating, "make a new signing key and tell every partner; the old one overlaps")
     rotate.add_argument("--tls", action="store_true", help="instead, the TLS certificate, at once")
     rotate.add_argument("--ca", action="store_true", help="the CA, and signing key and TLS certificate under it")
+    rotate.add_argument("--key", metavar="URI", help="a key that you made: file:/path, or pkcs11: for one in a token")
+    rotate.add_argument("--credential", type=Path, metavar="FILE", help="its chain or public key (PEM)")
     rotate.add_argument("--finish", action="store_true", help="with --ca: change over now, whoever has not allowed it")
     _yes(rotate)
     revoke = group.command("revoke", revoking, "the signing key is compromised: a new one at once, without overlap")
@@ -91,7 +93,10 @@ def rotating(call: Call) -> Exit:
     if not call.agree("Make a new signing key and tell every partner?", otherwise="--yes"):
         call.out.line("Nothing was changed.")
         return Exit.FAILED
-    return _made(call, call.client().post("keys", "rotate"))
+    given = call.credential.read_text(encoding="ascii") if call.credential else None
+    if (call.key is None) is not (given is None):
+        raise UsageError("--key and --credential go together")
+    return _made(call, call.client().post("keys", "rotate", key_uri=call.key, credential=given))
 
 
 def revoking(call: Call) -> Exit:

@@ -37,6 +37,7 @@ def add(group: Group) -> None:
     approve = group.command("approve", approving, "accept a partner's proposal, after comparing its fingerprint")
     _which(approve)
     approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    approve.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it signs with a bare key")
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
@@ -47,7 +48,8 @@ def add(group: Group) -> None:
     dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
     _which(dialect)
     dialect.add_argument(
-        "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
+        "profile",
+        help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, fate-2.x, kuscia",
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
@@ -90,7 +92,7 @@ def listing(call: Call) -> Exit:
             contract["peer_name"],
             contract["peer_node_id"],
             "we applied" if contract["direction"] == "OUT" else "they applied",
-            contract["status"],
+            contract["status"] + (" INSECURE: unsigned" if contract["profile"] == "insecure_unsigned" else ""),
             when(contract.get("expired_time")),
             contract["fingerprint"][:16],
         ]
@@ -218,6 +220,7 @@ def approving(call: Call) -> Exit:
         "approve",
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.errors import WIRE, GatewayError, Kind
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.service.trail import Trail
 from gateway.model import Audit, CallState, Contract, Direction, Job, OutCall
 from gateway.ports import Clock, Store, Tx
@@ -148,6 +149,12 @@ def _levels(tx: Tx, now: int) -> str:
         (
             _family("interconn_approvals", "gauge", "Contracts and audits by state.", approvals),
             _family("interconn_jobs", "gauge", "Jobs by state.", jobs),
+            _one(
+                "interconn_insecure_unsigned_partners",
+                "gauge",
+                "Partners with a contract whose calls need no signature.",
+                tx.count(Contract, status=ApprovalState.APPROVED, profile=UNSIGNED),
+            ),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
             _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),
             _one("interconn_outbox_oldest_seconds", "gauge", "Age of the call that waits longest.", age),

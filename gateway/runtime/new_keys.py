@@ -9,7 +9,7 @@ from cryptography import x509
 
 from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import load_signer
-from gateway.auth.pki import renew_ca, renew_signing, renew_tls
+from gateway.auth.pki import renew_bare, renew_ca, renew_signing, renew_tls
 from gateway.auth.schemes import Signer
 from gateway.mgmt_plane.rest.admin_tls import MadeTls
 from gateway.model import OwnTls
@@ -30,13 +30,23 @@ class OwnFiles:
     ca_key: Path
 
 
-def make_signing(files: OwnFiles, *, now: datetime) -> tuple[Signer, str]:
-    """A new signing key under our CA, and its URI."""
-    chain, key = renew_signing(
-        ca=files.ca, ca_key=files.ca_key, directory=files.directory, node_id=files.node_id, now=now
-    )
-    uri = key.resolve().as_uri()
-    return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
+def make_signing(
+    files: OwnFiles, *, now: datetime, auth_type: AuthType = AuthType.CERT, passphrase: bytes | None = None
+) -> tuple[Signer, str]:
+    """A new signing key, for CERT under our CA, and its URI. passphrase: its file is encrypted with it."""
+    if auth_type is AuthType.CERT:
+        shown, key = renew_signing(
+            ca=files.ca,
+            ca_key=files.ca_key,
+            directory=files.directory,
+            node_id=files.node_id,
+            now=now,
+            passphrase=passphrase,
+        )
+    else:
+        shown, key = renew_bare(auth_type=auth_type, directory=files.directory, passphrase=passphrase)
+    uri, credential = key.resolve().as_uri(), shown.read_text(encoding="ascii")
+    return load_signer(auth_type=auth_type, key_uri=uri, credential=credential, passphrase=passphrase), uri
 
 
 def make_tls(

@@ -125,7 +125,7 @@ def again(error: Exception, attempt: int) -> float | None:
     pushed = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
     if pushed and attempt < PUSHED_ATTEMPTS:
         # At random, or two writers meet again.
-        return random.uniform(0, min(_PUSHED_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))  # noqa: S311  # no secret
+        return random.uniform(0.0, min(_PUSHED_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S))  # noqa: S311  # no secret
     if lost(error) and attempt < LOST_ATTEMPTS:
         return min(_LOST_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S)
     return None
@@ -136,7 +136,9 @@ def lost(error: Exception) -> bool:
     if not isinstance(error, DBAPIError) or type(error.orig).__module__.startswith("sqlite3"):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or (state is None and isinstance(error, OperationalError)) or state in _GONE
+    return (
+        bool(error.connection_invalidated) or (state is None and isinstance(error, OperationalError)) or state in _GONE
+    )
 
 
 def fault(error: Exception) -> str:

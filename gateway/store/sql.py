@@ -203,8 +203,11 @@ class SqlStore:
             return result
 
     async def writable(self) -> str:
-        """Why the store cannot be written, in words for anybody, empty where it can; writes only after a failure."""
-        await self.run(lambda _: None)
+        """Why the store cannot be written, in words for anybody, or ""; it writes only after a failure."""
+        try:
+            await self.run(lambda _: None)
+        except Unavailable:
+            return self._fault or "not available"
         if not self._fault:
             return ""
         with contextlib.suppress(Unavailable):

@@ -189,6 +189,7 @@ class Node:
     strict: bool = False
     auth_type: AuthType = AuthType.CERT
     up: bool = True
+    insecure_unsigned: bool = False
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -214,6 +215,7 @@ class Node:
         self.partners = Partners(
             **base,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -305,6 +307,7 @@ class Node:
             KeyContext(
                 **of_keys,
                 make=self.new_signer,
+                take=self.take_signer,
                 wake=lambda: None,
                 refusals=self.rekeyer.refusals,
                 clock=self.clock,
@@ -347,6 +350,9 @@ class Node:
         now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
         return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
 
+    async def take_signer(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        return load_signer(auth_type=self.auth_type, key_uri=key_uri, credential=credential), key_uri
+
     async def new_signer(self) -> tuple[Signer, str]:
         """A signing key that follows the present one, under the node's own CA."""
         made = self.pki
@@ -380,6 +386,7 @@ class Node:
             strict=self.strict,
             nonces=nonces,
             lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
         )
 
     @property

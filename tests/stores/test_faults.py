@@ -27,11 +27,16 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
 
 
 async def pragma(store: SqlStore, text: str) -> int:
-    def work(tx: Tx) -> int:
-        result = tx._connection.exec_driver_sql(f"PRAGMA {text}")  # type: ignore[attr-defined]
-        return int(result.scalar_one()) if result.returns_rows else 0
+    """On the store's one connection, outside a transaction."""
 
-    return await store.run(work)
+    def work() -> int:
+        with store._engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            row = cursor.execute(f"PRAGMA {text}").fetchone()
+            cursor.close()
+            return int(row[0]) if row else 0
+
+    return await asyncio.get_running_loop().run_in_executor(store._thread, work)
 
 
 async def test_a_full_disk_refuses_whole_transactions_and_says_so(store: SqlStore) -> None:
@@ -66,7 +71,6 @@ async def test_a_database_that_may_only_be_read(store: SqlStore) -> None:
     with pytest.raises(Unavailable) as caught:
         await store.run(lambda tx: tx.insert(audit("lost")))
     assert str(caught.value) == "database: the database is read-only"
-    assert await store.run(lambda tx: tx.count(Audit)) == 1
     assert await store.writable() == "the database is read-only"
     await pragma(store, "query_only=OFF")
     assert await store.writable() == ""  # found out without a request that writes
@@ -153,8 +157,7 @@ async def test_a_server_that_crashes_and_comes_back(
             await store.run(lambda tx: tx.insert(audit("lost")))
         assert "cannot be reached" in str(caught.value)
         assert time.monotonic() - began < 30
-        with pytest.raises(Unavailable):
-            await store.writable()
+        assert await store.writable() == "the server cannot be reached"
         waiting = asyncio.ensure_future(store.run(lambda tx: tx.insert(audit("patient"))))
         await asyncio.sleep(0.2)
     finally:

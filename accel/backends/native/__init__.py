@@ -4,9 +4,13 @@ What is constant in time and what is not stands in accel/notes. Loading this pac
 `accel._native`; whether it is there is asked by accel.registry.
 """
 
+from accel.backends.native.masks import NativeMasks
 from accel.backends.native.power import NativePower
 from accel.backends.native.ring128 import NativeRing128
+from accel.backends.native.ring_matrices import NativeRingMatrices
 from accel.backends.native.schemes import OkamotoUchiyama, Paillier
 from accel.backends.native.x25519 import NativeX25519
 
-__all__ = ["NativePower", "NativeRing128", "NativeX25519", "OkamotoUchiyama", "Paillier"]
+__all__ = [
+    "NativeMasks", "NativePower", "NativeRing128", "NativeRingMatrices", "NativeX25519", "OkamotoUchiyama", "Paillier",
+]  # fmt: skip

@@ -6,7 +6,8 @@ a Profile says which codes mean success, which one we answer with, and what the 
 
 legacy-1.0 and legacy-1.1 are the older texts of the standard (1-management h, version history). fate-2.x and kuscia
 have no management layer: their contracts and grants are recorded by hand, and their control layer, which signs nothing,
-is for adapters of their own. The edge accepts nothing unsigned, whatever the profile.
+is for adapters of their own. The edge accepts nothing unsigned but from a partner whose
+profile is insecure_unsigned, and only where the configuration has that switch.
 """
 
 import json
@@ -36,6 +37,8 @@ class Signature(Enum):
 
     A_01 = "A-01"
     RFC_9421 = "RFC-9421"
+    NONE = "none"
+    """What they send need not be signed; we sign as A-01 says. Only where the configuration allows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,14 @@ _JOB_AUDITS: Final = frozenset(name for name in MANAGEMENT if name.startswith("j
 _NODE_ID: Final = {"x-node-id": headers.SOURCE_NODE}
 
 STRICT: Final = Profile("strict-1.2")
+UNSIGNED: Final = "insecure_unsigned"
+"""The profile of a partner whose calls TLS alone proves; refused unless [profile] insecure_unsigned is set."""
 PROFILES: Final[Mapping[str, Profile]] = {
     each.name: each
     for each in (
         STRICT,
         Profile("strict-1.2-rfc9421", signature=Signature.RFC_9421),
+        Profile(UNSIGNED, signature=Signature.NONE),
         Profile("lenient", success=frozenset({0, 200}), seconds=True, reads=_V10 + _V11),
         Profile("legacy-1.1", reads=_V11, writes=_V11),
         Profile("legacy-1.0", success=frozenset({0, 200}), ok=200, reads=_V10, writes=_V10, lacks=_JOB_AUDITS),

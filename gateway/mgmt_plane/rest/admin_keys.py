@@ -19,12 +19,16 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyContext:
-    """make: a new signing key with its URI. wake: partners are to be told. refusals: why one has not taken it yet."""
+    """make: a new signing key with its URI. take: one that the admin made (URI, credential).
+
+    wake: partners are to be told. refusals: why one has not taken it yet.
+    """
 
     store: Store
     keys: Keys
     ring: KeyRing
     make: Callable[[], Awaitable[tuple[Signer, str]]]
+    take: Callable[[str, str], Awaitable[tuple[Signer, str]]]
     wake: Callable[[], None]
     refusals: Mapping[ContractId, str]
     clock: Clock
@@ -80,16 +84,23 @@ class KeyAdmin:
             "ca_allowed": contract.ca_allowed,
         }
 
-    async def rotate(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
+    async def rotate(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         """A new signing key; partners keep taking the one before it for the overlap."""
-        return await self._renew(emergency=False)
+        return await self._renew(body, emergency=False)
 
-    async def revoke(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
+    async def revoke(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         """A new key at once, and no overlap: every key before it is compromised."""
-        return await self._renew(emergency=True)
+        return await self._renew(body, emergency=True)
 
-    async def _renew(self, *, emergency: bool) -> Answer:
-        signer, uri = await self._context.make()
+    async def _renew(self, body: Mapping[str, Any], *, emergency: bool) -> Answer:
+        """{(key_uri, credential)}: a key that our admin made, for example in a token."""
+        key_uri, credential = body.get("key_uri"), body.get("credential")
+        if key_uri is None and credential is None:
+            signer, uri = await self._context.make()
+        elif isinstance(key_uri, str) and isinstance(credential, str):
+            signer, uri = await self._context.take(key_uri, credential)
+        else:
+            raise ProtocolViolation("key_uri and credential go together")
         await self._context.store.run(lambda tx: self._context.keys.keep(tx, signer, key_uri=uri, emergency=emergency))
         self._context.ring.add(signer, emergency=emergency)
         self._context.journal.note("key.made", key_id=signer.key_id, emergency=emergency)

@@ -88,6 +88,7 @@ def _rfc9421(signed: Signed, signer: Signer) -> dict[str, str]:
 
 _SIGN: Final[Mapping[Signature, Callable[[Signed, Signer], dict[str, str]]]] = {
     Signature.A_01: _a01,
+    Signature.NONE: _a01,
     Signature.RFC_9421: _rfc9421,
 }
 

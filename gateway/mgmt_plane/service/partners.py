@@ -15,7 +15,7 @@ from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import apply_body, check_address, confirm_body
-from gateway.mgmt_plane.core.profile import Profile, profile
+from gateway.mgmt_plane.core.profile import Profile, Signature, profile
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.model import (
     CallState,
@@ -93,8 +93,11 @@ class Partners:
         default_profile: str = "strict-1.2",
         on_routes_changed: Callable[[], None] = lambda: None,
         lists: Revocations = NONE,
+        insecure_unsigned: bool = False,
     ) -> None:
-        profile(default_profile)  # an unknown one stops the start
+        if profile(default_profile).signature is Signature.NONE:  # an unknown one stops the start too
+            raise CallerError(f"{default_profile} is for single partners, never the default")
+        self._insecure_unsigned = insecure_unsigned
         self.identity = identity
         self._signer = signer
         self._limits = limits
@@ -438,6 +441,10 @@ class Partners:
     def set_profile(self, tx: Tx, node_id: NodeId, name: str) -> list[Contract]:
         """Name the dialect of a partner, in all open contracts with it. Raises Refused(NODE_UNKNOWN, CONFLICT)."""
         wanted = _known_profile(name)
+        if wanted.signature is Signature.NONE and not self._insecure_unsigned:
+            raise Refused(
+                "calls without a signature are not allowed: [profile] insecure_unsigned is not set", kind=Kind.FORBIDDEN
+            )
         open_ = [
             each
             for each in tx.select(Contract, peer_node_id=node_id)
