@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-kernels sanitize docs clean
+.PHONY: demo test lint soak soak-jobs bench bench-kernels sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -18,6 +18,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Long runs that end only when something is found, or after so many: see docs/operations.md.
+SOAK_RUNS ?= 100
+soak-jobs: $(STAMP)
+	$(BIN)/python -m tests.integration.crash --runs $(SOAK_RUNS)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
