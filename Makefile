@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint soak soak-jobs bench bench-kernels sanitize docs clean
+.PHONY: demo test lint soak-jobs bench bench-kernels bench-mgmt sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -29,6 +29,9 @@ bench: $(STAMP)
 
 bench-kernels: $(STAMP)
 	$(BIN)/python -m bench.kernels
+
+bench-mgmt: $(STAMP)
+	$(BIN)/python -m bench.mgmt
 
 # The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

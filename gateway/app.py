@@ -32,11 +32,13 @@ from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, run_data_process
+from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
 from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
@@ -59,20 +61,24 @@ from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.deadlines import own as own_deadlines
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
@@ -154,7 +160,8 @@ def run_data(config: Config) -> int:
 
 def run_control(config: Config) -> int:
     """The control process."""
-    return asyncio.run(_control(config))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_control(config))
 
 
 async def _control(config: Config) -> int:
@@ -326,6 +333,7 @@ class Control:
             job_timeout_s=jobs.job_timeout_s,
             approval_s=jobs.approval_s,
             require_job_audit=jobs.require_job_audit,
+            require_project=jobs.require_project,
             max_running=jobs.max_running,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
@@ -362,12 +370,19 @@ class Control:
         self._schedule = Schedule(**services_of_jobs, peers=self._client)
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
+        revocation = Revocation(book=book, grants=grants, audits=audits, runtime=self._runtime)
+        for kind in KINDS:
+            audits.listen(kind, revocation.on_audit)
+        self._partners.on_closed(revocation.on_closed)
 
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        known = KnownPartners(self._partners, self._store)
+        self._store.on_write(Contract, known.forget)
         edge = Edge(
             nonces=self._nonces,
+            known=known,
             lists=lists,
             insecure_unsigned=config.profile.insecure_unsigned,
             **base,
@@ -403,6 +418,9 @@ class Control:
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._expiry = ExpiryWatch(
+            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+        )
         health = Health(
             ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
@@ -412,6 +430,7 @@ class Control:
                 trail=self._trail,
                 stats=self._watch.stats,
                 clock=clock,
+                more=self._expiry.exposition,
             ),
         )
         admin = Admin(context)
@@ -437,6 +456,7 @@ class Control:
             *ReceiptAdmin(receipts, self._store).routes(),
             *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
+            *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
             *tls_admin.routes(),
             *CrlAdmin(
                 store=self._store,
@@ -487,6 +507,7 @@ class Control:
         self._outbox.start()
         self._reconciler.start()
         self._rekeyer.start()
+        self._expiry.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
@@ -505,6 +526,7 @@ class Control:
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._expiry.stop()
         await self._rekeyer.stop()
         await self._reconciler.stop()
         await self._outbox.stop()
@@ -584,6 +606,9 @@ class Control:
             signing=self._ring.current.auth_type is AuthType.CERT,
             now=self._now(),
         )
+
+    def _own_ends(self) -> list[Deadline]:
+        return own_deadlines(self._ring.current, self._shown.shown.chain.read_text(encoding="ascii"))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)

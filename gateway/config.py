@@ -121,6 +121,8 @@ class JobsSection:
     approval_s: float = 7 * 24 * 3600.0
     """A job that was not approved and started within this time ends."""
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
     max_cpus: float = inf
@@ -133,6 +135,13 @@ class ProfileSection:
     default: str = "strict-1.2"
     insecure_unsigned: bool = False
     """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpirySection:
+    """So many days before something ends it is told, once each: contracts, grants, keys and certificates."""
+
+    warn_days: tuple[int, ...] = (30, 7, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ class Config:
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
+    expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
     delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
@@ -237,6 +247,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, f"{where}.")
     if get_origin(hint) is UnionType:
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list")
+        return tuple(_value(get_args(hint)[0], each, where) for each in value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -259,6 +273,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:
+        raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
     if config.keys.auth_type not in AUTH_TYPES:
         raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:

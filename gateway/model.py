@@ -154,6 +154,20 @@ class OwnTls:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiryNotice:
+    """The nearest warning that was given of something that ends."""
+
+    subject: str
+    """kind/id/end."""
+    threshold: int
+    """Days before the end."""
+    created: int
+
+    def key(self) -> str:
+        return self.subject
+
+
+@dataclass(frozen=True, slots=True)
 class RevokedCert:
     """A certificate of this node that does not count any more: goes into our own revocation list."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.mgmt.wire import Writer
+from gateway.data_plane.io.process import loop_factory
 
 PREFIX = "/v1/interconn/"
 
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, requests: list[bytes], until: float, done: asyncio.Future[None]) -> None:
         self._requests = iter(requests)
-        self._until = until
+        self.until = until
         self._done = done
         self._buffer = bytearray()
         self._expected = -1
@@ -53,19 +54,19 @@ class Connection(asyncio.Protocol):
         self.bad: list[str] = []
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self.transport = transport
 
     def start(self) -> None:
         self._next()
 
     def _next(self) -> None:
         request = next(self._requests, None)
-        if request is None or time.perf_counter() >= self._until:
+        if request is None or time.perf_counter() >= self.until:
             if not self._done.done():
                 self._done.set_result(None)
             return
         self._begun = time.perf_counter()
-        self._transport.write(request)
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -109,7 +110,6 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
     each = [list(itertools.islice(requests(job, writer), job["most"] // count)) for _ in range(count)]
     loop = asyncio.get_running_loop()
     opened = []
-    until = [0.0]
     for mine in each:
         done = loop.create_future()
         _, protocol = await loop.create_connection(
@@ -121,13 +121,13 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     until = begun + job["warm"] + job["seconds"]
     for protocol, _ in opened:
-        protocol._until = until  # noqa: SLF001
+        protocol.until = until
         protocol.start()
     cpu = time.process_time()
     await asyncio.gather(*(done for _, done in opened))
     ended = time.perf_counter()
     for protocol, _ in opened:
-        protocol._transport.close()  # noqa: SLF001
+        protocol.transport.close()
     start, end = begun + job["warm"], min(until, ended)
     taken = sorted(t for protocol, _ in opened for at, t in protocol.times if start <= at and at + t <= end)
     bad = [text for protocol, _ in opened for text in protocol.bad]
@@ -151,13 +151,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     if job["core"] is not None:
         os.sched_setaffinity(0, {job["core"]})
-    try:
-        import uvloop
-    except ImportError:
-        runner = asyncio.Runner()
-    else:
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    with runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         print(json.dumps(runner.run(run(job))), flush=True)
 
 

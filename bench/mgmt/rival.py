@@ -1,8 +1,8 @@
 """The rival: one bare aiohttp process that does the same work with nothing around it.
 
-`python -m bench.mgmt.rival JSON`: mutual TLS 1.2+, ECDSA P-256 over the same bytes, clock window, nonces in a set, JSON,
-and one SQLite transaction (WAL, synchronous=FULL) for each write, made on a thread of its own. It has no routes, schema,
-access rules, audit trail, log or second process, and its nonces do not survive a restart.
+`python -m bench.mgmt.rival JSON`: mutual TLS 1.2+, ECDSA P-256 over the same bytes, clock window, nonces in a set,
+JSON, and one SQLite transaction (WAL, synchronous=FULL) for each write, made on a thread of its own. It has no routes,
+schema, access rules, audit trail, log or second process, and its nonces do not survive a restart.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from aiohttp import web
 from cryptography import x509
 
 from bench.mgmt.wire import ECDSA, covered
+from gateway.data_plane.io.process import loop_factory
 
 WINDOW_MS = 300_000
 
@@ -78,15 +79,10 @@ async def main() -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
-    print(site._server.sockets[0].getsockname()[1], flush=True)  # type: ignore[union-attr]  # noqa: SLF001
+    print(runner.addresses[0][1], flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
 
 
 if __name__ == "__main__":
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main())
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())

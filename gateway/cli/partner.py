@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gateway.cli import invite
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
+from gateway.cli.node import tell_expiring
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
 from gateway.errors import Kind, Refused
@@ -31,6 +32,7 @@ def add(group: Group) -> None:
     apply.add_argument("--node-id", help="node expected there; by default the one that it says it is")
     apply.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="the CA it must present")
     apply.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it must be given by hand")
+    apply.add_argument("--profile", help="the dialect it speaks, where that is known: legacy-1.0 ...")
     apply.add_argument("--days", type=int, help="validity that we propose")
     apply.add_argument("--description", help="words for the partner's administrator")
     _yes(apply)
@@ -38,6 +40,8 @@ def add(group: Group) -> None:
     _which(approve)
     approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
     approve.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it signs with a bare key")
+    approve.add_argument("--address", help="its edge URL, where its application (v1.0) does not say")
+    approve.add_argument("--inst-id", help="its institution, likewise")
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
@@ -49,7 +53,8 @@ def add(group: Group) -> None:
     _which(dialect)
     dialect.add_argument(
         "profile",
-        help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, fate-2.x, kuscia",
+        help="strict-1.2, strict-1.2-rfc9421, strict-1.2-seconds, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, "
+        "fate-2.x, kuscia",
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
@@ -99,7 +104,12 @@ def listing(call: Call) -> Exit:
         for contract in contracts
     ]
     columns = ("contract", "partner", "node", "direction", "state", "valid until", "fingerprint")
-    call.out.value(contracts, lambda: call.out.table(columns, rows, empty="No contracts yet."))
+
+    def show() -> None:
+        call.out.table(columns, rows, empty="No contracts yet.")
+        tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
+
+    call.out.value(contracts, show)
     return Exit.OK
 
 
@@ -195,6 +205,7 @@ def applying(call: Call) -> Exit:
         ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
         expired_time=expired_time,
         description=call.description,
+        profile=call.profile,
     )
     call.out.value(contract, lambda: _print(call, contract))
     return Exit.OK
@@ -221,6 +232,8 @@ def approving(call: Call) -> Exit:
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
         ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
+        address=call.address,
+        inst_id=call.inst_id,
     )
 
 

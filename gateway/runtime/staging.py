@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,8 @@ from gateway.model import Dataset, JobId, Json, Party
 SOURCE: Final = "source"
 """Namespace of staged datasets; job namespaces end in `-<role>-<index>` and so never equal it."""
 FIELD_CHARS: Final = 1 << 20
+STOP_ROWS: Final = 4096
+"""Between two looks at whether the copy is still wanted."""
 _ARTIFACT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
@@ -76,13 +78,21 @@ def source_name(dataset: str) -> Mapping[str, str]:
     return {"namespace": SOURCE, "name": name}
 
 
-def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int, strict: bool = False) -> int:
+def stage(
+    dataset: Dataset,
+    columns: Sequence[str],
+    store: Path,
+    *,
+    now_ms: int,
+    strict: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
     """Copy the granted columns (() = all) of a dataset's CSV into `store`; the number of rows. Blocking.
 
     A dataset that is staged already stays as it is. strict: for a partner, to whom the catalogue's columns and types
     were granted and no others. Raises Refused (GRANT_MISSING) where none of the granted columns exists,
     Refused (NOT_AS_APPROVED) where strict and the file is not as the catalogue says, Unavailable (STORAGE) where the
-    file cannot be read or the store not be written.
+    file cannot be read or the store not be written, Refused (STOPPED) once `stopped` says so.
     """
     place = source_name(dataset.dataset_id)
     folder = store / place["namespace"] / place["name"]
@@ -96,8 +106,14 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int,
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        metas = dataset.column_metas if strict else None
-        header, count = _copy(Path(dataset.location), columns, part / "data_0", metas, dataset.dataset_id)
+        header, count = _copy(
+            Path(dataset.location),
+            columns,
+            part / "data_0",
+            metas=dataset.column_metas if strict else None,
+            dataset_id=dataset.dataset_id,
+            stopped=stopped,
+        )
         metadata = _metadata(dataset, header, count, columns, now_ms)
         (part / "metadata").write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -139,7 +155,13 @@ def _link(source: str, target: str) -> None:
 
 
 def _copy(
-    source: Path, columns: Sequence[str], target: Path, metas: Sequence[Json] | None, dataset_id: str
+    source: Path,
+    columns: Sequence[str],
+    target: Path,
+    *,
+    metas: Sequence[Json] | None,
+    dataset_id: str,
+    stopped: Callable[[], bool],
 ) -> tuple[list[str], int]:
     """metas: what the file must hold, None for anything."""
     csv.field_size_limit(FIELD_CHARS)
@@ -159,6 +181,8 @@ def _copy(
         for row in rows:
             if not row:
                 continue
+            if not count % STOP_ROWS and stopped():
+                raise Refused("stopped while the data were read", kind=Kind.STOPPED)
             if len(row) != len(header):
                 raise csv.Error(f"record {count + 2} has {len(row)} fields instead of {len(header)}")
             for i, kind in typed:

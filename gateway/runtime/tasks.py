@@ -401,7 +401,15 @@ class TaskRunner:
             columns = prepared.columns.get(prepared.dataset.dataset_id, ())
             now = self._clock.now_ms()
             strict = prepared.plan.initiator != self._book.own
-            await asyncio.to_thread(stage, prepared.dataset, columns, store, now_ms=now, strict=strict)
+            await asyncio.to_thread(
+                stage,
+                prepared.dataset,
+                columns,
+                store,
+                now_ms=now,
+                strict=strict,
+                stopped=lambda: live.ended or self._closed,
+            )
             source = source_name(prepared.dataset.dataset_id)
         store.mkdir(parents=True, exist_ok=True)
         log = self._folders.log(share.job_id, party, share.task_name)

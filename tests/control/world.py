@@ -22,6 +22,7 @@ from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Contract,
@@ -50,7 +51,7 @@ from gateway.store.memory import MemoryStore
 from specs.states import ApprovalState, AuditKind, JobState
 
 TOKEN = "platform-token"
-FAST = JobRules(poll_s=0.05, misses=3, silence_s=2, task_timeout_s=20, job_timeout_s=60)
+FAST = JobRules(poll_s=0.05, misses=3, silence_s=2, task_timeout_s=20, job_timeout_s=60, require_project=False)
 
 
 class ListJournal:
@@ -270,6 +271,10 @@ class Node:
         self.platform = Platform(jobs=self.jobs, schedule=self.schedule, tasks=self.runner, token=TOKEN)
         self.handlers = schedule_handlers(self.schedule)
         self.audits.listen(AuditKind.JOB, self.jobs.on_audit)
+        revocation = Revocation(book=self.book, grants=self.grants, audits=self.audits, runtime=self.runtime)
+        for kind in KINDS:
+            self.audits.listen(kind, revocation.on_audit)
+        self.partners.on_closed(revocation.on_closed)
         self.outbox = Outbox(
             store=self.store,
             client=peers,

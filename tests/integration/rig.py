@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from gateway import lab
 from gateway.admin_client import AdminClient
 from gateway.errors import Refused
+from gateway.lab.node import write_private
 from specs.routes import ROUTES
 from tests.integration.tap import Exchange, Tap
 
@@ -242,8 +243,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(directory: Path, *, jobs: Mapping[str, Any] | None = None, taps: bool = True) -> Rig:
-    """A lab whose nodes advertise their tap's address, partnership signed."""
+def move_to(node: lab.LabNode, url: str) -> None:
+    """Let a stopped, empty gateway keep its state in the database at `url` from now on."""
+    folder = node.ca_file.parent.parent
+    write_private(folder / "store.url", url + "\n")
+    config = folder / "node.toml"
+    config.write_text(f'{config.read_text()}\n[store]\nurl = "file:store.url"\n')
+    (folder / "state.db").unlink()
+
+
+def start(directory: Path, *, jobs: Mapping[str, Any] | None = None, taps: bool = True, payment_store: str = "") -> Rig:
+    """A lab whose nodes advertise their tap's address, partnership signed. payment_store: its database, else SQLite."""
     nodes = lab.up(directory, parties=2, jobs=jobs or {"poll_s": 0.1, "misses": 4, "silence_s": 4.0})
     loop = _Loop()
     made: dict[str, Tap] = {}
@@ -261,6 +271,8 @@ def start(directory: Path, *, jobs: Mapping[str, Any] | None = None, taps: bool 
             text = config.read_text()
             assert node.edge_url in text
             config.write_text(text.replace(node.edge_url, f"https://127.0.0.1:{tap.port}"))
+        if payment_store:
+            move_to(nodes.node("payment"), payment_store)
         nodes = lab.up(directory)
     bank, payment = nodes.node("bank"), nodes.node("payment")
     sides = [Side(node, node.ca_file.parent, node.client(timeout_s=20.0)) for node in (bank, payment)]

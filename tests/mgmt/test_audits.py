@@ -14,8 +14,10 @@ from gateway.mgmt_plane.core.profile import STRICT
 from gateway.mgmt_plane.service.grants import DatasetUse
 from gateway.model import (
     Audit,
+    AuditId,
     CallState,
     DatasetId,
+    Direction,
     Grant,
     GrantUse,
     JobId,
@@ -488,6 +490,26 @@ async def authorise(
     return None
 
 
+async def join(b: Node, project: str) -> None:
+    """B has approved this project of A's."""
+    contract = await b.run(lambda tx: b.partners.contract_with(tx, NodeId("A")))
+    audit = Audit(
+        applicant=NodeId("A"),
+        audit_id=AuditId(f"au-{project}"),
+        kind=AuditKind.PROJECT,
+        direction=Direction.IN,
+        peer_node_id=NodeId("A"),
+        contract_id=contract.contract_id,
+        status=ApprovalState.APPROVED,
+        subject=project,
+        body={},
+        permit=None,
+        created=b.clock.ms,
+        updated=b.clock.ms,
+    )
+    await b.run(lambda tx: tx.insert(audit))
+
+
 async def held(a: Node, *datasets: str) -> list[Permit]:
     """What A would present to B, through the header and back."""
     ids = [DatasetId(each) for each in datasets]
@@ -500,6 +522,8 @@ async def test_use_within_and_outside_the_scope(world: World, a: Node, b: Node, 
     await world.grant(a, b, ds, auth_scope=scope)
     permits = await held(a, "ds")
     assert len(permits) == 1
+    assert await authorise(b, permits, [use("psi", "split")]) is Kind.GRANT_MISSING  # nobody joined the project
+    await join(b, "pj")
     assert await authorise(b, permits, [use("psi", "split")]) is None
     assert await authorise(b, permits, [use("psi", "hetero_lr")]) is Kind.GRANT_MISSING
     assert await authorise(b, permits, [use("psi")], project="other") is Kind.GRANT_MISSING
@@ -638,6 +662,7 @@ async def test_the_grant_that_fits_is_used(world: World, a: Node, b: Node, ds: s
     await world.grant(a, b, ds, auth_scope={"PROJECT": ["other"]})
     permits = await held(a, "ds")
     assert len(permits) == 2
+    await join(b, "other")
     assert await authorise(b, permits, [use("psi")], job="job-1") is None
     assert await authorise(b, permits, [use("psi")], job="job-2", project="other") is None
     assert await authorise(b, permits, [use("psi")], job="job-3") is not None

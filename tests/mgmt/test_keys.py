@@ -330,3 +330,21 @@ async def test_a_partner_without_a_management_layer_is_told_nothing(a: Node, b: 
     assert len(await a.run(a.keys.untold)) == 1
     await a.run(lambda tx: tx.replace(contract, replace(contract, profile="fate-2.x")))
     assert await a.run(a.keys.untold) == []
+
+
+@pytest.mark.req("M-037")
+async def test_a_key_that_our_admin_made(a: Node, b: Node, contract_id: str) -> None:
+    """As one in a token is taken into use: by its URI, with its certificate."""
+    made, uri = await a.new_signer()
+    rotate_with = "/v1/admin/keys/rotate"
+    for wrong in ({"key_uri": uri}, {"credential": made.credential}, {"key_uri": 7, "credential": made.credential}):
+        with pytest.raises(ProtocolViolation, match="go together"):
+            await a.admin_call("POST", rotate_with, wrong)
+    with pytest.raises(CallerError, match="not the one of the credential"):
+        await a.admin_call("POST", rotate_with, {"key_uri": uri, "credential": a.signer.credential})
+    assert a.ring.current == a.signer
+    a.clock.ms += 10
+    answer = await a.admin_call("POST", rotate_with, {"key_uri": uri, "credential": made.credential})
+    assert answer["key_id"] == made.key_id
+    assert await a.rekeyer.tell() == 0
+    assert await heard(a, b, contract_id, signer=a.ring.current) == 0

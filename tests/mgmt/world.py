@@ -38,6 +38,7 @@ from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
@@ -190,6 +191,7 @@ class Node:
     auth_type: AuthType = AuthType.CERT
     up: bool = True
     insecure_unsigned: bool = False
+    profile: str = "strict-1.2"
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -216,6 +218,7 @@ class Node:
             **base,
             lists=self.lists,
             insecure_unsigned=self.insecure_unsigned,
+            default_profile=self.profile,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -374,7 +377,10 @@ class Node:
         self.routes_changed += 1
 
     def new_edge(self, nonces: NonceLog | None = None) -> Edge:
+        known = KnownPartners(self.partners, self.store)
+        self.store.on_write(Contract, known.forget)
         return Edge(
+            known=known,
             identity=self.identity,
             partners=self.partners,
             store=self.store,

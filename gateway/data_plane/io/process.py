@@ -212,7 +212,7 @@ class DataProcess:
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 
 
@@ -236,7 +236,8 @@ async def _serve(settings: DataSettings, *, journal: Journal, clock: Clock, entr
     return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop where it is installed, else None: asyncio's own."""
     try:
         import uvloop  # noqa: PLC0415  # not on every platform; the choice is made here and nowhere else
     except ImportError:

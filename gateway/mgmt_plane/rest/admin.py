@@ -13,6 +13,7 @@ from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_scope_shape
 from gateway.mgmt_plane.core.messages import check, dataset_record, node_body
+from gateway.mgmt_plane.core.profile import PROFILES, UNSIGNED, apply_body_for, profile
 from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.handlers import Services
@@ -166,6 +167,9 @@ class Admin:
         expired_time, description = _number(body, "expired_time"), _text(body, "description", required=False)
         if node_id == identity.node_id:
             raise ProtocolViolation("that is this node itself")
+        dialect = _text(body, "profile", required=False, longest=64)
+        if dialect and (dialect not in PROFILES or not PROFILES[dialect].managed or dialect == UNSIGNED):
+            raise ProtocolViolation(f"{dialect} is no profile to apply in")
         given = _text(body, "ca_pem", required=False, longest=32 << 10)
         if given:
             tls_ca, mark = pin_ca(given, now_ms=self._context.clock.now_ms())
@@ -179,14 +183,19 @@ class Admin:
         contact = self._partners.applicant(
             node={"node_id": node_id}, address=_text(body, "address"), pinned=pinned, description=description
         )
+        if dialect:
+            contact = replace(contact, profile=dialect)
         sent = self._partners.apply_body(expired_time=expired_time, description=description)
         about = await client.call(contact, "node.query", {"node_id": node_id}, trace_id=trace_id)
         node = {name: "".join(filter(str.isprintable, str(value)))[:256] for name, value in about.data.items()}
         if node.get("node_id") != node_id:
             raise Refused("the server says that it is another node", kind=Kind.PEER_MALFORMED)
+        spoken = contact.profile
         contact = self._partners.applicant(
             node=node, address=contact.peer_address, pinned=pinned, description=description
         )
+        contact = replace(contact, profile=spoken)
+        sent = dict(apply_body_for(profile(spoken), sent, receiver=node))
         reply = await client.call(contact, "node.contract.apply", sent, trace_id=trace_id)
         try:
             contract_id = check("node.contract.query", reply.data)["contract_id"]
@@ -211,6 +220,8 @@ class Admin:
         expired_time = _number(body, "expired_time")
         fingerprint = _text(body, "fingerprint", required=False, longest=128) or None
         ca_pem = _text(body, "ca_pem", required=False, longest=32 << 10) or None
+        address = _text(body, "address", required=False, longest=2048)
+        inst_id = _text(body, "inst_id", required=False, longest=128)
         contract = await self._store.run(
             lambda tx: self._partners.decide(
                 tx,
@@ -219,6 +230,8 @@ class Admin:
                 expired_time=expired_time,
                 fingerprint=fingerprint,
                 ca_pem=ca_pem,
+                address=address,
+                inst_id=inst_id,
             )
         )
         return self._changed(contract)

@@ -8,7 +8,7 @@ from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, PeerError, ProtocolViolation, Unavailable
 from gateway.mgmt_plane.core.acl import check_scope_shape
 from gateway.mgmt_plane.core.doctor import ASKED, ROUTES, Outcome, Seen, diagnose
-from gateway.mgmt_plane.core.profile import PROFILES
+from gateway.mgmt_plane.core.profile import PROFILES, has_seconds
 from gateway.mgmt_plane.rest.admin import show_audit, show_contract
 from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.rest.client import SignedClient
@@ -143,11 +143,11 @@ class ProfileAdmin:
         elif route != "node.health":
             query = {"contract_id": contract.contract_id, "page_size": 1}
         try:
-            await self._client.call(contract, route, query, trace_id=new_trace(self._entropy))
+            reply = await self._client.call(contract, route, query, trace_id=new_trace(self._entropy))
         except PeerError as e:
             return Seen(Outcome.REFUSED, e.peer_code)
         except Unavailable:
             return Seen(Outcome.SILENT)
         except GatewayError:
             return Seen(Outcome.UNREADABLE)
-        return Seen(Outcome.OK)
+        return Seen(Outcome.OK, seconds=has_seconds(reply.data))

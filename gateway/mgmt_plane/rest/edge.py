@@ -40,6 +40,7 @@ from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.mgmt_plane.service.trail import Actor, acting
@@ -186,8 +187,9 @@ class Edge:
 
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
     x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
-    before the start is taken. lists: the partners' revocation lists.
-    insecure_unsigned: a partner whose profile says so need not sign; its TLS certificate alone proves it.
+    before the start is taken. known: spares a look into the store at every call; None asks it each time. lists: the
+    partners' revocation lists. insecure_unsigned: a partner whose profile says so need not sign; its TLS certificate
+    alone proves it.
     """
 
     def __init__(
@@ -203,6 +205,7 @@ class Edge:
         journal: Journal,
         strict: bool = False,
         nonces: NonceLog | None = None,
+        known: KnownPartners | None = None,
         lists: Revocations = NONE,
         insecure_unsigned: bool = False,
     ) -> None:
@@ -218,6 +221,7 @@ class Edge:
         self._checked = checked_routes()
         start = clock.now_ms() if nonces is None else nonces.complete_since
         self._nonces = nonces
+        self._known = known
         self._lists = lists
         self._insecure_unsigned = insecure_unsigned
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
@@ -306,7 +310,8 @@ class Edge:
         return to_peer(dialect, name, data)
 
     async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
-        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names.
+        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names; for
+        apply, before which there is none, the default.
 
         Nobody else is answered in a partner's dialect: it would tell who our partners are.
         """
@@ -315,6 +320,8 @@ class Edge:
             contract = await self._store.run(lambda tx: tx.get(Contract, contract_id))
             if contract is not None and contract.peer_node_id != caller.node_id:
                 contract = None
+        if name == "node.contract.apply":
+            return profile(self._partners.default_profile)
         return STRICT if contract is None else profile(contract.profile)
 
     def _check_size(self, request: EdgeRequest) -> None:
@@ -436,6 +443,8 @@ class Edge:
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""
         if call.route.auth is Auth.SIGNED:
+            if self._known is not None:
+                return await self._known.verifiers(source, call.now)
             return await self._store.run(lambda tx: self._partners.verifiers(tx, source))
         # APPLICANT: the call names its contract, which may be one that only waits or has ended.
         contract_id = self._payload(call).get("contract_id")

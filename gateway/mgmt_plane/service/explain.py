@@ -183,7 +183,14 @@ ADVICE: Final[Mapping[str, str]] = {
     "4008": "Look at the free space and the rights of the gateway's work folder.",
     "4009": "Compare the parameters of both parties.",
 }
-_GRANT_WORDS: Final = tuple(WIRE[k].text for k in (Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED))
+_GRANT_KINDS: Final = (
+    Kind.GRANT_MISSING,
+    Kind.GRANT_EXPIRED,
+    Kind.GRANT_EXHAUSTED,
+    Kind.GRANT_REVOKED,
+    Kind.NOT_AS_APPROVED,
+)
+_GRANT_WORDS: Final = tuple(WIRE[k].text for k in _GRANT_KINDS)
 
 
 def _at(ms: int | None) -> str:

@@ -22,6 +22,7 @@ from gateway.mgmt_plane.core.acl import (
 )
 from gateway.mgmt_plane.core.profile import profile
 from gateway.mgmt_plane.core.uses import HOLDS, UseEvent, step_use
+from gateway.mgmt_plane.service.membership import joined
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import (
     Audit,
@@ -246,11 +247,16 @@ class Grants:
             else:
                 if not self._contract_holds(tx, grant, now):
                     why = Refused("the grant's contract has ended", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
-                elif AuthScope.PROJECT.value in grant.scope and not _stands(tx, user, project_id):
+                elif AuthScope.PROJECT.value in grant.scope and not self._takes_part(tx, user, project_id):
                     why = Refused("the project is not approved", kind=Kind.GRANT_MISSING, detail=use.dataset_id)
                 else:
                     return grant
         raise why
+
+    def _takes_part(self, tx: Tx, user: NodeId, project_id: str) -> bool:
+        """A partner without a management layer can join nothing: what was agreed with it was recorded by hand."""
+        managed = profile(self._partners.contract_with(tx, user).profile).managed
+        return not managed or joined(tx, node=user, project_id=project_id)
 
     def recheck(
         self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
@@ -329,9 +335,3 @@ class Grants:
 def left_of(grant: Grant) -> int | None:
     """Jobs that may still be created under a grant; None for any number."""
     return None if grant.times_limit is None else max(0, grant.times_limit - grant.used - grant.reserved)
-
-
-def _stands(tx: Tx, user: NodeId, project_id: str) -> bool:
-    """False where a project was asked for, by either side, and is not approved (any more)."""
-    audits = tx.select(Audit, kind=AuditKind.PROJECT, subject=project_id, peer_node_id=user)
-    return not audits or any(each.status is ApprovalState.APPROVED for each in audits)

@@ -39,6 +39,7 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.code import BUILTIN, code_digest
 from gateway.mgmt_plane.service.explain import Story
+from gateway.mgmt_plane.service.membership import NO_PROJECT, check_flow, check_project
 from gateway.model import (
     Audit,
     Component,
@@ -65,8 +66,6 @@ from gateway.ports import Clock, Entropy, Journal, Store, Tx
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
-NO_PROJECT: Final = "-"
-"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
 _REQUIRED: Final = (
     "componentName",
     "title",
@@ -94,6 +93,8 @@ class JobRules:
     job_timeout_s: float = 86400.0
     approval_s: float = 7 * 86400.0
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that was joined."""
     max_running: int = 4
     max_cpus: float = math.inf
     max_memory_gib: float = math.inf
@@ -299,6 +300,13 @@ class JobBook:
             self._descriptions[component.key()] = known
         return known[1]
 
+    def check_room(self, tx: Tx, *, project_id: str, flow_id: str, dag: Json, others: Sequence[NodeId]) -> None:
+        """A job of ours or of `others` names a project and a flow that stand; raises Refused."""
+        if self.rules.require_project:
+            check_project(tx, project_id, own=self.own, others=others)
+        if flow_id:
+            check_flow(tx, flow_id, dag, others=others)
+
     def get(self, tx: Tx, job_id: str) -> Job:
         """The job; raises Refused(NOT_FOUND)."""
         job = tx.get(Job, job_id)
@@ -315,10 +323,12 @@ class JobBook:
         outcome: Outcome = Outcome.OPEN,
         reason: str = "",
         unsure: bool = False,
+        code: str = "",
     ) -> Job:
         """Move a job by the table; its end also ends its shares and, at the scheduler, the views of its tasks.
 
-        outcome, reason and unsure are kept only where the state really changes. Raises IllegalTransition.
+        outcome, reason and unsure are kept only where the state really changes; code: result code of the shares that
+        this ends. Raises IllegalTransition.
         """
         state = step_job(job.status, event)
         if state is job.status:
@@ -339,7 +349,7 @@ class JobBook:
         tx.replace(job, changed)
         if final:
             for share in tx.select(Share, job_id=job.job_id):
-                self.move_share(tx, share, TaskEvent.STOP, message=reason)
+                self.move_share(tx, share, TaskEvent.STOP, message=reason, result_code=code)
             for view in tx.select(TaskView, job_id=job.job_id):
                 status = step_task(view.status, TaskEvent.STOP)
                 if status is not view.status:
@@ -548,6 +558,8 @@ class Jobs:
             raise DagError("config.initiator.node_id", "must be this node")
         for problem in self._problems(tx, plan):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
+        others = [node for node in plan.participants if node != own]
+        self._book.check_room(tx, project_id=asked.project_id, flow_id=asked.flow_id, dag=plan.dag, others=others)
         job_id = JobId(f"job-{self._entropy.token(16).hex()}")
         now = self._book.clock.now_ms()
         job = Job(
@@ -572,7 +584,6 @@ class Jobs:
         )
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
-        others = [node for node in plan.participants if node != own]
         if not self._book.rules.require_job_audit or not others:
             return self._book.advance(tx, job, JobEvent.APPROVE)
         body = {
@@ -654,6 +665,8 @@ class Jobs:
         if self._book.own not in plan.participants:
             raise Refused("conf.role does not name this node")
         # Else job/create would refuse it, after people had approved it.
+        named = {"project_id": str(audit.body.get("project_id", "")), "flow_id": str(audit.body.get("flow_id", ""))}
+        self._book.check_room(tx, **named, dag=plan.dag, others=[plan.initiator])
         job_id = JobId(safe_id(audit.subject, "job_id", self._book.limits))
         now = self._book.clock.now_ms()
         job = Job(

@@ -35,6 +35,8 @@ from specs.states import ApprovalState, AuthType
 DEFAULT_LIFE_MS: Final = 365 * 86_400_000
 """Of a contract for which nobody named an end; confirm must carry one (M-026)."""
 _CANDIDATES: Final = 8
+_UNSAID: Final = {"inst_id": "", "institution": "", "system": "", "system_version": ""}
+"""What an application that describes its receiver leaves open about its sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ class Partners:
         self._lists = lists
         self._shows: Callable[[Contract], tuple[str, str]] = lambda _contract: ("", "")
         self._closed: list[Callable[[Tx, Contract], None]] = []
+
+    @property
+    def default_profile(self) -> str:
+        """The dialect of whoever has no contract yet."""
+        return self._profile
 
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
         """`listener` is called inside the transaction that terminates an approved or applied contract."""
@@ -288,10 +295,13 @@ class Partners:
 
     def receive_apply(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
         """A new IN contract with an id of 128 random bits; every apply makes its own (M-021, M-023)."""
-        if body["node_id"] != caller.node_id:
-            raise ProtocolViolation("node_id is not that of x-source-node-id")
         if caller.node_id == self.identity.node_id:
             raise ProtocolViolation("node_id is this node's own")
+        if profile(self._profile).describes_receiver and body["node_id"] == self.identity.node_id:
+            # As in v1.0: it says whom it is for. Who applies is in the head alone; our admin adds the rest.
+            body = {**body, "node_id": caller.node_id, "name": caller.node_id, "address": "", **_UNSAID}
+        if body["node_id"] != caller.node_id:
+            raise ProtocolViolation("node_id is not that of x-source-node-id")
         if tx.count(Contract, direction=Direction.IN, status=ApprovalState.APPLIED) >= self._limits.open_contracts:
             raise Refused("too many contracts wait for a decision", kind=Kind.TOO_MANY, detail="")
         credential = self.credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
@@ -309,7 +319,7 @@ class Partners:
             peer_institution=body["institution"],
             peer_system=body["system"],
             peer_system_version=body["system_version"],
-            peer_address=check_address(body["address"]),
+            peer_address=check_address(body["address"]) if body["address"] else "",
             auth_type=body["auth_type"],
             auth_credential=body["auth_credential"],
             tls_ca=credential.ca,
@@ -333,11 +343,14 @@ class Partners:
         expired_time: int | None = None,
         fingerprint: str | None = None,
         ca_pem: str | None = None,
+        address: str = "",
+        inst_id: str = "",
     ) -> Contract:
         """Our admin's answer to an IN contract; goes to the partner as confirm through the outbox.
 
         fingerprint: must be the contract's when given. ca_pem: the partner's TLS CA, needed where its credential is a
-        bare key. Deciding the same again changes nothing.
+        bare key. address, inst_id: the partner's, where its application (v1.0) does not say.
+        Deciding the same again changes nothing.
         """
         old = self.get(tx, contract_id)
         if old.direction is not Direction.IN:
@@ -347,6 +360,10 @@ class Partners:
             return old
         signer = self._signer.greeting
         new = replace(old, status=state, our_key=signer.key_id)
+        if address and not old.peer_address:
+            new = replace(new, peer_address=check_address(address), peer_inst_id=InstId(inst_id or old.peer_node_id))
+        if not new.peer_address:
+            raise Refused("the application says not where its sender is: give its address", kind=Kind.MALFORMED)
         if approve:
             new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
         new = self._save(tx, old, new)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.auth.tokens import parse_token_set
-from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.errors import GatewayError, IllegalTransition, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import Plan, artifact_name, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
@@ -176,6 +176,9 @@ class Schedule:
             if job.status is JobState.FINISHED:
                 raise Refused("the job has ended", kind=Kind.STOPPED)
         project_id = self._check_approval(tx, caller, create)
+        if plan.initiator != self._book.own:
+            flow_id = create.flow_id or (job.flow_id if job is not None else "")
+            self._book.check_room(tx, project_id=project_id, flow_id=flow_id, dag=plan.dag, others=[plan.initiator])
         own = self._book.own_parties(plan)
         for problem in problems(plan, self._book.lookup(tx), parties=own):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
@@ -283,6 +286,8 @@ class Schedule:
 
         def work(tx: Tx) -> None:
             job = self._commanded(tx, caller, job_id)
+            if job.status in JOB_FINAL:
+                raise IllegalTransition(_ended(job))
             self._book.advance(tx, job, JobEvent.START)
 
         await self._store.run(work)
@@ -321,7 +326,7 @@ class Schedule:
         if any(artifact_name(task_id, output.key) in taken for output in plan.nodes[name].outputs):
             raise Refused("task_id would give an output the name of another task's", kind=Kind.CONFLICT)
         if job.status is JobState.FINISHED:
-            raise Refused("the job has ended", kind=Kind.STOPPED)
+            raise Refused(_ended(job), kind=Kind.STOPPED)
         if job.status is not JobState.RUNNING:
             raise Refused("the job has not been started", kind=Kind.ILLEGAL_TRANSITION)
         parties = [p for p in plan.parties_of(name, self._book.lookup(tx)) if p.node_id == self._book.own]
@@ -355,7 +360,19 @@ class Schedule:
         return self._granted(tx, job, plan, name, self._grants.recheck)
 
     def open(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
-        """As `recheck`, when the task's data are about to be read: counts the use of the grants."""
+        """As `recheck`, when the task's data are about to be read: counts the use of the grants.
+
+        What was approved is what runs, also if the store was changed behind our back since the job was created.
+        """
+        if plan.initiator != self._book.own:
+            asked = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.IN)
+            asked = [each for each in asked if each.peer_node_id == plan.initiator]
+            standing = [each for each in asked if each.status is ApprovalState.APPROVED]
+            if (asked or self._book.rules.require_job_audit) and not standing:
+                raise Refused("the approval of the job does not stand any more", kind=Kind.GRANT_REVOKED)
+            runs = digest(job.dag, job.config)
+            if any(digest(each.body.get("dag", {}), audit_config(each) or {}) != runs for each in standing):
+                raise Refused("dag or config differs from what was approved", kind=Kind.NOT_AS_APPROVED)
         return self._granted(tx, job, plan, name, self._grants.open)
 
     def _granted(
@@ -623,6 +640,10 @@ def result_code(body: Mapping[str, Any]) -> str:
     """The result code beside a FAILED state, "" where there is none that could stand in a message of ours."""
     value = body.get("result_code")
     return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def _ended(job: Job) -> str:
+    return f"the job has ended: {job.reason}" if job.reason else "the job has ended"
 
 
 def states(tx: Tx, job: Job) -> dict[str, str]:
