@@ -284,6 +284,7 @@ class Control:
             clock=clock,
             entropy=entropy,
             on_result=audits.call_ended,
+            longest_pause_ms=round(config.delivery.longest_pause_s * 1000),
         )
         outgoing.on_put(self._outbox.wake)
         self._reconciler = Reconciler(

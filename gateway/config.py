@@ -158,6 +158,8 @@ class DeliverySection:
 
     reconcile_s: float = 600.0
     """Between two comparisons of contracts and audits with each partner."""
+    longest_pause_s: float = 60.0
+    """Between two attempts to deliver a call; the first pause is half a second, each is twice the one before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -546,6 +546,10 @@ class Limits:
     """Contracts that wait for an admin (APPLIED, IN)."""
     open_audits: int = 1000
     """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    audits_per_kind: int = 10_000
+    """Applications of one partner for one kind (dataset, project, flow, job, model), decided ones included."""
+    ended_contracts: int = 1000
+    """Contracts that strangers applied for and that came to nothing; the oldest is forgotten for a new one."""
     open_jobs: int = 100
     """Jobs of one partner that this node schedules for it and that have not ended."""
     edge_addresses: int = 10_000

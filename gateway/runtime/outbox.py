@@ -21,8 +21,9 @@ from gateway.mgmt_plane.service.outgoing import FORGET, forget
 from gateway.model import CallState, Contract, NodeId, OutCall
 from gateway.ports import Clock, Entropy, Journal, PeerClient, PeerReply, Store, Tx
 
-OnResult = Callable[[Tx, OutCall, PeerReply | None], None]
-"""(tx, call as it is now, reply if DONE); called inside the transaction that keeps the new state DONE or DEAD."""
+OnResult = Callable[[Tx, OutCall, PeerReply | PeerError | None], None]
+"""(tx, call as it is now, the partner's answer: reply if DONE, refusal or None if DEAD); called inside the transaction
+that keeps the new state."""
 
 FIRST_PAUSE_MS: Final = 500
 LONGEST_PAUSE_MS: Final = 60_000
@@ -41,24 +42,26 @@ _AT_ONCE: Final = 256
 _IDLE_S: Final = 30.0
 _UNPROVEN: Final = 401
 _STALE: Final = 420
+_REPLAYED: Final = 421
+"""The network repeated a call; a new attempt has a new nonce."""
 _BUSY: Final = 429
 
 
 def is_trouble(peer_code: str) -> bool:
     """Whether a refusal may be over soon.
 
-    Codes 100-399 are the partner's own system and surroundings (part 3), three of ours mean clock, rate, and a
+    Codes 100-399 are the partner's own system and surroundings (part 3), four of ours mean clock, nonce, rate, and a
     key that was replaced under the call. A partner that numbers otherwise merely gets a few calls more (A-02).
     """
     if not (peer_code.isascii() and peer_code.isdigit() and len(peer_code) <= 9):
         return False
     code = int(peer_code)
-    return (100 <= code < 400 and code != 200) or code in (_UNPROVEN, _STALE, _BUSY)
+    return (100 <= code < 400 and code != 200) or code in (_UNPROVEN, _STALE, _REPLAYED, _BUSY)
 
 
-def pause_ms(attempts: int, random: bytes) -> int:
-    """Milliseconds before the next attempt: doubling from half a second to a minute, less up to half at random."""
-    longest = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS << min(attempts - 1, 16))
+def pause_ms(attempts: int, random: bytes, longest_ms: int = LONGEST_PAUSE_MS) -> int:
+    """Milliseconds before the next attempt: doubling from half a second to the longest, less up to half at random."""
+    longest = min(longest_ms, FIRST_PAUSE_MS << min(attempts - 1, 16))
     return longest - longest * random[0] // 512
 
 
@@ -74,7 +77,9 @@ class Outbox:
         clock: Clock,
         entropy: Entropy,
         on_result: OnResult | None = None,
+        longest_pause_ms: int = LONGEST_PAUSE_MS,
     ) -> None:
+        self._longest_ms = longest_pause_ms
         self._store = store
         self._client = client
         self._journal = journal
@@ -168,11 +173,12 @@ class Outbox:
         except Exception as e:  # noqa: BLE001  # one call must not end the dispatching of all others
             await self._fails_here(call, e)
             return
+        refusal = error if isinstance(error, PeerError) else None
         self._silent.pop(node, None)
         if isinstance(error, Unavailable) and done.state is CallState.DUE:
             self._silent[node] = done.due
         try:
-            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply))
+            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply or refusal))
         except Exception as e:  # noqa: BLE001  # as above
             await self._fails_here(call, e)
             return
@@ -190,7 +196,7 @@ class Outbox:
         failures = self._failed.get(call.call_id, 0) + (0 if sick else 1)
         self._failed[call.call_id] = failures
         parked = failures >= HERE_ATTEMPTS
-        pause = pause_ms(max(failures, 1), self._entropy.token(1))
+        pause = pause_ms(max(failures, 1), self._entropy.token(1), self._longest_ms)
         self._silent[call.peer_node_id] = now + pause
         new = replace(
             call,
@@ -229,7 +235,7 @@ class Outbox:
         except GatewayError as e:
             return None, e
 
-    def _settle(self, tx: Tx, old: OutCall, new: OutCall, reply: PeerReply | None) -> bool:
+    def _settle(self, tx: Tx, old: OutCall, new: OutCall, reply: PeerReply | PeerError | None) -> bool:
         if tx.get(OutCall, old.call_id) != old:
             return False  # somebody ended it meanwhile
         tx.replace(old, new)
@@ -248,7 +254,7 @@ class Outbox:
         elif isinstance(error, ProtocolViolation) and error.kind is Kind.PEER_MALFORMED:
             again = attempts < TROUBLED_ATTEMPTS
         if again:
-            due = now + pause_ms(attempts, self._entropy.token(1))
+            due = now + pause_ms(attempts, self._entropy.token(1), self._longest_ms)
             return replace(call, attempts=attempts, due=due, error=text)
         return replace(call, state=CallState.DEAD, attempts=attempts, error=text)
 

@@ -135,8 +135,8 @@ class Reconciler:
         try:
             reply = await self._client.call(contract, route, payload, trace_id=trace_id)
         except PeerError as e:
-            if route == "node.contract.query" and contract.direction is Direction.IN and e.peer_code == _UNPROVEN:
-                # Our key is in confirm alone: whoever does not know it has not had our answer.
+            if route == "node.contract.query" and e.peer_code == _UNPROVEN and _told_our_key(contract):
+                # Our key is in that confirm alone: whoever does not know it has not had our answer.
                 return True, ApprovalState.APPLIED
             return e.peer_code in _UNKNOWN and answers in self._answers, None
         try:
@@ -167,3 +167,7 @@ class Reconciler:
             theirs=theirs.value if theirs else "unknown",
             trace_id=trace_id,
         )
+
+
+def _told_our_key(contract: Contract) -> bool:
+    return contract.direction is Direction.IN and contract.status is ApprovalState.APPROVED

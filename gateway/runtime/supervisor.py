@@ -93,26 +93,28 @@ class Supervisor:
         return False
 
     async def _watch(self, running: Sequence[_Running]) -> int:
+        """Each child on its own: one that is starting may need the other, which may have died meanwhile."""
         stop = asyncio.ensure_future(self._stop.wait())
+        keeping = [asyncio.ensure_future(self._keep(item)) for item in running]
         try:
-            while True:
-                waits = {asyncio.ensure_future(item.process.wait()): item for item in running}
-                done, pending = await asyncio.wait({stop, *waits}, return_when=asyncio.FIRST_COMPLETED)
-                for task in pending - {stop}:
-                    task.cancel()
-                if stop in done:
-                    return 0
-                for task in done:
-                    item = waits[task]
-                    self._journal.note("process.died", name=item.child.name, code=item.process.returncode)
-                    if not self._may_restart(item):
-                        sys.stderr.write(f"interconn: the {item.child.name} process keeps dying, giving up\n")
-                        return 1
-                    item.process = await self._start(item.child)
-                    if not await self._wait_ready(item):
-                        return 0 if self._stop.is_set() else 1
+            done, _ = await asyncio.wait({stop, *keeping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
+            for task in (stop, *keeping):
+                task.cancel()
+            await asyncio.gather(stop, *keeping, return_exceptions=True)
+        return 0 if stop in done else 1
+
+    async def _keep(self, item: _Running) -> None:
+        """Restart a child whenever it dies; returns when it dies too often."""
+        while True:
+            await item.process.wait()
+            self._journal.note("process.died", name=item.child.name, code=item.process.returncode)
+            if not self._may_restart(item):
+                sys.stderr.write(f"interconn: the {item.child.name} process keeps dying, giving up\n")
+                return
+            item.process = await self._start(item.child)
+            if not await self._wait_ready(item) and not self._stop.is_set() and item.process.returncode is None:
+                item.process.kill()  # one that lives and does not serve counts as dead, too
 
     def _may_restart(self, item: _Running) -> bool:
         now = self._clock.monotonic()

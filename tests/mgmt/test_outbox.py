@@ -49,8 +49,8 @@ async def outbox(world: World, a: Node, b: Node, c: Node) -> tuple[Outbox, Scrip
     ended: list[tuple[str, str]] = []
     client = Scripted()
 
-    def on_result(_tx: Tx, call: OutCall, reply: PeerReply | None) -> None:
-        ended.append((call.body["n"], f"{call.state} {None if reply is None else reply.data['n']}"))
+    def on_result(_tx: Tx, call: OutCall, answer: PeerReply | PeerError | None) -> None:
+        ended.append((call.body["n"], f"{call.state} {answer.data['n'] if isinstance(answer, PeerReply) else None}"))
 
     box = Outbox(store=a.store, client=client, journal=a.journal, clock=a.clock, entropy=a.entropy, on_result=on_result)
     a.outgoing.on_put(box.wake)

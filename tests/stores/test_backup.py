@@ -210,7 +210,14 @@ async def test_back_and_forward_keeps_what_both_know(new: Databases, kind: str, 
     restore(other, file)
     assert revision(other) == newest()
     assert await content(other) == before
-    assert rollback(url, to="0001") == "0001"
+    with pytest.raises(Refused) as refused:  # all of the audit trail would be lost
+        rollback(url, to="0001")
+    assert refused.value.kind is Kind.CONFLICT
+    assert revision(url) == newest()
+    assert rollback(url, to="0003") == "0003"
+    with pytest.raises(Refused):
+        rollback(url)
+    assert rollback(url, to="0001", drop_audit_trail=True) == "0001"
     for wrong in (None, "0001", "base", "9999"):
         with pytest.raises(Refused):
             rollback(url, to=wrong)

@@ -12,7 +12,7 @@ from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import KeyRing
 from gateway.auth.revocation import NONE, Revocations
 from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
-from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
+from gateway.errors import WIRE, CallerError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import apply_body, check_address, confirm_body
 from gateway.mgmt_plane.core.profile import Profile, Signature, profile
@@ -304,6 +304,7 @@ class Partners:
             raise ProtocolViolation("node_id is not that of x-source-node-id")
         if tx.count(Contract, direction=Direction.IN, status=ApprovalState.APPLIED) >= self._limits.open_contracts:
             raise Refused("too many contracts wait for a decision", kind=Kind.TOO_MANY, detail="")
+        self._forget_withdrawn(tx)
         credential = self.credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
         if "expired_time" in body:
             self._check_end(body["expired_time"])
@@ -333,6 +334,13 @@ class Partners:
         )
         tx.insert(contract)
         return contract
+
+    def _forget_withdrawn(self, tx: Tx) -> None:
+        """Whoever applies and withdraws for ever must not fill the database; the trail has told of each."""
+        nothing: dict[str, Any] = {"direction": Direction.IN, "status": ApprovalState.TERMINATED, "our_key": ""}
+        if tx.count(Contract, **nothing) >= self._limits.ended_contracts:
+            for oldest in tx.select(Contract, limit=1, **nothing):
+                tx.delete(oldest)
 
     def decide(
         self,
@@ -380,6 +388,13 @@ class Partners:
             "node.contract.confirm",
             confirm_body(contract, auth_type=signer.auth_type.value, credential=signer.credential),
         )
+
+    def confirm_refused(self, tx: Tx, call: OutCall, refusal: PeerError) -> None:
+        """An applicant that does not know the contract it asked for (it fell over before it kept the id) has none."""
+        contract = tx.get(Contract, call.contract_id)
+        unknown = str(WIRE[Kind.CONTRACT_UNKNOWN].code)
+        if contract is not None and contract.status is ApprovalState.APPROVED and refusal.peer_code == unknown:
+            self._end(tx, contract)
 
     def _put(self, tx: Tx, contract: Contract, route: str, body: Mapping[str, Any]) -> None:
         self._outgoing.put(tx, contract=contract, route=route, body=body, subject=f"contract:{contract.contract_id}")
