@@ -104,6 +104,7 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "ring128": _backends("NativeRing128", "NumpyRing128"),
     "he.ou": _backends("OkamotoUchiyama", "OkamotoUchiyama"),
     "he.paillier": _backends("Paillier", "Paillier"),
+    "he.paillier-textbook": _backends("TextbookPaillier", "TextbookPaillier"),
     "modpow": _backends("NativePower", "GmpPower"),
     "x25519": _backends("NativeX25519", "OpensslX25519"),
     "mask.aes128ctr": _masks("aes128ctr"),
@@ -116,6 +117,7 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "ring128": selftest.check_ring128,
     "he.ou": selftest.check_ou,
     "he.paillier": selftest.check_paillier,
+    "he.paillier-textbook": selftest.check_paillier_textbook,
     "modpow": selftest.check_power,
     "x25519": selftest.check_x25519,
     "mask.aes128ctr": selftest.check_aes128ctr,
@@ -164,7 +166,7 @@ def ring128(forced: str | None = None) -> Ring128:
 
 
 def additive_he(scheme: str, forced: str | None = None) -> AdditiveHE:
-    """The scheme "ou" or "paillier". Raises BackendRefused."""
+    """The scheme "ou", "paillier" (DJN, short exponents) or "paillier-textbook" (r^n). Raises BackendRefused."""
     return cast("AdditiveHE", _make(f"he.{scheme}", forced))
 
 

@@ -34,12 +34,19 @@ class ResidueRing:
         self._chunk = digits * digit_bits // 8
         radix = gmpy2.mpz(1) << (digits * digit_bits)
         n, r, r2 = (int(v).to_bytes(self.size, "little") for v in (modulus, radix % modulus, radix**2 % modulus))
-        self._handle = _native.modulus(core, bits, n, r, r2)
+        self._handle: object = _native.modulus(core, bits, n, r, r2)
         self._powers = self.raw([radix**2 % modulus])
         self.one = self.raw([radix % modulus])
 
     def __repr__(self) -> str:
         return f"ResidueRing({self.core}, {8 * self.size} bits)"
+
+    def wipe(self) -> None:
+        """Overwrites the constants, here and in C; the ring is of no use afterwards."""
+        self._powers[...] = 0
+        self.one[...] = 0
+        self.modulus = gmpy2.mpz(0)
+        self._handle = None
 
     def raw(self, values: Sequence[Mpz]) -> Uints:
         """Rows that hold the numbers as they are, in no Montgomery form: constants for the native calls."""

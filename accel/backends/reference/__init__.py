@@ -6,7 +6,7 @@ machine that its owner does not share with strangers.
 
 from accel.backends.reference.masks import OpensslMasks
 from accel.backends.reference.okamoto_uchiyama import OkamotoUchiyama
-from accel.backends.reference.paillier import Paillier
+from accel.backends.reference.paillier import Paillier, TextbookPaillier
 from accel.backends.reference.power import GmpPower
 from accel.backends.reference.ring128 import NumpyRing128
 from accel.backends.reference.ring_matrices import NumpyRingMatrices
@@ -14,4 +14,5 @@ from accel.backends.reference.x25519 import OpensslX25519
 
 __all__ = [
     "GmpPower", "NumpyRing128", "NumpyRingMatrices", "OkamotoUchiyama", "OpensslMasks", "OpensslX25519", "Paillier",
+    "TextbookPaillier",
 ]  # fmt: skip
