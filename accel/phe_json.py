@@ -1,7 +1,7 @@
 """Keys and numbers in the JSON of python-paillier (its command line's forms), so that a peer with it can take part.
 
-Keys are JSON Web Keys of type DAJ with unpadded base64url integers; a number is {"v": decimal ciphertext, "e": exponent}
-with value = integer * 16^e. Their public key is n alone: it becomes a "paillier-textbook" key here. Their private form
+Keys are JSON Web Keys of type DAJ with unpadded base64url integers; a number is {"v": decimal ciphertext,
+"e": exponent} with value = integer * 16^e. Their public key is n alone: it becomes a "paillier-textbook" key here. Their private form
 holds p and q in the clear; therefore it can be read here and not written (HeSecretKey.export is the way).
 """
 
@@ -60,7 +60,7 @@ def dump_numbers(numbers: Numbers) -> str:
 
 
 def load_numbers(key: HePublicKey, text: str, *, bound_bits: int) -> Numbers:
-    """A JSON array of numbers with one exponent, or one number alone. Every ciphertext is checked as in HePublicKey.load.
+    """A JSON array of numbers with one exponent, or one number alone; ciphertexts are checked as in HePublicKey.load.
     bound_bits: what the peer states of its absolute integers; decryption refuses larger ones.
     """
     _modulus(key)

@@ -1,4 +1,4 @@
-"""Products, packing and fixed-point numbers on ciphertexts; the proof of a modulus; phe's JSON with phe as the oracle."""
+"""Products, packing and fixed-point numbers on ciphertexts; the proof of a modulus; phe's JSON with phe as oracle."""
 
 import io
 import json
@@ -304,8 +304,8 @@ def test_phe_takes_part_by_its_json(textbook: tuple[AdditiveHE, HeSecretKey]) ->
             for t in (
                 "{", "[1]", '{"v": "1"}', '{"v": 1, "e": 0}', '{"v": "-1", "e": 0}', '{"v": "0", "e": 0}',
                 '{"v": "1", "e": 0.5}', '{"v": "1", "e": true}', '{"v": "1", "e": 999}',
-                '[{"v": "1", "e": 0}, {"v": "1", "e": 1}]', '{"v": "%s", "e": 0}' % ("9" * 2000),
-                '{"v": "%d", "e": 0}' % (1 << 1024),
+                '[{"v": "1", "e": 0}, {"v": "1", "e": 1}]', json.dumps({"v": "9" * 2000, "e": 0}),
+                json.dumps({"v": str(1 << 1024), "e": 0}),
             )
         ),
         lambda: phe_json.load_numbers(key, "[]", bound_bits=600),

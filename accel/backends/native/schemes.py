@@ -228,6 +228,9 @@ class _Logarithm:
     def __call__(self, ciphertexts: Octets) -> Octets:
         """uint8 (count, bytes) -> canonical residues mod p, uint8 (count, size of p)."""
         p = self.prime.modulus
+        quotient = self.prime.logs(ciphertexts, self._exponent, int(gmpy2.bit_length(p)))
+        if quotient is not None:
+            return self.prime.dump(self.prime.combine((quotient, self._inverse)))
         powers = self._square.power(
             self._square.combine((ciphertexts, gmpy2.mpz(1))), self._exponent, gmpy2.bit_length(p)
         )
