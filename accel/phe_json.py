@@ -1,8 +1,8 @@
 """Keys and numbers in the JSON of python-paillier (its command line's forms), so that a peer with it can take part.
 
 Keys are JSON Web Keys of type DAJ with unpadded base64url integers; a number is {"v": decimal ciphertext,
-"e": exponent} with value = integer * 16^e. Their public key is n alone: it becomes a "paillier-textbook" key here. Their private form
-holds p and q in the clear; therefore it can be read here and not written (HeSecretKey.export is the way).
+"e": exponent} with value = integer * 16^e. Their public key is n alone: it becomes a "paillier-textbook" key here.
+Their private form holds p and q in the clear: it can be read here and not written (HeSecretKey.export is the way).
 """
 
 import base64

@@ -136,8 +136,8 @@ class ResidueRing:
         return out
 
     def logs(self, data: Octets, exponent: bytes, bits: int) -> Octets | None:
-        """(c^e mod p^2 - 1) / p for this prime modulus p, a secret e that is a multiple of p - 1, and numbers c prime to
-        p of any size; None where the core has no such way, or its digits fit p^2 better.
+        """(c^e mod p^2 - 1) / p for this prime modulus p, a secret e that is a multiple of p - 1, and numbers c prime
+        to p of any size; None where the core has no such way, or its digits fit p^2 better.
         """
         p = self.modulus
         digits, _, digit_bits = self._layout
