@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-kernels sanitize docs clean
+.PHONY: demo test soak lint bench bench-kernels bench-mgmt sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -12,6 +12,11 @@ demo: $(STAMP)
 # Workers share the two cores: the tests wait on sockets and processes more than they compute.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Two gateways are killed at random for some minutes, then compared. The seed is printed: SEED=N runs the same again.
+KILLS ?= 500
+soak: $(STAMP)
+	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -24,6 +29,9 @@ bench: $(STAMP)
 
 bench-kernels: $(STAMP)
 	$(BIN)/python -m bench.kernels
+
+bench-mgmt: $(STAMP)
+	$(BIN)/python -m bench.mgmt
 
 # The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from gateway.errors import WIRE, CallerError, Kind, ProtocolViolation, Refused, Unavailable
+from specs.admin import BASE
 
 ANSWER_BYTES: Final = 64 << 20
 CHUNK_BYTES: Final = 1 << 20
@@ -31,7 +32,7 @@ class AdminClient:
         self._https = parts.scheme == "https"
         self._host = parts.hostname
         self._port = parts.port
-        self._base = parts.path.rstrip("/") + "/admin/v1"
+        self._base = parts.path.rstrip("/") + BASE
         self._token = token
         self._timeout_s = timeout_s
 
@@ -39,11 +40,11 @@ class AdminClient:
         return f"AdminClient({self.url!r})"
 
     def get(self, *path: str, **query: str | int | None) -> Any:
-        """JSON of `GET /admin/v1/<path>`; members of `query` that are None are left out."""
+        """JSON of `GET /v1/admin/<path>`; members of `query` that are None are left out."""
         return self._json("GET", path, query=query)
 
     def post(self, *path: str, **body: Any) -> Any:
-        """JSON of `POST /admin/v1/<path>`; members of `body` that are None are left out."""
+        """JSON of `POST /v1/admin/<path>`; members of `body` that are None are left out."""
         return self._json("POST", path, body={name: value for name, value in body.items() if value is not None})
 
     def post_json(self, *path: str, body: Mapping[str, Any]) -> Any:
@@ -51,7 +52,7 @@ class AdminClient:
         return self._json("POST", path, body=body)
 
     def download(self, *path: str, to: Path) -> int:
-        """Write the file that `GET /admin/v1/<path>` answers to `to` (complete or not at all); its size in bytes."""
+        """Write the file that `GET /v1/admin/<path>` answers to `to` (complete or not at all); its size in bytes."""
         part = to.with_name(f".{to.name}.{os.getpid()}.part")
         with closing(self._connection()) as connection:
             answer = self._send(connection, "GET", path)

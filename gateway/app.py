@@ -6,6 +6,7 @@ module knows the configuration, and nothing here decides anything but which part
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,25 +18,37 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.auth.keys import KeyRing, load_signer, read_secret
-from gateway.auth.pki import renew_signing
-from gateway.auth.schemes import Signer
-from gateway.config import Config, ConfigError, load
+from gateway.auth.chain import certificates, fingerprint
+from gateway.auth.keys import KeyRing, load_signer, path_of, read_passphrase, read_secret
+from gateway.auth.pki import load_issuer
+from gateway.auth.revocation import RevocationLists
+from gateway.auth.revocation import make as make_crl
+from gateway.auth.schemes import Signer, parse_credential
+from gateway.auth.tls_ring import TlsFiles, TlsRing
+from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, run_data_process
-from gateway.errors import GatewayError, Unavailable
+from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
+from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.mgmt_plane.core.expiry import Deadline
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
+from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
+from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
+from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.documentation import add_documentation, document
@@ -46,40 +59,51 @@ from gateway.mgmt_plane.rest.platform import Platform
 from gateway.mgmt_plane.rest.platform_door import PlatformDoor
 from gateway.mgmt_plane.rest.schedule import schedule_handlers
 from gateway.mgmt_plane.service.audits import Audits
+from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.deadlines import own as own_deadlines
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.receipts import Receipts
+from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
-from gateway.model import Identity, InstId, NodeId, OwnKey
+from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
+from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
-from gateway.runtime.supervisor import Child, Supervisor, exit_with_parent, write_atomically
+from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
-from specs.states import AuditKind, AuthType
+from specs.states import ApprovalState, AuditKind, AuthType
 
 CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
 READY: Final = "ready.json"
 ROUTES_S: Final = 30.0
+ALONE_S: Final = 20.0
+"""A former control process, whose supervisor was killed, may take so long to go."""
 SOCKET_PATH_BYTES: Final = 107
 _LONGEST_SOCKET: Final = "control.sock"
 
@@ -90,16 +114,18 @@ def serve(file: Path) -> int:
     os.umask(0o077)
     try:
         config = load(file)
+        if config.node.insecure_clock_offset and not of_a_lab(config.folder):
+            raise ConfigError("node.insecure_clock_offset is for a lab, and this node belongs to none")
         run = _folders(config)
     except GatewayError as error:
         sys.stderr.write(f"interconn: {error}\n")
         return 2
-    clock = SystemClock()
+    clock = _clock(config)
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]
     children = [
-        Child("control", [*command, "control", str(file.resolve())], run / CONTROL_READY),
-        Child("data", [*command, "data", str(file.resolve())], run / DATA_READY),
+        Child("control", [*command, "control", str(file.resolve()), str(os.getpid())], run / CONTROL_READY),
+        Child("data", [*command, "data", str(file.resolve()), str(os.getpid())], run / DATA_READY),
     ]
     announcement = json.dumps(
         {
@@ -114,7 +140,7 @@ def serve(file: Path) -> int:
 
 def run_data(config: Config) -> int:
     """The data process."""
-    clock = SystemClock()
+    clock = _clock(config)
     settings = DataSettings(
         node_id=NodeId(config.node.node_id),
         inst_id=config.node.inst_id,
@@ -134,20 +160,49 @@ def run_data(config: Config) -> int:
 
 def run_control(config: Config) -> int:
     """The control process."""
-    return asyncio.run(_control(config))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_control(config))
 
 
 async def _control(config: Config) -> int:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    control = Control(config, FileJournal(_log(config, "control"), SystemClock(), process="control"))
+    stopped, asked = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        asked.append(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, ABANDONED):
+        loop.add_signal_handler(number, stop, number)
+    lock = await _alone(config.path(config.paths.run) / "control.lock")
+    if lock is None:
+        sys.stderr.write("interconn control: another control process of this node still runs\n")
+        return 1
+    control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
     finally:
-        await control.stop()
+        # Who only lost its supervisor, or could not start, leaves the components to the process that comes next.
+        await control.stop(leave=not asked or ABANDONED in asked)
+        lock.close()
     return 0
+
+
+async def _alone(file: Path) -> TextIO | None:
+    """Hold a lock that ends with this process; None where a former one does not go within ALONE_S."""
+    lock = file.open("w")
+    deadline = SystemClock().monotonic() + ALONE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if SystemClock().monotonic() > deadline:
+                lock.close()
+                return None
+            await asyncio.sleep(0.05)
+        else:
+            return lock
 
 
 class Control:
@@ -158,14 +213,14 @@ class Control:
         self._config = config
         self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
-        clock, entropy, limits = SystemClock(), SystemEntropy(), config.limits
+        clock, entropy, limits = _clock(config), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
         ring = KeyRing(_signer(config))
         self._ring = ring
         token = read_token(read_secret(config.path(config.admin.token_file)).decode("ascii", "replace"))
         tls_chain, tls_key = config.key_file(config.keys.tls_chain), config.key_file(config.keys.tls_key)
-
+        self._shown = shown = TlsRing(TlsFiles(_ca_of(tls_chain), tls_chain, tls_key))
         url = store_url(config)
         migrate(url)
         store = SqlStore(url)
@@ -182,24 +237,32 @@ class Control:
         self._watch = DataPlaneLink(self._run, wait_s=0.0)
         self._tender = TrailTender(self._trail, journal, stats=self._watch.stats)
         counters = Counters()
+        lists = RevocationLists()
         journal.listen(counters.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
             signer=ring,
-            tls_chain=tls_chain,
-            tls_key=tls_key,
+            shown=shown,
             limits=limits,
             clock=clock,
             entropy=entropy,
             journal=journal,
+            lists=lists,
         )
         self._link = DataPlaneLink(self._run)
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
         outgoing = Outgoing(clock=clock, entropy=entropy)
         self._partners = Partners(
-            **base, signer=ring, limits=limits, outgoing=outgoing, default_profile=config.profile.default
+            **base,
+            signer=ring,
+            limits=limits,
+            outgoing=outgoing,
+            default_profile=config.profile.default,
+            lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
         )
+        self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
         overlap_ms = int(config.keys.overlap_h * 3_600_000)
@@ -221,14 +284,39 @@ class Control:
             clock=clock,
             entropy=entropy,
             on_result=audits.call_ended,
+            longest_pause_ms=round(config.delivery.longest_pause_s * 1000),
         )
         outgoing.on_put(self._outbox.wake)
+        self._reconciler = Reconciler(
+            store=self._store,
+            client=self._client,
+            reconcile=Reconcile(partners=self._partners, audits=audits, clock=clock),
+            journal=journal,
+            clock=clock,
+            entropy=entropy,
+            every_s=config.delivery.reconcile_s,
+        )
+        outbox_admin = OutboxAdmin(
+            store=self._store, clock=clock, wake=self._outbox.wake, compare=self._reconciler.round
+        )
         of_keys: dict[str, Any] = {"store": self._store, "keys": keys, "ring": ring, "journal": journal}
-        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy)
+        self._tls = TlsKeys(ring=ring, shown=shown, partners=self._partners, clock=clock, overlap_ms=overlap_ms)
+        self._partners.on_shown(self._tls.shown_to)
+        self._rekeyer = Rekeyer(**of_keys, client=self._client, entropy=entropy, settle=self._settle)
+        tls_admin = TlsAdmin(
+            store=self._store,
+            tls=self._tls,
+            keys=keys,
+            make=self._make_tls,
+            changed=self._tls_changed,
+            learn=lambda signer, emergency: ring.add(signer, emergency=emergency),
+            journal=journal,
+        )
         key_admin = KeyAdmin(
             KeyContext(
                 **of_keys,
-                make=lambda: asyncio.to_thread(_new_signer, config),
+                make=self._make_signing,
+                take=self._take_signing,
                 wake=self._rekeyer.wake,
                 refusals=self._rekeyer.refusals,
                 clock=clock,
@@ -241,11 +329,18 @@ class Control:
             misses=jobs.misses,
             silence_s=jobs.silence_s,
             task_timeout_s=jobs.task_timeout_s,
+            heartbeat_s=jobs.heartbeat_s,
+            queue_s=jobs.queue_s,
             job_timeout_s=jobs.job_timeout_s,
+            approval_s=jobs.approval_s,
             require_job_audit=jobs.require_job_audit,
+            require_project=jobs.require_project,
             max_running=jobs.max_running,
+            max_cpus=jobs.max_cpus,
+            max_memory_gib=jobs.max_memory_gib,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
+        book.on_end(grants.job_ended)
         transport = f"{_bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
@@ -264,7 +359,7 @@ class Control:
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
-        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants))
+        self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {
             "store": self._store,
             "book": book,
@@ -276,12 +371,21 @@ class Control:
         self._schedule = Schedule(**services_of_jobs, peers=self._client)
         self._jobs = Jobs(**services_of_jobs, entropy=entropy)
         audits.listen(AuditKind.JOB, self._jobs.on_audit)
+        revocation = Revocation(book=book, grants=grants, audits=audits, runtime=self._runtime)
+        for kind in KINDS:
+            audits.listen(kind, revocation.on_audit)
+        self._partners.on_closed(revocation.on_closed)
 
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        known = KnownPartners(self._partners, self._store)
+        self._store.on_write(Contract, known.forget)
         edge = Edge(
             nonces=self._nonces,
+            known=known,
+            lists=lists,
+            insecure_unsigned=config.profile.insecure_unsigned,
             **base,
             partners=self._partners,
             store=self._store,
@@ -304,7 +408,7 @@ class Control:
             clock=clock,
             entropy=entropy,
             journal=journal,
-            fingerprint=ring.current.fingerprint,
+            fingerprint=lambda: ring.greeting.fingerprint,
             listeners={
                 "edge": _url("https", config.edge.host, config.edge.port),
                 "platform": _url("http", config.platform.host, config.platform.port),
@@ -315,8 +419,11 @@ class Control:
             jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._expiry = ExpiryWatch(
+            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+        )
         health = Health(
-            ready=partial(readiness, store=self._store, stats=self._watch.stats),
+            ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
             metrics=partial(
                 exposition,
                 counters=counters,
@@ -324,12 +431,13 @@ class Control:
                 trail=self._trail,
                 stats=self._watch.stats,
                 clock=clock,
+                more=self._expiry.exposition,
             ),
         )
         admin = Admin(context)
         invite_admin = InviteAdmin(
             identity=identity,
-            signer=lambda: ring.current,
+            signer=lambda: ring.greeting,
             limits=limits,
             clock=clock,
             journal=journal,
@@ -347,7 +455,18 @@ class Control:
             *job_admin.routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
+            *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
+            *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
+            *tls_admin.routes(),
+            *CrlAdmin(
+                store=self._store,
+                crls=self._crls,
+                own=self._own_list,
+                clock=clock,
+                journal=journal,
+            ).routes(),
+            *outbox_admin.routes(),
             *health.routes(),
         ]
         app = admin_app(routes, token=token, limits=limits, journal=journal)
@@ -363,32 +482,56 @@ class Control:
         self._loop = asyncio.get_running_loop()
         for key in await self._store.run(lambda tx: tx.select(OwnKey)):
             self._ring.add(
-                load_signer(auth_type=AuthType(key.auth_type), key_uri=key.key_uri, credential=key.credential)
+                load_signer(
+                    auth_type=AuthType(key.auth_type),
+                    key_uri=key.key_uri,
+                    credential=key.credential,
+                    passphrase=_passphrase(self._config),
+                ),
+                emergency=key.emergency,
             )
+        await self._tls.load(self._store)
+        await self._crls.load(self._store)
         await self._trail.started(**_configuration(self._config))
         self._tender.start()
+        if offset := self._config.node.insecure_clock_offset:
+            self._journal.note("insecure.clock_offset", seconds=offset)
+        if self._config.profile.insecure_unsigned:
+            await self._warn_unsigned()
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        self._reconciler.start()
         self._rekeyer.start()
+        self._expiry.start()
         await self._admin.setup()
         await web.TCPSite(self._admin, self._config.admin.host, self._config.admin.port).start()
         write_atomically(self._run / CONTROL_READY, json.dumps({"pid": os.getpid()}))
         self._journal.note("control.ready", admin_port=self._config.admin.port)
 
-    async def stop(self) -> None:
-        """Stop taking requests, end components, close."""
+    async def _warn_unsigned(self) -> None:
+        """At every start, in log and audit trail: which partners need not sign."""
+        found = await self._store.run(lambda tx: tx.select(Contract, profile=UNSIGNED, status=ApprovalState.APPROVED))
+        names = ", ".join(each.peer_node_id for each in found)
+        self._journal.note("insecure.unsigned", allowed=True, peers=names)
+        await self._trail.tell("insecure.unsigned", "", peers=names)
+
+    async def stop(self, *, leave: bool = False) -> None:
+        """Stop taking requests, end components unless they are to be left, close."""
         (self._run / CONTROL_READY).unlink(missing_ok=True)
         if self._telling is not None:
             self._telling.cancel()
         await self._admin.cleanup()
+        await self._expiry.stop()
         await self._rekeyer.stop()
+        await self._reconciler.stop()
         await self._outbox.stop()
-        await self._runtime.close()
+        await self._runtime.close(leave=leave)
         await self._server.stop()
         await self._nonces.close()
         await self._link.close()
@@ -401,17 +544,95 @@ class Control:
     async def _snapshot(self) -> Mapping[str, Any]:
         """Everything the data process must know (GET /link/snapshot)."""
         routes = await self._store.run(self._partners.routes)
-        return snapshot_to_json(routes, await self._runner.rules())
+        files = self._shown.shown
+        return snapshot_to_json(routes, await self._runner.rules(), shown=(str(files.chain), str(files.key)))
 
     async def _tell_all(self) -> None:
         """After a restart of this process alone: bring a data process that still runs back to what is true now."""
         link = DataPlaneLink(self._run, wait_s=0.0)
         try:
+            await link.show(str(self._shown.shown.chain), str(self._shown.shown.key))
             await link.replace_all(await self._store.run(self._partners.routes), await self._runner.rules())
         except Unavailable:
             pass  # It is not there yet and will pull the snapshot when it starts.
         finally:
             await link.close()
+
+    async def _files(self) -> OwnFiles:
+        """Where our keys are, with the CA that counts now."""
+        keys, newest = self._config.keys, await self._store.run(self._tls.newest)
+        host = urlsplit(self._config.node.address).hostname
+        return OwnFiles(
+            directory=self._config.key_file(keys.ca).parent,
+            node_id=self._config.node.node_id,
+            hosts=(host,) if host else (),
+            ca=path_of(newest.ca_uri) if newest is not None else self._config.key_file(keys.ca),
+            ca_key=path_of(newest.ca_key_uri) if newest is not None else self._config.key_file(keys.ca_key),
+        )
+
+    async def _make_signing(self) -> tuple[Signer, str]:
+        keys = self._config.keys
+        if not keys.signing_key.startswith("file:"):
+            raise Refused(
+                "the signing key is in a token: make the next one there, then key rotate --key URI --credential FILE",
+                kind=Kind.NOT_OFFERED,
+            )
+        return await asyncio.to_thread(
+            make_signing,
+            await self._files(),
+            auth_type=AuthType(keys.auth_type),
+            passphrase=_passphrase(self._config),
+            now=self._now(),
+        )
+
+    async def _take_signing(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        """A key that our admin made; raises CallerError where it does not fit."""
+        auth_type, passphrase = AuthType(self._config.keys.auth_type), _passphrase(self._config)
+        signer = await asyncio.to_thread(
+            load_signer, auth_type=auth_type, key_uri=key_uri, credential=credential, passphrase=passphrase
+        )
+        if auth_type is AuthType.CERT:
+            parse_credential(auth_type.value, credential).check(
+                node_id=self._config.node.node_id, now_ms=self._clock.now_ms()
+            )
+        return signer, key_uri
+
+    async def _make_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as admin_tls.Make says
+        return await asyncio.to_thread(
+            make_tls,
+            await self._files(),
+            before=[self._shown.shown.chain],
+            new_ca=new_ca,
+            emergency=emergency,
+            signing=self._ring.current.auth_type is AuthType.CERT,
+            now=self._now(),
+        )
+
+    def _own_ends(self) -> list[Deadline]:
+        return own_deadlines(self._ring.current, self._shown.shown.chain.read_text(encoding="ascii"))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+
+    async def _own_list(self) -> tuple[str, Write]:
+        """The fingerprint of this node's CA, and how it signs a revocation list."""
+        files, now = await self._files(), self._now()
+        ca, key = await asyncio.to_thread(load_issuer, files.ca, files.ca_key)
+        return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
+
+    async def _settle(self) -> None:
+        """Partners may have learned our newest CA: see whether the listener changes over."""
+        if await self._store.run(self._tls.settle) is not None:
+            await self._tls_changed()
+
+    async def _tls_changed(self) -> None:
+        files = await self._tls.load(self._store)
+        try:
+            await self._link.show(str(files.chain), str(files.key))
+        except Unavailable as error:
+            self._journal.note("certificate.untold", reason=str(error))  # it pulls the snapshot when it starts
+        self._rekeyer.wake()
+        self._routes_changed()
 
     def _routes_changed(self) -> None:
         """Called on the store's thread, inside the transaction."""
@@ -431,6 +652,10 @@ class Control:
                 await self._link.set_routes(await self._store.run(self._partners.routes))
             except GatewayError as error:
                 self._journal.note("routes.untold", reason=str(error))
+
+
+def _clock(config: Config) -> SystemClock:
+    return SystemClock(round(config.node.insecure_clock_offset * 1000))
 
 
 def _configuration(config: Config) -> dict[str, str]:
@@ -464,18 +689,9 @@ def _identity(config: Config) -> Identity:
     )
 
 
-def _new_signer(config: Config) -> tuple[Signer, str]:
-    """A new signing key under this node's CA, next to the configured one, and its URI."""
-    keys = config.keys
-    chain, key = renew_signing(
-        ca=config.key_file(keys.ca),
-        ca_key=config.key_file(keys.ca_key),
-        directory=config.key_file(keys.signing_key).parent,
-        node_id=config.node.node_id,
-        now=datetime.now(UTC),
-    )
-    uri = key.resolve().as_uri()
-    return load_signer(auth_type=AuthType.CERT, key_uri=uri, credential=chain.read_text(encoding="ascii")), uri
+def _ca_of(chain: Path) -> str:
+    """The fingerprint of the CA at the end of our own chain."""
+    return fingerprint(certificates(chain.read_text(encoding="ascii"))[-1])
 
 
 def store_url(config: Config) -> str:
@@ -486,9 +702,17 @@ def store_url(config: Config) -> str:
 
 
 def _signer(config: Config) -> Signer:
-    chain = config.key_file(config.keys.signing_chain).read_text(encoding="ascii")
-    key = config.key_file(config.keys.signing_key)
-    return load_signer(auth_type=AuthType.CERT, key_uri=key.as_uri(), credential=chain)
+    keys = config.keys
+    return load_signer(
+        auth_type=AuthType(keys.auth_type),
+        key_uri=config.key_uri(keys.signing_key),
+        credential=config.key_file(keys.signing_chain).read_text(encoding="ascii"),
+        passphrase=_passphrase(config),
+    )
+
+
+def _passphrase(config: Config) -> bytes | None:
+    return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
 def _folders(config: Config) -> Path:
@@ -518,9 +742,9 @@ def _bracketed(host: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry of a child process: `control FILE` or `data FILE`."""
-    process, file = arguments
-    exit_with_parent()
+    """Entry of a child process: `control` or `data`, node.toml, and the supervisor's pid."""
+    process, file, parent = arguments
+    exit_with_parent(int(parent), ABANDONED if process == "control" else signal.SIGTERM)
     try:
         config = load(Path(file))
         return run_control(config) if process == "control" else run_data(config)

@@ -5,9 +5,11 @@ a key is named by a URI (`file:`), never written here; a dangerous switch starts
 default.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,8 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
+from specs.states import AuthType
 
 FILE_BYTES = 1 << 20
+LAB_STATE = "lab-state.json"
+"""What a lab keeps of itself, in the folder that holds the nodes' folders."""
+AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
 class ConfigError(CallerError):
@@ -34,6 +40,8 @@ class NodeSection:
     address: str
     """Edge URL as partners reach it."""
     description: str = ""
+    insecure_clock_offset: float = 0.0
+    """Seconds by which this node's clock is wrong on purpose; only a lab accepts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ class KeysSection:
     ca: str = "file:pki/ca.pem"
     signing_key: str = "file:pki/signing.key"
     signing_chain: str = "file:pki/signing.pem"
+    """Chain for CERT, else the public key."""
+    signing_passphrase: str = ""
+    """file: URI of the passphrase of an encrypted signing key."""
+    auth_type: str = "CERT"
+    """How we sign: CERT, ED25519, SHA256_ECDSA or SHA256_RSA; settled when the node is made."""
     ca_key: str = "file:pki/ca.key"
     """Needed only to make new signing keys; may be elsewhere until then."""
     overlap_h: float = 24.0
@@ -98,17 +111,37 @@ class JobsSection:
     misses: int = 5
     """Consecutive polls without an answer after which a party counts as failed (B-14)."""
     silence_s: float = 60.0
-    """A participant that hears nothing from the scheduler for so long ends its part."""
+    """A party that cannot be reached for so long counts as lost: its part has failed, or, where it schedules, ours."""
     task_timeout_s: float = 3600.0
+    heartbeat_s: float = 1800.0
+    """A component that prints nothing, shows no progress and calls nobody for so long is ended."""
+    queue_s: float = 3600.0
+    """A task waits for a free place on this node for so long."""
     job_timeout_s: float = 24 * 3600.0
+    approval_s: float = 7 * 24 * 3600.0
+    """A job that was not approved and started within this time ends."""
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    max_cpus: float = inf
+    """Cores that the components running at a time may have asked for together (`resources`)."""
+    max_memory_gib: float = inf
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileSection:
     default: str = "strict-1.2"
+    insecure_unsigned: bool = False
+    """Allow `set-profile PARTNER insecure_unsigned`: a partner that need not sign, whom TLS alone proves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpirySection:
+    """So many days before something ends it is told, once each: contracts, grants, keys and certificates."""
+
+    warn_days: tuple[int, ...] = (30, 7, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +150,16 @@ class TrailSection:
 
     seal_entries: int = 100
     seal_minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySection:
+    """Calls to partners are repeated until they are answered; and the two sides compare what they have."""
+
+    reconcile_s: float = 600.0
+    """Between two comparisons of contracts and audits with each partner."""
+    longest_pause_s: float = 60.0
+    """Between two attempts to deliver a call; the first pause is half a second, each is twice the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +174,9 @@ class Config:
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
+    expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
+    delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
     def path(self, relative: Path) -> Path:
@@ -143,12 +188,26 @@ class Config:
         parts = urlsplit(self.store.url)
         return self.path(Path(parts.path)) if parts.scheme == "file" else None
 
+    def key_uri(self, uri: str) -> str:
+        """A key URI with an absolute path; what is no `file:` stays as it is."""
+        return self.key_file(uri).as_uri() if urlsplit(uri).scheme == "file" else uri
+
     def key_file(self, uri: str) -> Path:
-        """The file that a key URI names; only `file:` is known here."""
+        """The file that a key URI names; only `file:` has one."""
         parts = urlsplit(uri)
         if parts.scheme != "file" or parts.netloc:
             raise ConfigError(f"[keys] {uri!r}: only file: URIs are supported")
         return self.path(Path(parts.path))
+
+
+def of_a_lab(folder: Path) -> bool:
+    """Whether a lab made this node's folder; only there may a node be wrong on purpose."""
+    try:
+        with (folder.parent / LAB_STATE).open("rb") as file:
+            names = json.loads(file.read(FILE_BYTES))["names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return isinstance(names, list) and folder.name in names
 
 
 def load(file: Path) -> Config:
@@ -190,6 +249,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, f"{where}.")
     if get_origin(hint) is UnionType:
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list")
+        return tuple(_value(get_args(hint)[0], each, where) for each in value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -207,11 +270,15 @@ def _check(config: Config) -> None:
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
     _check_store(config.store.url)
-    for name, bounds in (("jobs", config.jobs), ("trail", config.trail)):
+    for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:
+        raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
+    if config.keys.auth_type not in AUTH_TYPES:
+        raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):

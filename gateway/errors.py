@@ -32,6 +32,8 @@ class Kind(Enum):
     GRANT_MISSING = "grant_missing"
     GRANT_EXPIRED = "grant_expired"
     GRANT_EXHAUSTED = "grant_exhausted"
+    GRANT_REVOKED = "grant_revoked"
+    NOT_AS_APPROVED = "not_as_approved"
     CONTRACT_UNKNOWN = "contract_unknown"
     CONTRACT_INVALID = "contract_invalid"
     NOT_FOUND = "not_found"
@@ -99,6 +101,8 @@ WIRE: Final[Mapping[Kind, Wire]] = {
     Kind.GRANT_MISSING: Wire(200, 440, "E0000000403", 7, "no grant for this use of the resource"),
     Kind.GRANT_EXPIRED: Wire(200, 441, "E0000000604", 7, "the grant has expired"),
     Kind.GRANT_EXHAUSTED: Wire(200, 442, "E0000000403", 8, "the grant's number of uses is exhausted"),
+    Kind.GRANT_REVOKED: Wire(200, 443, "E0000000403", 7, "the grant or approval was taken back"),
+    Kind.NOT_AS_APPROVED: Wire(200, 444, "E0000000403", 9, "not what was approved"),
     Kind.BAD_DAG: Wire(200, 450, "E0000000400", 3, "the DAG or its configuration is not valid"),
     Kind.COMPONENT_UNKNOWN: Wire(200, 451, "E0000000404", 5, "component not registered here"),
     Kind.TASK_FAILED: Wire(200, 460, "E0000000500", 10, "the task failed"),

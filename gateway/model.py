@@ -111,6 +111,77 @@ class OwnKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Crl:
+    """The newest revocation list of a partner's CA, given by our admin."""
+
+    ca: str
+    """SHA-256 of the CA's DER, hex."""
+    node_id: NodeId
+    """The partner with whom it came."""
+    pem: str
+    revoked: int
+    """Certificates on it."""
+    this_update: int
+    next_update: int
+    """From then on every certificate of this CA is refused."""
+    created: int
+
+    def key(self) -> str:
+        return self.ca
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTls:
+    """A TLS certificate of this node that came after the one of node.toml, and the CA that issued it."""
+
+    leaf: str
+    """SHA-256 of the certificate's DER, hex."""
+    ca: str
+    chain_uri: str
+    key_uri: str
+    ca_uri: str
+    ca_key_uri: str
+    emergency: bool
+    """What was before it is compromised."""
+    created: int = 0
+    told: int = 0
+    """Since when a partner knows its CA; 0: none does, or there was nothing to tell."""
+    serving: int = 0
+    """Since when our listener shows it; 0: not yet."""
+
+    def key(self) -> str:
+        return self.leaf
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryNotice:
+    """The nearest warning that was given of something that ends."""
+
+    subject: str
+    """kind/id/end."""
+    threshold: int
+    """Days before the end."""
+    created: int
+
+    def key(self) -> str:
+        return self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedCert:
+    """A certificate of this node that does not count any more: goes into our own revocation list."""
+
+    ca: str
+    """SHA-256 of the issuing CA's DER, hex."""
+    serial: str
+    """Hex."""
+    created: int
+
+    def key(self) -> str:
+        return f"{self.ca}/{self.serial}"
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A dataset of this node's own catalogue (b.4); `location` never leaves the node."""
 
@@ -172,11 +243,30 @@ class Grant:
     time_limit: int | None
     times_limit: int | None
     used: int
+    """Jobs that have opened the data."""
     revoked: bool
     created: int
+    reserved: int = 0
+    """Jobs that have been created and have not opened the data yet; they count against times_limit, too."""
+    schema_digest: str = ""
+    """Of the dataset's columns, types and id column as they were approved; empty: given before this was kept."""
+    components: Json = field(default_factory=dict)
+    """What COMPONENT of the scope stood for when it was approved: key of the Component -> digest of its code."""
 
     def key(self) -> str:
         return self.token_digest
+
+
+@unique
+class UseState(StrEnum):
+    """Of one use of a grant (core.uses)."""
+
+    RESERVED = "RESERVED"
+    """The job has been created."""
+    CONSUMED = "CONSUMED"
+    """The job has opened the data."""
+    RETURNED = "RETURNED"
+    """The job ended without it; counts no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +276,9 @@ class GrantUse:
     grant: str
     job_id: JobId
     created: int
+    state: UseState = UseState.RESERVED
+    opened: int | None = None
+    """When the data were first opened for the job."""
 
     def key(self) -> str:
         return f"{self.grant}/{self.job_id}"
@@ -222,6 +315,8 @@ class Component:
     """imageUrl; `builtin:<module>` for ours, which the process launcher runs."""
     enabled: bool
     created: int
+    code_digest: str = ""
+    """SHA-256 of the code that the image stands for (service.code), hex; empty: registered before this was kept."""
 
     def key(self) -> str:
         return f"{self.provider}/{self.name}/{self.version}"
@@ -264,6 +359,8 @@ class Job:
     finished: int | None
     heard: int
     """When the scheduler (or, at the scheduler, any participant) was last heard of."""
+    unsure: bool = False
+    """FINISHED here, and the scheduler has not said yet how."""
 
     def key(self) -> str:
         return self.job_id
@@ -311,6 +408,8 @@ class TaskView:
     updated: int
     stopped: bool = False
     """Ended by a stop with task_name: its failure does not end the job (B-43)."""
+    code: str = ""
+    """Result code that the node gave for a FAILED part."""
 
     def key(self) -> str:
         return f"{self.task_id}/{self.node_id}/{self.role}"
@@ -323,6 +422,8 @@ class CallState(StrEnum):
     DUE = "DUE"
     DONE = "DONE"
     DEAD = "DEAD"
+    PARKED = "PARKED"
+    """Answered, but what follows from the answer fails here; it waits for the admin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +546,10 @@ class Limits:
     """Contracts that wait for an admin (APPLIED, IN)."""
     open_audits: int = 1000
     """Audits of one partner that wait for an admin (APPLIED, IN)."""
+    audits_per_kind: int = 10_000
+    """Applications of one partner for one kind (dataset, project, flow, job, model), decided ones included."""
+    ended_contracts: int = 1000
+    """Contracts that strangers applied for and that came to nothing; the oldest is forgotten for a new one."""
     open_jobs: int = 100
     """Jobs of one partner that this node schedules for it and that have not ended."""
     edge_addresses: int = 10_000

@@ -142,6 +142,11 @@ class PeerRoute:
     address: str
     tls_ca: str
     profile: str
+    crls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """CA (SHA-256 of its DER, hex) -> its revocation list as PEM."""
+    our_chain: str = ""
+    our_key: str = ""
+    """PEM files of the TLS certificate that we show it; empty: those that the data process was started with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,18 @@ class Server:
 
     port: int
     password: str
+    _control: list[Any] = field(default_factory=list, repr=False)
+    """How to start it, and its process."""
+
+    def crash(self) -> None:
+        """It stops at once, without a word to its clients."""
+        process = self._control[1]
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+
+    def start(self) -> None:
+        """After `crash`."""
+        self._control[1:] = [self._control[0]()]
 
     def url(self, database: str = "postgres", *, password: bool = True) -> str:
         secret = f":{self.password}" if password else ""
@@ -108,7 +120,7 @@ def serve() -> Iterator[Server]:
     if importlib.util.find_spec("psycopg") is None:
         raise NoServerError("psycopg is not installed")
     folder = Path(tempfile.mkdtemp(prefix="interconn-pg-"))
-    process: subprocess.Popen[bytes] | None = None
+    server: Server | None = None
     try:
         who = _as_user()
         secret = folder / "password"
@@ -130,22 +142,28 @@ def serve() -> Iterator[Server]:
         command = [str(programs / "postgres"), "-D", str(folder / "data")]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  # one C call; no server may outlive a killed test run
-                **who,
-            )
-        _wait(server, process, folder / "log")
+
+        def start() -> subprocess.Popen[bytes]:
+            with (folder / "log").open("ab") as log:
+                started = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509  # one C call; no server may outlive a killed test run
+                    **who,
+                )
+            server._control[:] = [start, started]
+            _wait(server, started, folder / "log")
+            return started
+
+        start()
         yield server
     finally:
-        if process is not None:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+        if server is not None and server._control:
+            server._control[1].send_signal(signal.SIGINT)
+            server._control[1].wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,7 @@
-"""Where private keys live: a key is named by a URI, never given as a value. `file:` is the only scheme so far."""
+"""Where private keys live: a key is named by a URI, never given as a value.
+
+`file:/path` is PEM, encrypted where a passphrase is configured; `pkcs11:` is a key in a token (auth.pkcs11).
+"""
 
 import os
 import stat
@@ -9,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from gateway.auth import pkcs11
 from gateway.auth.schemes import PrivateKey, Signer, make_signer
 from gateway.errors import CallerError, Kind, Refused
 from specs.states import AuthType
@@ -46,14 +50,29 @@ def read_secret(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def load_key(uri: str) -> PrivateKey:
-    """The private key that `uri` names."""
+def read_passphrase(uri: str) -> bytes | None:
+    """The passphrase in the file that `uri` names, without the line's end; None for ""."""
+    return read_secret(path_of(uri)).rstrip(b"\r\n") if uri else None
+
+
+def load_key(uri: str, *, passphrase: bytes | None = None) -> PrivateKey:
+    """The private key that `uri` names. passphrase: that of an encrypted file; a file without one is taken as well.
+
+    Raises CallerError where it cannot be used, Refused(NOT_OFFERED) for a scheme that is not offered here.
+    """
+    if uri.startswith(pkcs11.SCHEME):
+        return pkcs11.open_key(uri, lambda source: (read_passphrase(source) or b"").decode("utf-8", "replace"))
     path = path_of(uri)
+    raw = read_secret(path)
+    encrypted = b"ENCRYPTED" in raw
+    if encrypted and passphrase is None:
+        raise CallerError(f"{path} is encrypted: name the file of its passphrase (keys.signing_passphrase)")
     try:
-        key = load_pem_private_key(read_secret(path), password=None)
+        key = load_pem_private_key(raw, password=passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         # Its text may quote the file.
-        raise CallerError(f"{path} is not an unencrypted PEM private key") from e
+        words = "cannot be read with its passphrase" if encrypted else "is not a PEM private key"
+        raise CallerError(f"{path} {words}") from e
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise CallerError(f"{path}: the key must be RSA, EC or Ed25519")
     return key
@@ -66,14 +85,32 @@ class KeyRing:
         self._base = base
         self._all = {base.key_id: base}
         self._current = base
+        self._anchor = ""
+        self._void: frozenset[str] = frozenset()
 
     @property
     def current(self) -> Signer:
         """The newest: what a new partner is told, and partners of old as soon as they have acknowledged it."""
         return self._current
 
-    def add(self, signer: Signer) -> None:
-        """`signer` is the newest from now on."""
+    def all(self) -> list[Signer]:
+        """Every key that is here, the configuration's first."""
+        return list(self._all.values())
+
+    def anchor(self, ca: str) -> None:
+        """Our listener shows a certificate of the CA with this fingerprint."""
+        self._anchor = ca
+
+    @property
+    def greeting(self) -> Signer:
+        """What whoever does not know us yet is told: the newest under the CA that our listener shows, if any is."""
+        fit = (each for each in reversed(self.all()) if each.fingerprint == self._anchor)
+        return next((each for each in fit if each.key_id not in self._void), self._current)
+
+    def add(self, signer: Signer, *, emergency: bool = False) -> None:
+        """`signer` is the newest from now on; emergency: those before it are compromised."""
+        if emergency:
+            self._void = frozenset(self._all)
         self._all[signer.key_id] = signer
         self._current = signer
 
@@ -89,6 +126,6 @@ class KeyRing:
         return found
 
 
-def load_signer(*, auth_type: AuthType, key_uri: str, credential: str) -> Signer:
+def load_signer(*, auth_type: AuthType, key_uri: str, credential: str, passphrase: bytes | None = None) -> Signer:
     """Our signer. credential: PEM text (CERT: leaf, then CA; else the public key)."""
-    return make_signer(auth_type, credential, load_key(key_uri))
+    return make_signer(auth_type, credential, load_key(key_uri, passphrase=passphrase))

@@ -47,7 +47,9 @@ class ReplayGuard:
     def check_time(self, timestamp: int, *, now: int) -> None:
         """Raises Refused(STALE) where `timestamp` (ms) is outside the window or from before our start."""
         if abs(now - timestamp) > self._window:
-            raise Refused("timestamp outside the window", kind=Kind.STALE, detail="")
+            off, side = abs(now - timestamp) // 1000, "behind" if timestamp < now else "ahead of"
+            allowed = f"{self._window // 1000} s are allowed (or the call was held up)"
+            raise Refused(f"the clocks differ: yours is {off} s {side} ours, {allowed}", kind=Kind.STALE)
         if timestamp < self._not_before:
             raise Refused("timestamp from before this gateway's start", kind=Kind.STALE, detail="")
 

@@ -8,6 +8,7 @@ Leaves to others: which bytes are signed (canonical), where keys live (keys), wh
 import base64
 import binascii
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,13 +30,24 @@ from gateway.auth.chain import (
     fingerprint,
     usable_key,
 )
+from gateway.auth.revocation import NONE, Revocations
 from gateway.errors import CallerError, Kind, Refused
 from specs.states import AuthType
 
+_PROBE: Final = b"interconn-signer-probe"
 _MAX_SIGNATURE: Final = 2048
 """Characters of base64."""
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+class HeldKey(ABC):
+    """A private key that only signs, for example one in a token."""
+
+    @abstractmethod
+    def sign_message(self, message: bytes) -> bytes:
+        """As the key's type says above; ECDSA as DER."""
+
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | HeldKey
 
 _BARE: Final[Mapping[AuthType, type]] = {
     AuthType.SHA256_RSA: rsa.RSAPublicKey,
@@ -60,12 +72,12 @@ class Credential:
     ca: str = field(repr=False)
     chain: tuple[x509.Certificate, ...] = field(repr=False)
 
-    def check(self, *, node_id: str, now_ms: int) -> None:
-        """That a CERT names `node_id` and is valid now; a bare key has nothing to check."""
+    def check(self, *, node_id: str, now_ms: int, lists: Revocations = NONE) -> None:
+        """That a CERT names `node_id`, is valid now and not revoked; a bare key has nothing to check."""
         if self.auth_type is not AuthType.CERT:
             return
         leaf, ca = self.chain
-        check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms)
+        check_leaf(leaf, ca, node_id=node_id, now_ms=now_ms, lists=lists)
 
     def verify(self, message: bytes, signature: str) -> None:
         """Raises Refused(UNAUTHENTICATED) unless `signature` (base64) is this key's over `message`."""
@@ -153,12 +165,18 @@ class Signer:
         """A lone signer is a key ring of one (see keys.KeyRing)."""
         return self
 
+    @property
+    def greeting(self) -> "Signer":
+        return self
+
     def of(self, _key_id: str) -> "Signer":
         return self
 
     def sign(self, message: bytes) -> str:
         """base64 of the signature over `message`."""
-        if isinstance(self.key, rsa.RSAPrivateKey):
+        if isinstance(self.key, HeldKey):
+            raw = self.key.sign_message(message)
+        elif isinstance(self.key, rsa.RSAPrivateKey):
             raw = self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
         elif isinstance(self.key, ed25519.Ed25519PrivateKey):
             raw = self.key.sign(message)
@@ -169,7 +187,14 @@ class Signer:
 
 def make_signer(auth_type: AuthType, credential: str, key: PrivateKey) -> Signer:
     """A signer whose key is the one the credential shows; CallerError where they do not fit."""
-    parsed = parse_credential(auth_type, credential)
-    if parsed.key != key.public_key():
-        raise CallerError("the signing key is not the one of the credential")
-    return Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))
+    try:
+        parsed = parse_credential(auth_type, credential)
+    except Refused as e:
+        raise CallerError(f"our own credential: {e}") from e
+    made = Signer(auth_type, credential, parsed.fingerprint, key, key_digest(parsed.key))
+    try:
+        # What a partner will do with everything we sign; a key in a token can be compared in no other way.
+        parsed.verify(_PROBE, made.sign(_PROBE))
+    except Refused as e:
+        raise CallerError("the signing key is not the one of the credential") from e
+    return made

@@ -10,7 +10,22 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.cli import audit, dataset, invite, job, key, local, partner, project, receipt, show, store, trail
+from gateway.cli import (
+    audit,
+    dataset,
+    invite,
+    job,
+    key,
+    local,
+    node,
+    outbox,
+    partner,
+    project,
+    receipt,
+    show,
+    store,
+    trail,
+)
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
 from gateway.errors import CallerError, GatewayError, Kind, Unavailable
@@ -23,8 +38,10 @@ Try it          interconn lab up --dir build/lab     two nodes on this machine
                 interconn partner list --lab build/lab --as bank
 Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
+                interconn node                       who it is, and what ends soon
 Work with it    interconn invite | partner | key | dataset | audit | project | job
 Look after it   interconn store backup | restore | migrate | rollback | prune
+                interconn outbox list | retry | compare
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
@@ -42,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
+    node.add(actions)
     invite.add(add_group(actions, "invite", "pairing with other nodes by a signed file"))
     partner.add(add_group(actions, "partner", "contracts with other nodes"))
     key.add(add_group(actions, "key", "signing keys, ours and the partners'"))
@@ -53,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     return top
 

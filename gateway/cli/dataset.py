@@ -6,6 +6,7 @@ from typing import Any
 from gateway.cli import audit
 from gateway.cli.call import Call, Exit, UsageError, partner_id, pick, until
 from gateway.cli.parser import Group
+from gateway.cli.show import when
 from specs.states import ApprovalState, AuditKind, AuthScope
 
 
@@ -43,7 +44,9 @@ def add(group: Group) -> None:
     record.add_argument("--column", action="append", dest="columns", metavar="NAME", help="only these (repeatable)")
     record.add_argument("--days", type=int, help="for so many days")
     record.add_argument("--times", type=int, help="for so many jobs")
-    revoke = group.command("revoke", revoking, "take a grant back: no further task may open the dataset under it")
+    grants = group.command("grants", listing_grants, "what we have granted, and how often it was used")
+    grants.add_argument("dataset_id", nargs="?", help="only this dataset")
+    revoke = group.command("revoke", revoking, "take a grant back, and stop what runs under it")
     audit.which(revoke, AuditKind.DATASET)
     revoke.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -149,6 +152,27 @@ def recording(call: Call) -> Exit:
         **_limits(call),
     )
     call.out.value(made, lambda: call.out.line(f"{made['subject']} granted to {made['peer_node_id']}"))
+    return Exit.OK
+
+
+def listing_grants(call: Call) -> Exit:
+    found = call.client().get("grants", dataset_id=call.dataset_id)
+    rows = [
+        [
+            grant["dataset_id"],
+            grant["user"],
+            grant["state"],
+            grant["used"],
+            grant["reserved"],
+            "any" if grant["left"] is None else grant["left"],
+            when(grant["time_limit"]) if grant["time_limit"] else "",
+            ", ".join(grant["columns"]) or "all",
+            ", ".join(grant["components"]) or ", ".join(grant["scope"].get(AuthScope.COMPONENT.value, ["any"])),
+        ]
+        for grant in found
+    ]
+    columns = ("dataset", "partner", "state", "used", "reserved", "left", "until", "columns", "components")
+    call.out.value(found, lambda: call.out.table(columns, rows, empty="Nothing is granted."))
     return Exit.OK
 
 

@@ -40,6 +40,7 @@ def add(group: Group) -> None:
     status = group.command("status", showing, "state of a job and its tasks")
     _which(status)
     status.add_argument("--watch", action="store_true", help="follow it to its end; exit code 1 unless it succeeds")
+    _which(group.command("show", telling, "why a job waits or failed, and what happened here when"))
     logs = group.command("logs", logging, "log lines of our side of a job")
     _which(logs)
     logs.add_argument("--task", metavar="NAME", help="only of this task")
@@ -51,6 +52,9 @@ def add(group: Group) -> None:
     stop = group.command("stop", stopping, "stop a job, or one task and those behind it")
     _which(stop)
     stop.add_argument("--task", metavar="NAME", help="only from this task on")
+    rerun = group.command("rerun", rerunning, "run an ended job again; what had succeeded is used again")
+    _which(rerun)
+    rerun.add_argument("--from", dest="task", metavar="NAME", help="run this task and those behind it in any case")
 
 
 def _which(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +199,41 @@ def stopping(call: Call) -> Exit:
 def _done(call: Call, answer: Any, word: str) -> Exit:
     call.out.value(answer, lambda: call.out.line(f"{call.job}: {word}"))
     return Exit.OK
+
+
+def rerunning(call: Call) -> Exit:
+    job = call.client().post("jobs", call.job, "rerun", task_name=call.task)
+    call.out.value(job, lambda: call.out.line(str(job["job_id"])))
+    return Exit.OK
+
+
+def telling(call: Call) -> Exit:
+    seen = call.client().get("jobs", call.job)
+    call.out.value(seen, lambda: _print_story(call, seen))
+    return Exit.OK
+
+
+def _print_story(call: Call, seen: Mapping[str, Any]) -> None:
+    """The explanation, what is waited for, and this party's timeline."""
+    job = seen["job"]
+    call.out.line(f"{job['name']} ({job['job_id']}): {job['status']}, {job['outcome']}")
+    call.out.line(seen["explanation"])
+    waits = [
+        [wait["what"], wait["node_id"], when(wait["since"]), when(wait["until"]) if wait["until"] else ""]
+        for wait in seen["waiting"]
+    ]
+    if waits:
+        call.out.table(("waits for", "node", "since", "until at most"), waits, empty="")
+    moments = [(job["created"], "job", "known here"), (job["started"], "job", "started")]
+    for task in seen["tasks"]:
+        for share in task["shares"]:
+            whose = f"{task['task_name']} {share['role']}.{share['index']}"
+            moments += [(share["created"], whose, "asked for"), (share["started"], whose, "component started")]
+            end = " ".join(str(share[part]) for part in ("result_code", "message") if share.get(part))
+            moments.append((share["finished"], whose, f"{share['status']} {end}".rstrip()))
+    moments.append((job["finished"], "job", f"{job['status']}, {job['outcome']}"))
+    rows = [[when(at), whose, what] for at, whose, what in sorted((m for m in moments if m[0]), key=lambda m: m[0])]
+    call.out.table(("when", "what", "happened"), rows, empty="Nothing has happened yet.")
 
 
 def showing(call: Call) -> Exit:

@@ -46,6 +46,12 @@ def add(actions: "Actions") -> None:
     init.add_argument("--platform-port", type=int, default=7305)
     init.add_argument("--admin-port", type=int, default=7306)
     init.add_argument("--profile", default="strict-1.2")
+    init.add_argument(
+        "--auth-type",
+        default="CERT",
+        choices=("CERT", "ED25519", "SHA256_ECDSA", "SHA256_RSA"),
+        help="sign with a certificate of the node's own CA (CERT), or with a bare key",
+    )
     add_command(actions, "serve", serving, "run a node until SIGTERM", node=False).add_argument(
         "--config", type=Path, metavar="FILE", help=f"its node.toml (or {CONFIG_VARIABLE})"
     )
@@ -73,6 +79,7 @@ def add(actions: "Actions") -> None:
 def initialising(call: Call) -> Exit:
     from gateway.lab import NodeSettings, create_folder  # noqa: PLC0415  # loads the certificate code
     from gateway.model import InstId, NodeId  # noqa: PLC0415
+    from specs.states import AuthType  # noqa: PLC0415
 
     inst_id = call.inst_id or call.node_id
     for option, text in (("--node-id", call.node_id), ("--inst-id", inst_id)):
@@ -95,6 +102,7 @@ def initialising(call: Call) -> Exit:
             platform_port=call.platform_port,
             admin_port=call.admin_port,
             profile=call.profile,
+            auth_type=AuthType(call.auth_type),
         ),
     )
     config = call.directory / "node.toml"

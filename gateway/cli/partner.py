@@ -1,6 +1,7 @@
 """`interconn partner`: cooperation contracts with other nodes."""
 
 import argparse
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 from gateway.cli import invite
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
+from gateway.cli.node import tell_expiring
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
 from gateway.errors import Kind, Refused
@@ -30,12 +32,16 @@ def add(group: Group) -> None:
     apply.add_argument("--node-id", help="node expected there; by default the one that it says it is")
     apply.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="the CA it must present")
     apply.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it must be given by hand")
+    apply.add_argument("--profile", help="the dialect it speaks, where that is known: legacy-1.0 ...")
     apply.add_argument("--days", type=int, help="validity that we propose")
     apply.add_argument("--description", help="words for the partner's administrator")
     _yes(apply)
     approve = group.command("approve", approving, "accept a partner's proposal, after comparing its fingerprint")
     _which(approve)
     approve.add_argument("--fingerprint", type=fingerprint, metavar="HEX", help="as read to you by the partner")
+    approve.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA, where it signs with a bare key")
+    approve.add_argument("--address", help="its edge URL, where its application (v1.0) does not say")
+    approve.add_argument("--inst-id", help="its institution, likewise")
     approve.add_argument("--days", type=int, help="validity that we grant")
     _yes(approve)
     _which(group.command("reject", rejecting, "decline a partner's proposal"))
@@ -46,9 +52,15 @@ def add(group: Group) -> None:
     dialect = group.command("set-profile", setting_profile, "say which dialect of the standard a partner speaks")
     _which(dialect)
     dialect.add_argument(
-        "profile", help="strict-1.2, strict-1.2-rfc9421, legacy-1.1, legacy-1.0, lenient, fate-2.x, kuscia"
+        "profile",
+        help="strict-1.2, strict-1.2-rfc9421, strict-1.2-seconds, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, "
+        "fate-2.x, kuscia",
     )
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
+    crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
+    _which(crl)
+    crl.add_argument("file", nargs="?", type=Path, help="the list, PEM or DER")
+    crl.add_argument("--drop", action="store_true", help="instead, forget its lists")
     record = group.command("record", recording, "note a contract with a node that has no management layer")
     record.add_argument("node_id")
     record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
@@ -85,14 +97,19 @@ def listing(call: Call) -> Exit:
             contract["peer_name"],
             contract["peer_node_id"],
             "we applied" if contract["direction"] == "OUT" else "they applied",
-            contract["status"],
+            contract["status"] + (" INSECURE: unsigned" if contract["profile"] == "insecure_unsigned" else ""),
             when(contract.get("expired_time")),
             contract["fingerprint"][:16],
         ]
         for contract in contracts
     ]
     columns = ("contract", "partner", "node", "direction", "state", "valid until", "fingerprint")
-    call.out.value(contracts, lambda: call.out.table(columns, rows, empty="No contracts yet."))
+
+    def show() -> None:
+        call.out.table(columns, rows, empty="No contracts yet.")
+        tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
+
+    call.out.value(contracts, show)
     return Exit.OK
 
 
@@ -188,6 +205,7 @@ def applying(call: Call) -> Exit:
         ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
         expired_time=expired_time,
         description=call.description,
+        profile=call.profile,
     )
     call.out.value(contract, lambda: _print(call, contract))
     return Exit.OK
@@ -213,6 +231,9 @@ def approving(call: Call) -> Exit:
         "approve",
         fingerprint=call.fingerprint or contract["fingerprint"],
         expired_time=until(call.days),
+        ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
+        address=call.address,
+        inst_id=call.inst_id,
     )
 
 
@@ -236,6 +257,21 @@ def doctoring(call: Call) -> Exit:
     found = call.client().post("partners", node_id, "doctor")
     call.out.value(found, lambda: call.out.line("\n".join(found["words"])))
     return Exit.OK if found["fits"] else Exit.FAILED
+
+
+def giving_crl(call: Call) -> Exit:
+    if (call.file is None) is not bool(call.drop):
+        raise UsageError("give the FILE of the list, or --drop")
+    partner = _find(call)
+    if call.drop:
+        dropped = call.client().post("partners", partner["peer_node_id"], "crl", "drop")
+        call.out.value(dropped, lambda: call.out.line(f"{partner['peer_name']}: {dropped['dropped']} lists dropped"))
+        return Exit.OK
+    text = base64.b64encode(call.file.read_bytes()).decode()
+    taken = call.client().post("partners", partner["peer_node_id"], "crl", crl=text)
+    words = f"{partner['peer_name']}: {taken['revoked']} revoked; good until {when(taken['next_update'])}"
+    call.out.value(taken, lambda: call.out.line(words))
+    return Exit.OK
 
 
 def recording(call: Call) -> Exit:

@@ -31,8 +31,10 @@ def add(group: Group) -> None:
         "file", type=Path, metavar="FILE"
     )
     group.command("migrate", migrate, "bring the schema to this version (a start does it too)")
-    group.command("rollback", rollback, "take the schema back, to start an older version").add_argument(
-        "--to", metavar="REVISION", help="by default the one before"
+    back = group.command("rollback", rollback, "take the schema back, to start an older version")
+    back.add_argument("--to", metavar="REVISION", help="by default the one before")
+    back.add_argument(
+        "--drop-audit-trail", action="store_true", help="also below the revision that brought the trail: it is lost"
     )
     prune = group.command("prune", pruning, "remove files of jobs that ended long ago, and old logs")
     prune.add_argument("--older-than", required=True, metavar="AGE", help="for example 30d or 12h")
@@ -109,7 +111,7 @@ def rollback(call: Call) -> Exit:
 
     config = _config(call)
     _stopped(config, "roll back")
-    reached = files.rollback(_url(config), to=call.to)
+    reached = files.rollback(_url(config), to=call.to, drop_audit_trail=bool(call.drop_audit_trail))
     call.out.value(
         {"revision": reached},
         lambda: call.out.line(f"The schema has revision {reached}; starting this version takes it forward again."),

@@ -30,7 +30,7 @@ from gateway.lab.node import CA, CONFIG, TOKEN, NodeSettings, Scalar, create_fol
 from gateway.lab.ports import PortClaims
 from gateway.lab.processes import STOP_S, Process, alive, spawn, stop
 from gateway.model import InstId, NodeId
-from specs.states import ApprovalState
+from specs.states import ApprovalState, AuthType
 
 NAMES: Final = ("bank", "payment", "telecom")
 MOST_PARTIES: Final = 16
@@ -40,7 +40,7 @@ ATTEMPTS: Final = 5
 SOCKET_PATH_BYTES: Final = 100
 """Of 107 that the kernel allows (unix(7)); a little is left for what a gateway puts behind a name."""
 SERVE: Final = (sys.executable, "-m", "gateway", "serve", "--config")
-_LAB, _STATE, _LOCK, _OUTPUT = "lab.json", "lab-state.json", "lab.lock", "log/serve.out"
+_LAB, _STATE, _LOCK, _OUTPUT = "lab.json", node_config.LAB_STATE, "lab.lock", "log/serve.out"
 _POLL_S: Final = 0.05
 
 
@@ -157,11 +157,13 @@ def up(
     profile: str | None = None,
     approved: bool = False,
     jobs: Mapping[str, Scalar] | None = None,
+    auth_types: Mapping[str, AuthType] | None = None,
     command: Sequence[str] = SERVE,
 ) -> Lab:
     """Start the lab of `directory`, making it first where there is none (2 parties unless told), and wait for it.
 
-    jobs: overrides of [jobs] in a new lab's node.toml. command: what serves a node; its node.toml is appended.
+    jobs: overrides of [jobs] in a new lab's node.toml. auth_types: name -> how a node signs (CERT). command:
+    what serves a node; its node.toml is appended.
     Returns when every node answers at its admin and edge listeners and, with `approved`, all partnerships are signed.
     When it cannot, nothing of the lab is left running. Raises Refused where the lab runs already or differs from what
     is asked, Unavailable where a gateway does not start.
@@ -171,7 +173,9 @@ def up(
     with _locked(directory), PortClaims() as ports:
         state = _load(directory)
         if state is None:
-            state = _create(directory, parties or 2, profile or "strict-1.2", jobs or {}, ports)
+            state = _create(
+                directory, parties or 2, profile or "strict-1.2", jobs or {}, ports, auth_types=auth_types or {}
+            )
         else:
             _same(state, directory, parties, profile)
         _run_root(state)
@@ -309,7 +313,15 @@ def name_of(number: int) -> str:
     return NAMES[number] if number < len(NAMES) else f"party{number + 1}"
 
 
-def _create(directory: Path, parties: int, profile: str, jobs: Mapping[str, Scalar], ports: PortClaims) -> _State:
+def _create(
+    directory: Path,
+    parties: int,
+    profile: str,
+    jobs: Mapping[str, Scalar],
+    ports: PortClaims,
+    *,
+    auth_types: Mapping[str, AuthType],
+) -> _State:
     if not 2 <= parties <= MOST_PARTIES:
         raise Refused(f"a lab has 2 to {MOST_PARTIES} parties, not {parties}", kind=Kind.MALFORMED)
     names = [name_of(number) for number in range(parties)]
@@ -334,6 +346,7 @@ def _create(directory: Path, parties: int, profile: str, jobs: Mapping[str, Scal
             admin_port=ports.take(),
             run=f"{state.run_root}/{name}" if state.run_root else "run",
             profile=profile,
+            auth_type=auth_types.get(name, AuthType.CERT),
             jobs=jobs,
         )
         create_folder(directory / name, settings)

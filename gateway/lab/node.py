@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from gateway.auth.pki import Pki
 from gateway.errors import Kind, Refused
 from gateway.model import InstId, NodeId
+from specs.states import AuthType
 
 TOKEN_BYTES: Final = 32
 CONFIG: Final = "node.toml"
@@ -42,6 +43,7 @@ class NodeSettings:
     admin_port: int
     run: str = "run"
     profile: str = "strict-1.2"
+    auth_type: AuthType = AuthType.CERT
     jobs: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -60,6 +62,7 @@ def render(settings: NodeSettings) -> str:
         "platform": {"host": "127.0.0.1", "port": settings.platform_port},
         "admin": {"host": "127.0.0.1", "port": settings.admin_port, "token_file": TOKEN},
         "paths": {"run": settings.run},
+        "keys": {} if settings.auth_type is AuthType.CERT else {"auth_type": settings.auth_type.value},
         "jobs": settings.jobs,
         "profile": {"default": settings.profile},
     }
@@ -86,7 +89,7 @@ def create_folder(folder: Path, settings: NodeSettings) -> None:
     made.mkdir(mode=0o700, parents=True)
     try:
         host = urlsplit(settings.address).hostname
-        Pki.create(made / PKI, settings.node_id, [host] if host else [])
+        Pki.create(made / PKI, settings.node_id, [host] if host else [], auth_type=settings.auth_type)
         write_private(made / TOKEN, secrets.token_urlsafe(TOKEN_BYTES) + "\n")
         (made / CONFIG).write_text(render(settings), encoding="utf-8")
         if folder.exists():

@@ -1,39 +1,44 @@
 """Starting a component (part 3 section 4): the environment it gets, and the launcher that runs it as a local process.
 
-`component_environment` is the same for every launcher (A-042). `ProcessLauncher` gives a component its own session and
-process group, a clean environment, a folder of its own and a log; its exit code is the truth (A-022). Docker and
-Kubernetes are other `Launcher`s, later. What a component reads and who may start it is decided elsewhere.
+`component_environment` is the same for every launcher (A-042). `ProcessLauncher` gives a component its own session, a
+clean environment, a folder of its own, and a `runtime.shim` that keeps its log and its end; its exit code is the truth
+(A-022). A component outlives the control process, and the next one adopts it. Docker and Kubernetes are other
+`Launcher`s, later. What a component reads and who may start it is decided elsewhere.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import json
-import math
 import os
-import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Bindings, Plan, Resources, artifact, session_of
+from gateway.mgmt_plane.service.code import BUILTIN, EXECUTABLE
 from gateway.model import InstId, Job, NodeId, Party, TaskId, TaskName
+from gateway.runtime import shim
+from gateway.runtime.shim import LEVELS, LOG_BYTES
 from specs.description import Description
 
-LOG_BYTES: Final = 16 << 20
-LINE_BYTES: Final = 64 << 10
-RECORD_BYTES: Final = 16 << 10
-"""Longest @progress or @result line that is read."""
 TERM_S: Final = 2.0
 """Between asking a component to end and killing it."""
+SHIM_S: Final = 8.0
+"""After that its shim has so long to write down the end; then it is killed itself."""
+LOOK_S: Final = 0.5
+"""Between two looks at a component's progress."""
+SWEEPS: Final = 50
+PROCESSES: Final = 512
+WATCH_S: Final = 1.0
+KEEP_FREE: Final = 256 << 20
+"""Bytes of the work folder's disk that components must leave free."""
 _GIB: Final = 1 << 30
-_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-BUILTIN: Final = "builtin:"
-EXECUTABLE: Final = "file://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +108,60 @@ def component_environment(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One component to start. directory: its working folder and HOME; log: file that its output is appended to."""
+    """One component to start. directory: its working folder and HOME; log: file that its output is appended to;
+    run: folder of this one run's records, below which nothing is the component's; writes: folders whose size counts
+    against `resources.disk`; timeout_s, silent_s: how long it may run, and be without a word.
+    """
 
     image: str
     environment: Mapping[str, str] = field(repr=False)
     directory: Path
     log: Path
+    run: Path
     resources: Resources
+    writes: Sequence[Path] = ()
+    timeout_s: float = 86400.0
+    silent_s: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a component ended: code >= 0, or signal > 0 where one killed it."""
+    """How a component ended: code >= 0, or signal > 0 where one killed it; why: a word where we ended it or lost it.
+
+    result: its last @result record.
+    """
 
     code: int
     signal: int = 0
+    why: str = ""
+    problem: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
-        return self.code == 0 and self.signal == 0
+        return self.code == 0 and self.signal == 0 and not self.why and not self.problem
+
+    def words(self) -> str:
+        """For the admin: what ended it."""
+        if self.problem:
+            return f"the component could not be started: {self.problem}"
+        if self.why:
+            return WHY.get(self.why, self.why)
+        return f"ended by signal {self.signal}" if self.signal else f"ended with exit code {self.code}"
+
+
+LOST: Final = "lost"
+WHY: Final[Mapping[str, str]] = {
+    "stopped": "it was stopped",
+    "late": "the task did not end within its time limit",
+    "silent": "the component gave no sign of life for longer than its limit",
+    "memory": "the component used more memory than it may",
+    "disk": "the component wrote more to the disk than it may",
+    "full": "the disk of the gateway's work folder is nearly full",
+    "processes": "the component started too many processes",
+    LOST: "the component is gone and nobody saw how it ended: it was killed from outside, or the machine was restarted",
+}
+"""Word of an exit record -> what the admin reads."""
 
 
 class Running(Protocol):
@@ -138,9 +178,13 @@ class Running(Protocol):
         """End it and its children: politely, then by force. Returns when it is gone."""
         ...
 
+    def release(self) -> None:
+        """Look no longer at it; it goes on."""
+        ...
+
 
 Report = Callable[[str, Mapping[str, Any]], None]
-"""Called with `progress` or `result` and the record, as the component prints them."""
+"""Called with `progress` and the record, as the component prints them."""
 
 
 class Launcher(Protocol):
@@ -150,46 +194,44 @@ class Launcher(Protocol):
         """Start one. Raises Refused (an image it cannot run), Unavailable (the machine refuses)."""
         ...
 
+    async def adopt(self, run: Path, digest: str, report: Report) -> Running | None:
+        """Take up what a former process of this gateway began; None where it was not started and will not be.
 
-class TaskLog:
-    """A task's log file: `<time> <LEVEL> <text>` per line, bounded."""
-
-    def __init__(self, file: Path, *, limit: int = LOG_BYTES) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = file.open("a", encoding="utf-8", errors="replace")
-        self._left = limit - self._file.tell()
-
-    def line(self, text: str, default: str) -> None:
-        """Append a line; its first word may name its level, else it has `default`."""
-        if self._left <= 0:
-            return
-        word = text.partition(" ")[0].rstrip(":").strip("[]").upper()
-        level = word if word in _LEVELS else default
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = f"{now} {level} {text}\n"
-        self._left -= len(record.encode(errors="replace"))
-        if self._left <= 0:
-            record = f"{now} ERROR the log has reached its limit; what follows is dropped\n"
-        self._file.write(record)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        digest: SHA-256 (hex) of the task's secret, by which its processes are known.
+        """
+        ...
 
 
 class ProcessLauncher:
-    """Components as processes of this machine.
+    """Components as processes of this machine, each below a `runtime.shim` of its own.
 
-    Images: `builtin:<module>` runs `python -m <module>`, `file:///path/to/program` runs that program. A component that
-    leaves its process group by itself escapes the kill; cgroups would be needed against that.
+    Images: `builtin:<module>` runs `python -m <module>`, `file:///path/to/program` runs that program.
     """
 
     def __init__(
-        self, *, python: str = sys.executable, python_path: Sequence[Path] = (), term_s: float = TERM_S
+        self,
+        *,
+        python: str = sys.executable,
+        python_path: Sequence[Path] = (),
+        term_s: float = TERM_S,
+        log_bytes: int = LOG_BYTES,
+        keep_free: int = KEEP_FREE,
+        processes: int = PROCESSES,
+        watch_s: float = WATCH_S,
+        cgroups: bool = True,
     ) -> None:
+        """term_s: between asking a component to end and killing it; log_bytes: most that is kept of what it prints;
+        keep_free: bytes of the work folder's disk that components must leave; processes: of one component at a time;
+        watch_s: between two looks at what it uses; cgroups: use control groups where the machine allows it.
+        """
         self._python = python
         self._python_path = os.pathsep.join(str(path) for path in python_path)
         self._term_s = term_s
+        self._log_bytes = log_bytes
+        self._keep_free = keep_free
+        self._processes = processes
+        self._watch_s = watch_s
+        self._cgroups = cgroups
 
     def command(self, image: str) -> list[str]:
         """Argument list of an image; raises Refused (COMPONENT_UNKNOWN) for one this launcher cannot run."""
@@ -203,33 +245,55 @@ class ProcessLauncher:
 
     async def launch(self, launch: Launch, report: Report) -> "ProcessRun":
         command = self.command(launch.image)
+        environment = self._environment(launch)
         try:
+            # Folders and log here and now, so that who cannot write is told so and not by a component's silence.
             launch.directory.mkdir(parents=True, exist_ok=True)
-            log = TaskLog(launch.log)
+            launch.run.mkdir(parents=True)
+            launch.log.parent.mkdir(parents=True, exist_ok=True)
+            launch.log.touch()
+            shim.write_whole(launch.run / shim.SPEC, json.dumps(self._spec(launch, command)))
         except OSError as error:
             raise Unavailable(f"the task's folder cannot be made: {error.strerror}", kind=Kind.STORAGE) from error
-        output, complaints = await _Pipe.open(), await _Pipe.open()
+        words = str(launch.run / "words")
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                cwd=launch.directory,
-                env=self._environment(launch),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output.write_end,
-                stderr=complaints.write_end,
-                start_new_session=True,
+            pid = os.posix_spawn(  # noqa: ASYNC221  # some milliseconds; a thread would not be faster
+                self._python,
+                [self._python, "-I", "-S", shim.__file__, str(launch.run)],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, words, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
             )
         except (OSError, ValueError) as problem:
-            log.close()
-            output.transport.close()
-            complaints.transport.close()
             raise Unavailable(f"the component cannot be started: {problem}", kind=Kind.STORAGE) from problem
-        finally:
-            os.close(output.write_end)
-            os.close(complaints.write_end)
-        _limit(process.pid, launch.resources)
-        secret = launch.environment.get("config.token", "")
-        return ProcessRun(process, log, report, pipes=(output, complaints), term_s=self._term_s, secret=secret)
+        digest = hashlib.sha256(environment.get("config.token", "").encode()).hexdigest()
+        return ProcessRun(pid, None, launch.run, digest, report, term_s=self._term_s)
+
+    def _spec(self, launch: Launch, command: Sequence[str]) -> dict[str, Any]:
+        resources = launch.resources
+        return {
+            "command": list(command),
+            "directory": str(launch.directory),
+            "log": str(launch.log),
+            "log_bytes": self._log_bytes,
+            "term_s": self._term_s,
+            "timeout_s": launch.timeout_s,
+            "silent_s": launch.silent_s,
+            "cpus": resources.cpu or 0,
+            "memory": int((resources.memory or 0) * _GIB),
+            "disk": int((resources.disk or 0) * _GIB),
+            "writes": [str(folder) for folder in launch.writes or (launch.directory,)],
+            "keep_free": self._keep_free,
+            "processes": self._processes,
+            "watch_s": self._watch_s,
+            "cgroups": self._cgroups,
+        }
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         """The dotted variables and what any program needs, nothing of our own surroundings."""
@@ -239,68 +303,47 @@ class ProcessLauncher:
             common["PYTHONPATH"] = self._python_path
         return {**common, **launch.environment}
 
-
-def _limit(pid: int, resources: Resources) -> None:
-    """Limits of a process that has just started; None means none, but core files could hold secrets (C-117, A-028)."""
-    with contextlib.suppress(OSError, ValueError):
-        # It may have ended already, and a container may forbid what a machine allows.
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-        if resources.memory is not None:
-            most = int(resources.memory * _GIB)
-            resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
-        if resources.disk is not None:
-            most = int(resources.disk * _GIB)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
-        if resources.cpu is not None:
-            usable = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(pid, usable[: max(1, math.ceil(resources.cpu))])
-
-
-@dataclass(frozen=True, slots=True)
-class _Pipe:
-    """A pipe of our own: a subprocess's PIPE would make its wait() wait for grandchildren that hold it open."""
-
-    write_end: int
-    reader: asyncio.StreamReader
-    transport: asyncio.ReadTransport
-
-    @classmethod
-    async def open(cls) -> "_Pipe":
-        read_end, write_end = os.pipe()
-        reader = asyncio.StreamReader()
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
-        )
-        return cls(write_end, reader, transport)
+    async def adopt(self, run: Path, digest: str, report: Report) -> "ProcessRun | None":
+        if not run.is_dir():
+            return None
+        # Whoever makes the file first has it: a shim that was slow to start finds ours and goes.
+        if shim.claim_launch(run, "{}"):
+            return None
+        try:
+            known = json.loads((run / shim.STARTED).read_text(encoding="utf-8"))
+            if not known:
+                return None
+            pid, started = int(known["pid"]), int(known["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pid, started = 0, 0
+        return ProcessRun(pid, started, run, digest, report, term_s=self._term_s)
 
 
 class ProcessRun:
-    """A component that runs as a process of ours."""
+    """A component below its shim, which is or is not a child of ours.
 
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        log: TaskLog,
-        report: Report,
-        *,
-        pipes: tuple[_Pipe, _Pipe],
-        term_s: float,
-        secret: str,
-    ) -> None:
-        self._secret = secret.encode()
-        self._process = process
-        self._log = log
+    Its pid is the shim's. started: the shim's start time in clock ticks since boot, None for one just spawned.
+    """
+
+    def __init__(self, pid: int, started: int | None, run: Path, digest: str, report: Report, *, term_s: float) -> None:
+        self._pid = pid
+        self._run = run
+        self._digest = digest
         self._report = report
         self._term_s = term_s
-        self._pipes = pipes
-        readers = zip(pipes, ("INFO", "ERROR"), strict=True)
-        self._readers = [asyncio.ensure_future(self._read(pipe.reader, level)) for pipe, level in readers]
+        self._gone = asyncio.Event()
+        self._told = 0
+        self._loop = asyncio.get_running_loop()
+        self._handle = _handle_of(pid, started)
+        if self._handle is None:
+            self._gone.set()
+        else:
+            self._loop.add_reader(self._handle, self._ended)
         self._end = asyncio.ensure_future(self._watch())
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid
+        return self._pid
 
     async def wait(self) -> Exit:
         return await asyncio.shield(self._end)
@@ -308,61 +351,126 @@ class ProcessRun:
     async def kill(self) -> None:
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(self._term_s):
+            async with asyncio.timeout(self._term_s + SHIM_S):
                 await asyncio.shield(self._end)
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await asyncio.shield(self._end)
 
-    def _signal(self, number: int) -> None:
-        # The process leads its group, so its pid is the group's id as long as one member is left.
+    def release(self) -> None:
+        self._end.cancel()
+        self._close()
+
+    def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, number)
+
+    def _ended(self) -> None:
+        self._gone.set()
+        self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._loop.remove_reader(handle)
+            os.close(handle)
 
     async def _watch(self) -> Exit:
-        code = await self._process.wait()
-        # Children that the component left behind would hold our pipes open and its data in use.
-        self._signal(signal.SIGKILL)
-        await asyncio.wait(self._readers, timeout=self._term_s)
-        for reader in self._readers:
-            reader.cancel()
-        for pipe in self._pipes:
-            pipe.transport.close()
-        self._log.close()
-        return Exit(code) if code >= 0 else Exit(128 - code, -code)
+        while not self._gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._gone.wait()
+            self._look()
+        with contextlib.suppress(ChildProcessError):
+            if self._pid > 0:
+                os.waitpid(self._pid, os.WNOHANG)  # noqa: ASYNC222  # it has ended and is only taken note of
+        found = _read_exit(self._run)
+        if found is None:
+            # Its keeper was killed; what the kernel and our mark can find of it must not go on alone.
+            await asyncio.to_thread(_sweep, self._run, self._digest)
+            return _read_exit(self._run) or Exit(128 + signal.SIGKILL, signal.SIGKILL, LOST)
+        return found
 
-    async def _read(self, stream: asyncio.StreamReader, level: str) -> None:
-        """Lines of a stream into the log; any bytes, any length (A-027)."""
-        pending = b""
-        while chunk := await stream.read(LINE_BYTES):
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                self._line(line, level)
-            if len(pending) > LINE_BYTES:
-                self._line(pending[:LINE_BYTES], level)
-                pending = b""
-        if pending:
-            self._line(pending, level)
+    def _look(self) -> None:
+        """Tell a progress that is new."""
+        file = self._run / shim.PROGRESS
+        with contextlib.suppress(OSError, ValueError):
+            at = file.stat().st_mtime_ns
+            if at != self._told:
+                self._told = at
+                self._report("progress", json.loads(file.read_text(encoding="utf-8")))
 
-    def _line(self, raw: bytes, level: str) -> None:
-        if self._secret:
-            # A component that prints its surroundings must not print what it may speak with (A-039).
-            raw = raw.replace(self._secret, b"***")
-        for word in ("progress", "result"):
-            if level == "INFO" and raw.startswith(f"@{word} ".encode()) and len(raw) <= RECORD_BYTES:
-                with contextlib.suppress(ValueError, RecursionError):
-                    record = json.loads(raw[len(word) + 2 :])
-                    if isinstance(record, dict):
-                        self._report(word, record)
-                        return
-        self._log.line(raw[:LINE_BYTES].decode(errors="replace").rstrip("\r"), level)
+
+def _handle_of(pid: int, started: int | None) -> int | None:
+    """A descriptor of exactly this process, None where it is gone."""
+    if pid <= 0:
+        return None
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    stat = shim.stat_of(pid)
+    if stat is None or (started is not None and int(stat[shim.START]) != started):
+        os.close(handle)
+        return None
+    return handle
+
+
+def _read_exit(run: Path) -> Exit | None:
+    try:
+        record = json.loads((run / shim.EXIT).read_text(encoding="utf-8"))
+        result = record.get("result")
+        return Exit(
+            int(record["code"]),
+            int(record["signal"]),
+            str(record.get("why", "")),
+            str(record.get("problem", "")),
+            result if isinstance(result, dict) else {},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _sweep(run: Path, digest: str) -> None:
+    """Kill what is left of a component whose shim is gone: its control group, and whoever holds its secret. Blocking.
+
+    A process that has hidden its surroundings is found in the control group alone.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        group = json.loads((run / shim.STARTED).read_text(encoding="utf-8"))["group"]
+        if group:
+            shim.end_cgroup(Path(group))
+    for _ in range(SWEEPS):
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if _holds(entry, digest)]
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _holds(process: Path, digest: str) -> bool:
+    """A folder of /proc is that of a living process with this secret in its environment."""
+    if not process.name.isdecimal():
+        return False
+    try:
+        environment = (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    given = next((one[13:] for one in environment if one.startswith(b"config.token=")), None)
+    if given is None or hashlib.sha256(given).hexdigest() != digest:
+        return False
+    stat = shim.stat_of(int(process.name))
+    return stat is not None and stat[shim.STATE] not in "ZX"
 
 
 # --- reading logs -----------------------------------------------------------------------------------------------------
 
 _SHOWN: Final[Mapping[str, frozenset[str]]] = {
-    "debug": frozenset(_LEVELS),
-    "info": frozenset(_LEVELS) - {"DEBUG"},
+    "debug": frozenset(LEVELS),
+    "info": frozenset(LEVELS) - {"DEBUG"},
     "error": frozenset({"ERROR", "CRITICAL"}),
 }
 

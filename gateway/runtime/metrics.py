@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.errors import WIRE, GatewayError, Kind
+from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.service.trail import Trail
 from gateway.model import Audit, CallState, Contract, Direction, Job, OutCall
 from gateway.ports import Clock, Store, Tx
@@ -81,9 +82,9 @@ class Counters:
         with self._lock:
             return "".join(
                 (
-                    _family("interconn_requests_total", "counter", "Requests by door, route and code.", self.requests),
-                    _family("interconn_calls_total", "counter", "Calls to partners by route and code.", self.calls),
-                    _family(
+                    family("interconn_requests_total", "counter", "Requests by door, route and code.", self.requests),
+                    family("interconn_calls_total", "counter", "Calls to partners by route and code.", self.calls),
+                    family(
                         "interconn_signature_failures_total",
                         "counter",
                         "Partners' requests whose signature, time or nonce was refused.",
@@ -122,13 +123,14 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _family(name: str, kind: str, text: str, samples: Mapping[Labels, float] | Iterable[Sample]) -> str:
+def family(name: str, kind: str, text: str, samples: Mapping[Labels, float] | Iterable[Sample]) -> str:
+    """One metric in text format; kind: counter or gauge."""
     pairs = samples.items() if isinstance(samples, Mapping) else samples
     return "\n".join([*_head(name, kind, text), *(_sample(name, *each) for each in sorted(pairs))]) + "\n"
 
 
 def _one(name: str, kind: str, text: str, value: float) -> str:
-    return _family(name, kind, text, [((), value)])
+    return family(name, kind, text, [((), value)])
 
 
 def _levels(tx: Tx, now: int) -> str:
@@ -146,15 +148,30 @@ def _levels(tx: Tx, now: int) -> str:
     jobs = [((("state", state.value),), float(tx.count(Job, status=state))) for state in JobState]
     return "".join(
         (
-            _family("interconn_approvals", "gauge", "Contracts and audits by state.", approvals),
-            _family("interconn_jobs", "gauge", "Jobs by state.", jobs),
+            family("interconn_approvals", "gauge", "Contracts and audits by state.", approvals),
+            family("interconn_jobs", "gauge", "Jobs by state.", jobs),
+            _one(
+                "interconn_insecure_unsigned_partners",
+                "gauge",
+                "Partners with a contract whose calls need no signature.",
+                tx.count(Contract, status=ApprovalState.APPROVED, profile=UNSIGNED),
+            ),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
+            _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),
             _one("interconn_outbox_oldest_seconds", "gauge", "Age of the call that waits longest.", age),
         )
     )
 
 
-async def exposition(*, counters: Counters, store: Store, trail: Trail, stats: Stats, clock: Clock) -> str:
+async def exposition(
+    *,
+    counters: Counters,
+    store: Store,
+    trail: Trail,
+    stats: Stats,
+    clock: Clock,
+    more: Callable[[], Awaitable[str]] | None = None,
+) -> str:
     """Everything in text format 0.0.4. Raises Unavailable where the database does not answer."""
     now = clock.now_ms()
     levels = await store.run(lambda tx: _levels(tx, now))
@@ -162,7 +179,7 @@ async def exposition(*, counters: Counters, store: Store, trail: Trail, stats: S
     chain = _one("interconn_trail_entries", "gauge", "Entries of the audit trail.", state["entries"]) + _one(
         "interconn_trail_unsealed", "gauge", "Entries after the last seal.", state["unsealed"]
     )
-    return counters.text() + levels + chain + await _channel(stats)
+    return counters.text() + levels + chain + (await more() if more is not None else "") + await _channel(stats)
 
 
 async def _channel(stats: Stats) -> str:
@@ -181,15 +198,18 @@ async def _channel(stats: Stats) -> str:
     refused = found.get("refused")
     if isinstance(refused, Mapping):
         samples: list[Sample] = [((("kind", str(kind)),), float(count)) for kind, count in refused.items()]
-        parts.append(_family("interconn_channel_refused_total", "counter", "Channel calls refused.", samples))
+        parts.append(family("interconn_channel_refused_total", "counter", "Channel calls refused.", samples))
     return "".join(parts)
 
 
-async def readiness(*, store: Store, stats: Stats) -> Mapping[str, str]:
-    """Part -> "ok" or what is wrong, in words without particulars: anybody may ask."""
+async def readiness(*, writable: Callable[[], Awaitable[str]], stats: Stats) -> Mapping[str, str]:
+    """Part -> "ok" or what is wrong, in words without particulars: anybody may ask.
+
+    writable: "" where the database can be read and written, else why not; raises Unavailable.
+    """
     found = {"database": "ok", "data_process": "ok"}
     try:
-        await store.run(lambda tx: tx.select(Contract, limit=1))
+        found["database"] = await writable() or "ok"
     except GatewayError:
         found["database"] = "not available"
     try:

@@ -17,7 +17,15 @@ _UNPROVEN: Final = frozenset(
     {Kind.UNAUTHENTICATED, Kind.STALE, Kind.REPLAYED, Kind.MISADDRESSED, Kind.CONTRACT_UNKNOWN, Kind.TOO_MANY}
 )
 _DENIED: Final = frozenset(
-    {Kind.FORBIDDEN, Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED, Kind.CONTRACT_INVALID}
+    {
+        Kind.FORBIDDEN,
+        Kind.GRANT_MISSING,
+        Kind.GRANT_EXPIRED,
+        Kind.GRANT_EXHAUSTED,
+        Kind.GRANT_REVOKED,
+        Kind.NOT_AS_APPROVED,
+        Kind.CONTRACT_INVALID,
+    }
 )
 
 

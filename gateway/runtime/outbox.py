@@ -1,22 +1,29 @@
-"""Performs the calls to partners that committed transactions left due: in order per partner, until they are answered.
+"""Performs the calls to partners that committed transactions left due: in order per subject, until they are answered.
 
 A call is tried again, with growing pauses, while nobody answers; a lost confirm is so repeated until it is acknowledged
 (A-08). An answer that says no ends the call, unless its code says that the partner itself is in trouble just now.
 Calls are performed at least once: receivers take repeats without harm.
+
+One call at a time per partner. A call waits for older ones about the same subject, and for any older one about a
+contract; a partner that does not answer at all is left alone until its pause is over, whatever else waits for it.
+Where an answer came but what follows from it fails here, the call is parked for the admin after a few times.
 """
 
 import asyncio
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Unavailable
+from gateway.mgmt_plane.service.outgoing import FORGET, forget
 from gateway.model import CallState, Contract, NodeId, OutCall
 from gateway.ports import Clock, Entropy, Journal, PeerClient, PeerReply, Store, Tx
 
-OnResult = Callable[[Tx, OutCall, PeerReply | None], None]
-"""(tx, call as it is now, reply if DONE); called inside the transaction that keeps the new state DONE or DEAD."""
+OnResult = Callable[[Tx, OutCall, PeerReply | PeerError | None], None]
+"""(tx, call as it is now, the partner's answer: reply if DONE, refusal or None if DEAD); called inside the transaction
+that keeps the new state."""
 
 FIRST_PAUSE_MS: Final = 500
 LONGEST_PAUSE_MS: Final = 60_000
@@ -24,27 +31,37 @@ LONGEST_LIFE_MS: Final = 7 * 86_400_000
 """A call nobody has answered for so long is dead."""
 TROUBLED_ATTEMPTS: Final = 8
 """How often a partner may answer that it is in trouble."""
+HERE_ATTEMPTS: Final = 4
+"""How often an answered call is performed again where what follows from the answer fails here."""
+KEEP_DONE_MS: Final = 7 * 86_400_000
+"""Calls that are over are kept for so long, then forgotten: the audit trail tells what they were about."""
+_PRUNE_MS: Final = 3_600_000
+_WINDOW: Final = 64
+"""Of the calls that wait for one partner, so many are looked at."""
+_AT_ONCE: Final = 256
 _IDLE_S: Final = 30.0
 _UNPROVEN: Final = 401
 _STALE: Final = 420
+_REPLAYED: Final = 421
+"""The network repeated a call; a new attempt has a new nonce."""
 _BUSY: Final = 429
 
 
 def is_trouble(peer_code: str) -> bool:
     """Whether a refusal may be over soon.
 
-    Codes 100-399 are the partner's own system and surroundings (part 3), three of ours mean clock, rate, and a
+    Codes 100-399 are the partner's own system and surroundings (part 3), four of ours mean clock, nonce, rate, and a
     key that was replaced under the call. A partner that numbers otherwise merely gets a few calls more (A-02).
     """
     if not (peer_code.isascii() and peer_code.isdigit() and len(peer_code) <= 9):
         return False
     code = int(peer_code)
-    return (100 <= code < 400 and code != 200) or code in (_UNPROVEN, _STALE, _BUSY)
+    return (100 <= code < 400 and code != 200) or code in (_UNPROVEN, _STALE, _REPLAYED, _BUSY)
 
 
-def pause_ms(attempts: int, random: bytes) -> int:
-    """Milliseconds before the next attempt: doubling from half a second to a minute, less up to half at random."""
-    longest = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS << min(attempts - 1, 16))
+def pause_ms(attempts: int, random: bytes, longest_ms: int = LONGEST_PAUSE_MS) -> int:
+    """Milliseconds before the next attempt: doubling from half a second to the longest, less up to half at random."""
+    longest = min(longest_ms, FIRST_PAUSE_MS << min(attempts - 1, 16))
     return longest - longest * random[0] // 512
 
 
@@ -60,7 +77,9 @@ class Outbox:
         clock: Clock,
         entropy: Entropy,
         on_result: OnResult | None = None,
+        longest_pause_ms: int = LONGEST_PAUSE_MS,
     ) -> None:
+        self._longest_ms = longest_pause_ms
         self._store = store
         self._client = client
         self._journal = journal
@@ -71,6 +90,11 @@ class Outbox:
         self._news = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._busy: dict[NodeId, asyncio.Task[None]] = {}
+        self._silent: dict[NodeId, int] = {}
+        """Until when a partner that did not answer is left alone, ms."""
+        self._failed: dict[str, int] = {}
+        """How often what follows from a call's answer has failed here."""
+        self._pruned = 0
 
     def start(self) -> None:
         """Begin to dispatch; call on the running loop."""
@@ -97,8 +121,12 @@ class Outbox:
             wait_s = _IDLE_S
             try:
                 wait_s = await self._dispatch()
+                await self._prune()
             except GatewayError as e:
                 self._journal.note("outbox.waits", reason=str(e)[:300])
+                wait_s = 1.0
+            except Exception as e:  # noqa: BLE001  # without this task nothing would ever be sent again
+                self._journal.note("outbox.error", error=type(e).__name__, where=_where(e))
                 wait_s = 1.0
             try:
                 async with asyncio.timeout(wait_s):
@@ -109,44 +137,94 @@ class Outbox:
     async def _dispatch(self) -> float:
         """Start what is due; seconds until something else will be."""
         now = self._clock.now_ms()
-        heads = await self._store.run(_heads)
+        waiting = await self._store.run(_waiting)
         wait_ms = int(_IDLE_S * 1000)
-        for node, call in heads.items():
+        for node, calls in waiting.items():
             if node in self._busy:
                 continue  # its end wakes us
-            if call.due > now:
-                wait_ms = min(wait_ms, call.due - now)
+            call = min(_heads(calls), key=lambda each: (max(each.due, now), each.created, each.call_id))
+            due = max(call.due, self._silent.get(node, 0))
+            if due > now:
+                wait_ms = min(wait_ms, due - now)
                 continue
             task = asyncio.get_running_loop().create_task(self._perform(call), name=f"outbox {node}")
             self._busy[node] = task
             task.add_done_callback(partial(self._freed, node))
         return max(wait_ms, 1) / 1000
 
+    async def _prune(self) -> None:
+        """Once an hour: forget calls that have long been over, a bounded number at a time."""
+        now = self._clock.now_ms()
+        if now - self._pruned < _PRUNE_MS:
+            return
+        if await self._store.run(lambda tx: forget(tx, before_ms=now - KEEP_DONE_MS)) < FORGET:
+            self._pruned = now
+
     def _freed(self, node: NodeId, _: object) -> None:
         self._busy.pop(node, None)
         self._news.set()
 
     async def _perform(self, call: OutCall) -> None:
+        node, now = call.peer_node_id, self._clock.now_ms()
         try:
             reply, error = await self._try(call)
             now = self._clock.now_ms()
             done = self._next(call, reply, error, now)
-            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply))
-            if settled and done.state is CallState.DEAD:
-                self._journal.note(
-                    "outbox.dead",
-                    peer=call.peer_node_id,
-                    route=call.route,
-                    subject=call.subject,
-                    attempts=done.attempts,
-                    reason=done.error,
-                    trace_id=call.trace_id,
-                )
         except Exception as e:  # noqa: BLE001  # one call must not end the dispatching of all others
-            self._journal.note(
-                "outbox.error", peer=call.peer_node_id, route=call.route, error=type(e).__name__, trace_id=call.trace_id
-            )
-            await asyncio.sleep(1.0)
+            await self._fails_here(call, e)
+            return
+        refusal = error if isinstance(error, PeerError) else None
+        self._silent.pop(node, None)
+        if isinstance(error, Unavailable) and done.state is CallState.DUE:
+            self._silent[node] = done.due
+        try:
+            settled = await self._store.run(lambda tx: self._settle(tx, call, done, reply or refusal))
+        except Exception as e:  # noqa: BLE001  # as above
+            await self._fails_here(call, e)
+            return
+        self._failed.pop(call.call_id, None)
+        if settled and done.state is CallState.DEAD:
+            self._note("outbox.dead", done)
+
+    async def _fails_here(self, call: OutCall, cause: Exception) -> None:
+        """Try again later; after a few times park the call, that nothing goes round for ever and the admin sees why."""
+        text = f"{type(cause).__name__} at {_where(cause)}"
+        if isinstance(cause, GatewayError):
+            text = str(cause)[:300]
+        now = self._clock.now_ms()
+        sick = isinstance(cause, Unavailable) and cause.kind is Kind.STORE
+        failures = self._failed.get(call.call_id, 0) + (0 if sick else 1)
+        self._failed[call.call_id] = failures
+        parked = failures >= HERE_ATTEMPTS
+        pause = pause_ms(max(failures, 1), self._entropy.token(1), self._longest_ms)
+        self._silent[call.peer_node_id] = now + pause
+        new = replace(
+            call,
+            state=CallState.PARKED if parked else CallState.DUE,
+            attempts=call.attempts + 1,
+            due=now + pause,
+            error=f"what follows from the answer fails here: {text}",
+        )
+        self._note("outbox.parked" if parked else "outbox.error", new)
+        try:
+            await self._store.run(lambda tx: _put_off(tx, call, new))
+        except GatewayError as e:
+            self._journal.note("outbox.waits", reason=str(e)[:300])
+            return
+        if parked:
+            self._failed.pop(call.call_id, None)
+
+    def _note(self, event: str, call: OutCall) -> None:
+        self._journal.note(
+            event,
+            peer=call.peer_node_id,
+            route=call.route,
+            call_id=call.call_id,
+            subject=call.subject,
+            attempts=call.attempts,
+            reason=call.error,
+            trace_id=call.trace_id,
+        )
 
     async def _try(self, call: OutCall) -> tuple[PeerReply | None, GatewayError | None]:
         try:
@@ -157,7 +235,7 @@ class Outbox:
         except GatewayError as e:
             return None, e
 
-    def _settle(self, tx: Tx, old: OutCall, new: OutCall, reply: PeerReply | None) -> bool:
+    def _settle(self, tx: Tx, old: OutCall, new: OutCall, reply: PeerReply | PeerError | None) -> bool:
         if tx.get(OutCall, old.call_id) != old:
             return False  # somebody ended it meanwhile
         tx.replace(old, new)
@@ -176,14 +254,41 @@ class Outbox:
         elif isinstance(error, ProtocolViolation) and error.kind is Kind.PEER_MALFORMED:
             again = attempts < TROUBLED_ATTEMPTS
         if again:
-            due = now + pause_ms(attempts, self._entropy.token(1))
+            due = now + pause_ms(attempts, self._entropy.token(1), self._longest_ms)
             return replace(call, attempts=attempts, due=due, error=text)
         return replace(call, state=CallState.DEAD, attempts=attempts, error=text)
 
 
-def _heads(tx: Tx) -> dict[NodeId, OutCall]:
-    """The oldest due call of each partner: later ones wait for it."""
-    heads: dict[NodeId, OutCall] = {}
-    for call in tx.select(OutCall, state=CallState.DUE):
-        heads.setdefault(call.peer_node_id, call)
-    return heads
+def _waiting(tx: Tx) -> dict[NodeId, list[OutCall]]:
+    """The oldest due calls of each partner that has some, oldest first."""
+    calls = tx.select(OutCall, state=CallState.DUE, limit=_AT_ONCE)
+    found: dict[NodeId, list[OutCall]] = {}
+    if len(calls) < _AT_ONCE:
+        for call in calls:
+            found.setdefault(call.peer_node_id, []).append(call)
+        return found
+    # One partner's many must not hide the others'.
+    for node in {each.peer_node_id for each in tx.select(Contract)}:
+        if some := tx.select(OutCall, state=CallState.DUE, peer_node_id=node, limit=_WINDOW):
+            found[node] = list(some)
+    return found
+
+
+def _heads(calls: Sequence[OutCall]) -> list[OutCall]:
+    """Of one partner's calls, oldest first, those that may go: the oldest per subject, none past a contract's."""
+    heads: dict[str, OutCall] = {}
+    for call in calls:
+        heads.setdefault(call.subject, call)
+        if call.subject.startswith("contract:"):
+            break
+    return list(heads.values())
+
+
+def _put_off(tx: Tx, old: OutCall, new: OutCall) -> None:
+    if tx.get(OutCall, old.call_id) == old:
+        tx.replace(old, new)
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"

@@ -5,6 +5,7 @@ node/update) must hold up nothing else. What is still to be told follows from th
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -21,11 +22,20 @@ _UNPROVEN: Final = str(WIRE[Kind.UNAUTHENTICATED].code)
 
 
 class Rekeyer:
-    """One task. `wake` after every new key."""
+    """One task. `wake` after every new key. settle: what may be due after the partners were told."""
 
     def __init__(
-        self, *, store: Store, client: PeerClient, keys: Keys, ring: KeyRing, journal: Journal, entropy: Entropy
+        self,
+        *,
+        store: Store,
+        client: PeerClient,
+        keys: Keys,
+        ring: KeyRing,
+        journal: Journal,
+        entropy: Entropy,
+        settle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._settle = settle
         self._store = store
         self._client = client
         self._keys = keys
@@ -75,6 +85,8 @@ class Rekeyer:
         """Tell every partner that does not know our current key; how many still do not."""
         untold = await self._store.run(self._keys.untold)
         told = await asyncio.gather(*(self._tell(each) for each in untold))
+        if self._settle is not None:
+            await self._settle()
         return told.count(False)
 
     async def _tell(self, contract: Contract) -> bool:

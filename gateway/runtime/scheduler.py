@@ -2,21 +2,24 @@
 
 One driver per job: create everywhere, start everywhere, then start what is ready and poll what runs until nothing is
 left; the end is stored first and told to all afterwards. This node's own part is called through the same service as a
-partner would call it. As a participant: a scheduler that says nothing is asked (status_all), and a silent one ends our
-part (`JobRules.silence_s`). Waiting is here; states and DAG are `core`, effects on processes `runtime.tasks`.
+partner would call it. A partner that cannot be reached is tried for `JobRules.silence_s`, since its gateway may just be
+restarted; one that answers with a refusal is believed. As a participant: a scheduler that says nothing is asked
+(status_all), a silent one ends our part, and how a job ended that we ended ourselves is asked until it is known.
+Waiting is here; states and DAG are `core`, processes `runtime.tasks`.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
+from gateway.errors import WIRE, CallerError, GatewayError, Kind, PeerError, Refused
 from gateway.mgmt_plane.core.dag import Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
-from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners
-from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners, passing
+from gateway.mgmt_plane.service.outgoing import Outgoing
+from gateway.mgmt_plane.service.schedule import Schedule, result_code
 from gateway.model import (
     Job,
     JobId,
@@ -36,6 +39,11 @@ from specs.states import JobState, SyncType, TaskState
 TICK_S: Final = 1.0
 """At most so long a change that nobody announced stays unseen."""
 MIN_POLL_S: Final = 0.05
+RETRY_S: Final = 0.25
+"""Before a partner that was not reached is called again; longer each time."""
+RETRY_MOST_S: Final = 2.0
+CONFIRM_MS: Final = 86_400_000
+"""A scheduler that has not said for so long how a job ended is asked no more."""
 _OPEN: Final = frozenset({TaskState.READY, TaskState.RUNNING})
 
 
@@ -46,6 +54,18 @@ class _Drive:
     job_id: JobId
     created: "asyncio.Future[Mapping[NodeId, str]]"
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: dict[NodeId, float] = field(default_factory=dict)
+    """When each node last answered a poll; nobody is older than this driver."""
+    begun: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What became of a poll. status: None where there was none; reached: somebody answered, be it a refusal."""
+
+    status: TaskState | None
+    code: str = ""
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +97,13 @@ class Scheduler:
         partners: Partners,
         grants: Grants,
         peers: PeerClient,
+        outgoing: Outgoing,
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
     ) -> None:
+        self._outgoing = outgoing
+        book.on_end(self._ended)
         self._store = store
         self._book = book
         self._partners = partners
@@ -137,6 +160,10 @@ class Scheduler:
                 for job in await self._store.run(self._others):
                     self._hand_over(job)
                     self._look_after(job)
+                for job in await self._store.run(lambda tx: list(tx.select(Job, unsure=True))):
+                    self._confirm(job)
+                if self._schedule is not None:
+                    await self._schedule.expire()
             except GatewayError as error:
                 self._journal.note("scheduler.error", reason=str(error))
             except Exception as error:  # noqa: BLE001  # said below
@@ -159,7 +186,7 @@ class Scheduler:
     def _drive(self, job_id: JobId) -> _Drive:
         drive = self._drives.get(job_id)
         if drive is None:
-            drive = _Drive(job_id, asyncio.get_running_loop().create_future())
+            drive = _Drive(job_id, asyncio.get_running_loop().create_future(), begun=self._clock.monotonic())
             self._drives[job_id] = drive
             self._spawn(self._run(drive))
         return drive
@@ -174,7 +201,7 @@ class Scheduler:
         snapshot = await self._snapshot(job_id)
         if drive is not None:
             drive.wake.set()
-        await self._tell(snapshot, {"job_id": job_id, "task_name": name})
+        await self._store.run(lambda tx: self._tell(tx, snapshot.job, {"job_id": job_id, "task_name": name}))
 
     # -- one job
 
@@ -192,10 +219,6 @@ class Scheduler:
             if not drive.created.done():
                 drive.created.set_result({})
             self._drives.pop(drive.job_id, None)
-        snapshot = await self._snapshot(drive.job_id)
-        if snapshot.job.status is JobState.FINISHED:
-            # Also after success: it is the clean-up that participants wait for (B-20, C-084).
-            await self._tell(snapshot, {"job_id": drive.job_id})
 
     async def _begin(self, drive: _Drive) -> None:
         """Create and start the job everywhere; raises Refused naming who did not."""
@@ -207,15 +230,15 @@ class Scheduler:
         if job.status is JobState.READY:
             body = {"job_id": job.job_id, "flow_id": job.flow_id, "dag": job.dag, "config": job.config}
             tokens = await self._store.run(lambda tx: self._permits(tx, job, plan))
-            results = await self._to_all(snapshot, "job.create", body, tokens=tokens)
+            results = await self._to_all(snapshot, "job.create", body, tokens=tokens, insist=True)
             drive.created.set_result(results)
-            await self._undo_unless_all(snapshot, results, "did not create the job")
+            self._unless_all(results, "did not create the job")
             if self._book.own not in plan.participants:
                 await self._store.run(lambda tx: self._book.advance(tx, self._book.get(tx, job.job_id), JobEvent.START))
         else:
             drive.created.set_result({})
-        results = await self._to_all(snapshot, "job.start", {"job_id": job.job_id})
-        await self._undo_unless_all(snapshot, results, "did not start the job")
+        results = await self._to_all(snapshot, "job.start", {"job_id": job.job_id}, insist=True)
+        self._unless_all(results, "did not start the job")
         await self._store.run(lambda tx: self._make_views(tx, job.job_id, plan))
 
     def _permits(self, tx: Tx, job: Job, plan: Plan) -> dict[NodeId, str]:
@@ -238,13 +261,13 @@ class Scheduler:
             tx.replace(current, replace(current, permits=held))
         return tokens
 
-    async def _undo_unless_all(self, snapshot: _Snapshot, results: Mapping[NodeId, str], what: str) -> None:
-        """Where one refused, stop those that accepted (C-014) and raise."""
+    @staticmethod
+    def _unless_all(results: Mapping[NodeId, str], what: str) -> None:
+        """Raises where one refused."""
         refused = {node: why for node, why in results.items() if why}
         if not refused:
             return
-        accepted = [node for node, why in results.items() if not why and node != self._book.own]
-        await self._tell(snapshot, {"job_id": snapshot.job.job_id}, to=accepted)
+        # The end of the job, which follows, is told to all: those that accepted stop (C-014).
         raise Refused("; ".join(f"{node} {what}: {why}" for node, why in refused.items()), kind=Kind.PEER_REFUSED)
 
     def _make_views(self, tx: Tx, job_id: JobId, plan: Plan) -> None:
@@ -260,7 +283,7 @@ class Scheduler:
 
     async def _advance(self, drive: _Drive) -> None:
         """Until the job is FINISHED: start what is ready, see what became of what runs."""
-        last_poll = 0.0
+        last_poll = self._clock.monotonic()
         while True:
             drive.wake.clear()
             snapshot = await self._store.run(lambda tx: self._see_own(tx, drive.job_id))
@@ -276,9 +299,12 @@ class Scheduler:
                 async with asyncio.timeout(max(MIN_POLL_S, pause)):
                     await drive.wake.wait()
             # A wake-up, too, is a good moment to poll: where our share has ended the partner's often has.
-            if snapshot.plan.sync is SyncType.POLL and self._clock.monotonic() - last_poll >= MIN_POLL_S:
+            # Who calls back is polled, too, but rarely: to know that it is there at all.
+            rarely = self._book.rules.of(snapshot.plan, "silence_s") / 4
+            every = MIN_POLL_S if snapshot.plan.sync is SyncType.POLL else rarely
+            if self._clock.monotonic() - last_poll >= every:
                 last_poll = self._clock.monotonic()
-                await self._poll(snapshot)
+                await self._poll(snapshot, drive)
 
     def _see_own(self, tx: Tx, job_id: JobId) -> _Snapshot:
         """The job as it is now, this node's own shares seen as a poll would see them."""
@@ -301,10 +327,7 @@ class Scheduler:
         job, states = snapshot.job, snapshot.states()
         failed = [v for v in snapshot.views if v.status is TaskState.FAILED and not v.stopped]
         if failed:
-            view = failed[0]
-            where = "here" if view.node_id == self._book.own else f"at {view.node_id}"
-            lost = f" (no answer to {view.misses} polls)" if view.misses else ""
-            reason = f"task {view.task_name} failed {where}, role {view.role}{lost}"
+            reason = await self._store.run(lambda tx: self._failure(tx, snapshot.plan, failed))
             await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
             return True
         limit = self._book.rules.of(snapshot.plan, "job_timeout_s")
@@ -324,12 +347,33 @@ class Scheduler:
             return True
         return False
 
+    def _failure(self, tx: Tx, plan: Plan, failed: Sequence[TaskView]) -> str:
+        """Party, component, code and its meaning; the node that has a code of its own for it is named first."""
+        given = {view.key(): view.code or self._own_code(tx, view) for view in failed}
+        # A partner that gave up because of another is not the cause.
+        view = min(failed, key=lambda v: (not given[v.key()], given[v.key()] in _CONSEQUENCES))
+        component = plan.nodes[view.task_name].component
+        where = "here" if view.node_id == self._book.own else f"at {view.node_id}"
+        lost = f" (no answer to {view.misses} polls)" if view.misses else ""
+        code, description = given[view.key()], self._book.lookup(tx)(component)
+        known = description.results.get(code) if description is not None else None
+        text = known.message if known is not None else _OWN_WORDS.get(code, "")
+        meaning = f" ({text})" if text else ""
+        why = f", result code {code}{meaning}" if code else ""
+        return f"task {view.task_name} failed {where}, role {view.role}, component {component.name}{why}{lost}"
+
+    def _own_code(self, tx: Tx, view: TaskView) -> str:
+        if view.node_id != self._book.own:
+            return ""
+        shares = tx.select(Share, task_id=view.task_id, role=view.role, status=TaskState.FAILED)
+        return next((share.result_code for share in shares if share.result_code), "")
+
     async def _start_task(self, snapshot: _Snapshot, name: TaskName) -> None:
         """task/start at every node that takes part in the task (C-033, C-034)."""
         views = [view for view in snapshot.views if view.task_name == name]
         body = {"task_id": views[0].task_id, "job_id": snapshot.job.job_id, "task_name": name}
         nodes = list(dict.fromkeys(view.node_id for view in views))
-        results = await self._to_all(snapshot, "task.start", body, to=nodes)
+        results = await self._to_all(snapshot, "task.start", body, to=nodes, insist=True)
 
         def work(tx: Tx) -> bool:
             late = False
@@ -338,7 +382,7 @@ class Scheduler:
                 if view.status in TASK_FINAL:  # stopped, or ended and already reported, while the start was under way
                     continue
                 why = results.get(view.node_id, "")
-                status, _ = step_task(view.status, TaskEvent.FAIL if why else TaskEvent.START)
+                status = step_task(view.status, TaskEvent.FAIL if why else TaskEvent.START)
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=self._clock.now_ms()))
                 if why:
@@ -349,10 +393,14 @@ class Scheduler:
             # The stop may have overtaken the start on its way: say it again.
             await self._to_all(snapshot, "job.stop", {"job_id": snapshot.job.job_id, "task_name": name}, to=nodes)
 
-    async def _poll(self, snapshot: _Snapshot) -> None:
+    async def _poll(self, snapshot: _Snapshot, drive: _Drive) -> None:
         """Poll every node that has not ended its part, once per role (C-054)."""
         open_views = [v for v in snapshot.views if v.node_id != self._book.own and v.status in _OPEN]
         answers = await asyncio.gather(*(self._poll_one(snapshot, view) for view in open_views))
+        at, rules = self._clock.monotonic(), self._book.rules
+        drive.heard.update({v.node_id: at for v, a in zip(open_views, answers, strict=True) if a.reached})
+        silence = rules.of(snapshot.plan, "silence_s")
+        refusals_count = snapshot.plan.sync is SyncType.POLL
 
         def work(tx: Tx) -> None:
             now = self._clock.now_ms()
@@ -360,31 +408,38 @@ class Scheduler:
                 current = tx.get(TaskView, view.key())
                 if current is None or current.status in TASK_FINAL:
                     continue
-                if answer is None:
+                if answer.status is not None:
+                    status = observe(current.status, answer.status)
+                    if current.misses or status is not current.status:
+                        changed = now if status is not current.status else current.updated
+                        fresh = replace(current, misses=0, status=status, updated=changed, code=answer.code)
+                        tx.replace(current, fresh)
+                elif not answer.reached or refusals_count:
                     misses = current.misses + 1
-                    lost = misses >= self._book.rules.misses
-                    status = step_task(current.status, TaskEvent.FAIL)[0] if lost else current.status
+                    quiet = at - drive.heard.get(view.node_id, drive.begun)
+                    lost = misses >= rules.misses and (answer.reached or quiet >= silence)
+                    status = step_task(current.status, TaskEvent.FAIL) if lost else current.status
                     tx.replace(current, replace(current, misses=misses, status=status))
-                elif current.misses or observe(current.status, answer) is not current.status:
-                    tx.replace(current, replace(current, misses=0, status=observe(current.status, answer), updated=now))
 
         if open_views:
             await self._store.run(work)
 
-    async def _poll_one(self, snapshot: _Snapshot, view: TaskView) -> TaskState | None:
+    async def _poll_one(self, snapshot: _Snapshot, view: TaskView) -> _Answer:
         body = {"task_id": view.task_id, "role": view.role}
         try:
             data = await self._call(snapshot.job, view.node_id, "task.poll", body)
-            return TaskState(str(data.get("status")))
+            return _Answer(TaskState(str(data.get("status"))), result_code(data))
         except (GatewayError, ValueError) as error:
             self._journal.note("task.poll_missed", task_id=view.task_id, peer=view.node_id, reason=str(error))
-            return None
+            return _Answer(None, reached=not (isinstance(error, GatewayError) and passing(error)))
 
-    async def _end(self, job_id: JobId, event: JobEvent, outcome: Outcome, reason: str) -> None:
+    async def _end(
+        self, job_id: JobId, event: JobEvent, outcome: Outcome, reason: str, *, unsure: bool = False
+    ) -> None:
         def work(tx: Tx) -> None:
             job = self._book.get(tx, job_id)
             if job.status not in JOB_FINAL:
-                self._book.advance(tx, job, event, outcome=outcome, reason=reason)
+                self._book.advance(tx, job, event, outcome=outcome, reason=reason, unsure=unsure)
 
         await self._store.run(work)
         self._settle(job_id)
@@ -402,25 +457,58 @@ class Scheduler:
         *,
         to: Iterable[NodeId] | None = None,
         tokens: Mapping[NodeId, str] | None = None,
+        insist: bool = False,
     ) -> dict[NodeId, str]:
-        """Call nodes (all participants by default) at the same time: node -> "" or why it failed."""
+        """Call nodes (all participants by default) at the same time: node -> "" or why it failed.
+
+        insist: try those that cannot be reached for silence_s, while the job has not ended.
+        """
+        until = self._clock.monotonic() + (self._book.rules.of(snapshot.plan, "silence_s") if insist else 0.0)
         nodes = list(snapshot.plan.participants if to is None else to)
 
         async def one(node: NodeId) -> str:
-            try:
-                await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
-            except GatewayError as error:
-                return str(error) or error.public_text()
-            return ""
+            pause = RETRY_S
+            while True:
+                try:
+                    await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
+                except GatewayError as error:
+                    over = not passing(error) or self._clock.monotonic() + pause >= until
+                    if over or (await self._snapshot(snapshot.job.job_id)).job.status in JOB_FINAL:
+                        return str(error) or error.public_text()
+                else:
+                    return ""
+                await asyncio.sleep(pause)
+                pause = min(RETRY_MOST_S, 2 * pause)
 
         return dict(zip(nodes, await asyncio.gather(*(one(node) for node in nodes)), strict=True))
 
-    async def _tell(self, snapshot: _Snapshot, body: Json, *, to: Iterable[NodeId] | None = None) -> None:
-        """job/stop to the others; one that cannot be reached is left to its own watchdog (C-089)."""
-        nodes = [node for node in (snapshot.plan.participants if to is None else to) if node != self._book.own]
-        for node, why in (await self._to_all(snapshot, "job.stop", body, to=nodes)).items():
-            if why:
-                self._journal.note("job.stop_failed", job_id=snapshot.job.job_id, peer=node, reason=why)
+    def _ended(self, tx: Tx, before: Job, job: Job) -> None:
+        """A job that this node drives has ended: all others are told, whatever happens to this process meanwhile.
+
+        Also after success: it is the clean-up that participants wait for (B-20, C-084).
+        """
+        # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
+        if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
+            self._tell(tx, job, {"job_id": job.job_id})
+
+    def _tell(self, tx: Tx, job: Job, body: Json) -> None:
+        """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089)."""
+        for node in self._book.plan(job).participants:
+            if node == self._book.own:
+                continue
+            try:
+                contract = self._partners.contract_with(tx, node)
+            except Refused as error:
+                self._journal.note("job.stop_failed", job_id=job.job_id, peer=node, reason=str(error))
+                continue
+            self._outgoing.put(
+                tx,
+                contract=contract,
+                route="job.stop",
+                body=body,
+                subject=f"job:{job.job_id}",
+                trace_id=job.trace_id or TraceId(job.job_id),
+            )
 
     async def _call(self, job: Job, node: NodeId, route: str, body: Json, *, token_set: str = "") -> Mapping[str, Any]:
         if node == self._book.own:
@@ -458,8 +546,14 @@ class Scheduler:
             everything = ",".join(dict.fromkeys(text for text in tokens.values() if text))
             await self._call(job, job.scheduler, "job.create_all", body, token_set=everything)
         except GatewayError as error:
+            quiet = (self._clock.now_ms() - job.heard) / 1000
+            if passing(error) and quiet < self._book.rules.of(plan, "silence_s"):
+                self._journal.note("job.create_all_failed", job_id=job.job_id, peer=job.scheduler, reason=str(error))
+                await asyncio.sleep(RETRY_S)
+                self._handed.discard(job.job_id)
+                return
             reason = f"the scheduler {job.scheduler} did not take the job: {error}"
-            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=passing(error))
 
     def _look_after(self, job: Job) -> None:
         """Ask a scheduler that has been quiet; end our part where it has been silent for too long."""
@@ -477,22 +571,23 @@ class Scheduler:
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job.job_id})
             status = str(data.get("job_status", ""))
-        except PeerError as error:
-            # It answered, and it does not know the job or us.
-            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, f"{job.scheduler} disowns the job: {error}")
-            return
         except GatewayError as error:
+            if isinstance(error, PeerError) and not passing(error):
+                # It answered, and it does not know the job or us.
+                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, f"{job.scheduler} disowns the job: {error}")
+                return
             quiet = (self._clock.now_ms() - job.heard) / 1000
             if quiet >= silence:
                 reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({error})"
-                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason)
+                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
             return
         if status in {JobState.FINISHED, JobState.REJECTED}:
             await self._end(job.job_id, JobEvent.STOP, *_verdict(plan, data, job.scheduler))
         elif job.started is not None and self._clock.now_ms() - job.started > 1000 * self._book.rules.of(
             plan, "job_timeout_s"
         ):
-            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, "the job did not end within its time limit")
+            reason = "the job did not end within its time limit"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
         else:
             await self._store.run(lambda tx: self._book.note_heard(tx, self._book.get(tx, job.job_id)))
 
@@ -501,32 +596,60 @@ class Scheduler:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._verify(job_id)))
 
+    def _confirm(self, job: Job) -> None:
+        """Ask again how a job ended that ended here without the scheduler's word, now and then."""
+        every = self._book.rules.of(self._book.plan(job), "silence_s") / 8
+        now = self._clock.monotonic()
+        if now - self._asked.get(job.job_id, float("-inf")) >= every:
+            self._asked[job.job_id] = now
+            self._spawn(self._verify(job.job_id))
+
     async def _verify(self, job_id: JobId) -> None:
+        job = await self._store.run(lambda tx: self._book.get(tx, job_id))
+        if not job.unsure:
+            return
+        verdict: tuple[Outcome, str] | None = None
         try:
-            job = await self._store.run(lambda tx: self._book.get(tx, job_id))
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
+            if str(data.get("job_status", "")) in {JobState.FINISHED, JobState.REJECTED}:
+                verdict = _verdict(self._book.plan(job), data, job.scheduler)
         except GatewayError as error:
             self._journal.note("job.unverified", job_id=job_id, reason=str(error))
+            if not passing(error):
+                verdict = job.outcome, job.reason  # nobody will ever say more
+        if verdict is None and self._clock.now_ms() - (job.finished or 0) > CONFIRM_MS:
+            verdict = job.outcome, job.reason
+        if verdict is None:
             return
-        outcome, reason = _verdict(self._book.plan(job), data, job.scheduler)
+        outcome, reason = verdict
 
         def work(tx: Tx) -> None:
             current = self._book.get(tx, job_id)
-            if current.status is JobState.FINISHED and current.outcome is Outcome.SUCCEEDED is not outcome:
-                tx.replace(current, replace(current, outcome=outcome, reason=reason))
+            if current.unsure:
+                why = current.reason if current.outcome is outcome else reason
+                tx.replace(current, replace(current, outcome=outcome, reason=why, unsure=False))
 
         await self._store.run(work)
 
 
 def _verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId) -> tuple[Outcome, str]:
     """How a FINISHED job ended, from status_all of its scheduler."""
-    status = data.get("status")
+    status, told = data.get("status"), data.get("job_outcome")
     words = list(status.values()) if isinstance(status, Mapping) else []
     if words and all(word == TaskState.SUCCESS for word in words) and len(words) >= len(plan.nodes):
         return Outcome.SUCCEEDED, ""
+    if told == Outcome.STOPPED:
+        return Outcome.STOPPED, f"ended by {scheduler}"
     if TaskState.FAILED in words:
         return Outcome.FAILED, f"a task failed or was stopped at another party; {scheduler} ended the job"
+    if told == Outcome.FAILED:
+        return Outcome.FAILED, f"ended by {scheduler}"
     return Outcome.STOPPED, f"ended by {scheduler}"
+
+
+_OWN_WORDS: Final = {str(wire.code): wire.text for wire in WIRE.values()}
+_CONSEQUENCES: Final = frozenset({"4004", "4006"})
+"""Result codes of our components that only say that the partner is silent or gave up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,11 +677,16 @@ class Runtime:
     async def stop_from(self, job_id: JobId, name: TaskName) -> None:
         await self.scheduler.stop_from(job_id, name)
 
+    async def adopt(self) -> None:
+        """Find what a former process of this gateway left running; before anything is served."""
+        await self.runner.adopt()
+
     async def start(self, schedule: Schedule) -> None:
         """Take up the work: shares first, so that the scheduler sees what a restart has cost."""
         await self.runner.start(schedule=schedule, changed=self.scheduler.poke)
         await self.scheduler.start(schedule=schedule, settle=self.runner.settle)
 
-    async def close(self) -> None:
+    async def close(self, *, leave: bool = False) -> None:
+        """Stop; leave: the gateway goes on in another process, and so do the components."""
         await self.scheduler.close()
-        await self.runner.close()
+        await self.runner.close(leave=leave)

@@ -11,18 +11,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import SAFE_ID
-from gateway.model import Dataset, JobId, Party
+from gateway.mgmt_plane.service.datasets import NUMBERS, fits
+from gateway.model import Dataset, JobId, Json, Party
 
 SOURCE: Final = "source"
 """Namespace of staged datasets; job namespaces end in `-<role>-<index>` and so never equal it."""
 FIELD_CHARS: Final = 1 << 20
+STOP_ROWS: Final = 4096
+"""Between two looks at whether the copy is still wanted."""
 _ARTIFACT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
@@ -52,6 +55,10 @@ class Folders:
     def log(self, job_id: JobId, party: Party, task_name: str) -> Path:
         return self.party(job_id, party) / "logs" / f"t-{task_name}" / "task.log"
 
+    def run(self, job_id: JobId, party: Party, task_name: str, digest: str) -> Path:
+        """Records of one start of a task; digest: of its secret, hex. Nothing below it is the component's."""
+        return self.party(job_id, party) / "runs" / f"t-{task_name}-{digest[:32]}"
+
     def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> Path | None:
         """data_0 of an artifact of a party, None where there is none; names that are no plain ones are refused."""
         if not (_ARTIFACT.fullmatch(namespace) and _ARTIFACT.fullmatch(name)):
@@ -71,11 +78,21 @@ def source_name(dataset: str) -> Mapping[str, str]:
     return {"namespace": SOURCE, "name": name}
 
 
-def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int) -> int:
+def stage(
+    dataset: Dataset,
+    columns: Sequence[str],
+    store: Path,
+    *,
+    now_ms: int,
+    strict: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
     """Copy the granted columns (() = all) of a dataset's CSV into `store`; the number of rows. Blocking.
 
-    A dataset that is staged already stays as it is. Raises Refused (GRANT_MISSING) where none of the granted columns
-    exists, Unavailable (STORAGE) where the file cannot be read or the store not be written.
+    A dataset that is staged already stays as it is. strict: for a partner, to whom the catalogue's columns and types
+    were granted and no others. Raises Refused (GRANT_MISSING) where none of the granted columns exists,
+    Refused (NOT_AS_APPROVED) where strict and the file is not as the catalogue says, Unavailable (STORAGE) where the
+    file cannot be read or the store not be written, Refused (STOPPED) once `stopped` says so.
     """
     place = source_name(dataset.dataset_id)
     folder = store / place["namespace"] / place["name"]
@@ -89,7 +106,14 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int)
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        header, count = _copy(Path(dataset.location), columns, part / "data_0")
+        header, count = _copy(
+            Path(dataset.location),
+            columns,
+            part / "data_0",
+            metas=dataset.column_metas if strict else None,
+            dataset_id=dataset.dataset_id,
+            stopped=stopped,
+        )
         metadata = _metadata(dataset, header, count, columns, now_ms)
         (part / "metadata").write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,27 +126,77 @@ def stage(dataset: Dataset, columns: Sequence[str], store: Path, *, now_ms: int)
     return count
 
 
-def _copy(source: Path, columns: Sequence[str], target: Path) -> tuple[list[str], int]:
+def reuse(before: Path, now: Path) -> None:
+    """Make the artifact in folder `before` that in folder `now`, too; copied only where it cannot be linked. Blocking.
+
+    Raises Unavailable (STORAGE) where it is gone. Repeating it changes nothing.
+    """
+    part = now.with_name(f".{now.name}.{os.getpid()}")
+    try:
+        if now.exists():
+            return
+        now.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(before, part, copy_function=_link)
+        part.replace(now)
+    except (OSError, shutil.Error) as error:
+        raise Unavailable(
+            f"{before.name} of the former run cannot be used again: it is gone", kind=Kind.STORAGE
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _copy(
+    source: Path,
+    columns: Sequence[str],
+    target: Path,
+    *,
+    metas: Sequence[Json] | None,
+    dataset_id: str,
+    stopped: Callable[[], bool],
+) -> tuple[list[str], int]:
+    """metas: what the file must hold, None for anything."""
     csv.field_size_limit(FIELD_CHARS)
     with source.open(encoding="utf-8-sig", newline="") as read, target.open("w", encoding="utf-8", newline="") as write:
         rows = csv.reader(read, strict=True)
         header = next(rows, [])
+        if metas is not None and header != [each.get("name") for each in metas]:
+            raise _changed(f"the file of {dataset_id} has other columns than the catalogue")
         kept = [i for i, name in enumerate(header) if not columns or name in columns]
         if not kept:
             raise Refused("the dataset has none of the granted columns", kind=Kind.GRANT_MISSING)
+        typed = [(i, str(metas[i].get("data_type"))) for i in kept] if metas is not None else []
+        typed = [(i, kind) for i, kind in typed if kind in NUMBERS]
         writer = csv.writer(write, lineterminator="\n")
         writer.writerow(header[i] for i in kept)
         count = 0
         for row in rows:
             if not row:
                 continue
+            if not count % STOP_ROWS and stopped():
+                raise Refused("stopped while the data were read", kind=Kind.STOPPED)
             if len(row) != len(header):
                 raise csv.Error(f"record {count + 2} has {len(row)} fields instead of {len(header)}")
+            for i, kind in typed:
+                if not fits(kind, row[i]):
+                    raise _changed(f"column {header[i]} of {dataset_id} is no longer {kind} (record {count + 2})")
             writer.writerow(row[i] for i in kept)
             count += 1
         write.flush()
         os.fsync(write.fileno())
     return [header[i] for i in kept], count
+
+
+def _changed(words: str) -> Refused:
+    return Refused(words, kind=Kind.NOT_AS_APPROVED)
 
 
 def _metadata(

@@ -1,7 +1,8 @@
 """Parent of a gateway's processes: starts them in order, restarts one that dies, stops all on SIGTERM or SIGINT.
 
 A process that dies three times within a minute takes the gateway down: an operator is better served by an error than
-by a loop. The children watch their parent (`exit_with_parent`) so that a killed supervisor leaves nothing behind.
+by a loop. The children watch their parent (`exit_with_parent`) so that a killed supervisor leaves none of them behind;
+components are left to the gateway that comes next. Only who stops the supervisor on purpose stops the components.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from gateway.ports import Clock, Journal
 
@@ -91,26 +93,28 @@ class Supervisor:
         return False
 
     async def _watch(self, running: Sequence[_Running]) -> int:
+        """Each child on its own: one that is starting may need the other, which may have died meanwhile."""
         stop = asyncio.ensure_future(self._stop.wait())
+        keeping = [asyncio.ensure_future(self._keep(item)) for item in running]
         try:
-            while True:
-                waits = {asyncio.ensure_future(item.process.wait()): item for item in running}
-                done, pending = await asyncio.wait({stop, *waits}, return_when=asyncio.FIRST_COMPLETED)
-                for task in pending - {stop}:
-                    task.cancel()
-                if stop in done:
-                    return 0
-                for task in done:
-                    item = waits[task]
-                    self._journal.note("process.died", name=item.child.name, code=item.process.returncode)
-                    if not self._may_restart(item):
-                        sys.stderr.write(f"interconn: the {item.child.name} process keeps dying, giving up\n")
-                        return 1
-                    item.process = await self._start(item.child)
-                    if not await self._wait_ready(item):
-                        return 0 if self._stop.is_set() else 1
+            done, _ = await asyncio.wait({stop, *keeping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
+            for task in (stop, *keeping):
+                task.cancel()
+            await asyncio.gather(stop, *keeping, return_exceptions=True)
+        return 0 if stop in done else 1
+
+    async def _keep(self, item: _Running) -> None:
+        """Restart a child whenever it dies; returns when it dies too often."""
+        while True:
+            await item.process.wait()
+            self._journal.note("process.died", name=item.child.name, code=item.process.returncode)
+            if not self._may_restart(item):
+                sys.stderr.write(f"interconn: the {item.child.name} process keeps dying, giving up\n")
+                return
+            item.process = await self._start(item.child)
+            if not await self._wait_ready(item) and not self._stop.is_set() and item.process.returncode is None:
+                item.process.kill()  # one that lives and does not serve counts as dead, too
 
     def _may_restart(self, item: _Running) -> bool:
         now = self._clock.monotonic()
@@ -133,14 +137,17 @@ class Supervisor:
         self._journal.note("gateway.stopped")
 
 
-def exit_with_parent() -> None:
-    """End this process by SIGTERM when its parent is gone; checked twice a second by a daemon thread."""
-    parent = os.getppid()
+ABANDONED: Final = signal.SIGUSR1
+"""What the control process sends itself when its parent is gone: nobody has asked the gateway to stop."""
+
+
+def exit_with_parent(parent: int, number: signal.Signals) -> None:
+    """Send this process a signal when `parent` is gone; checked twice a second by a daemon thread."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 

@@ -3,7 +3,10 @@
 `TaskRunner.settle(job)` may be asked at any time and as often as one likes: it launches shares that are READY, kills
 what is final in the store and closes the session of a job that has ended. The exit code of a component is the truth;
 a call-back with the task's secret counts only against it, one without is a hint (C-060, C-119, A-022 to A-025).
-Which task runs when is the scheduler's; adopting components after a restart is not done yet: they fail.
+
+A component outlives this process. The digest of its secret is in the store before it is started and names the folder of
+its run, so whoever comes after finds what was begun: `adopt` takes up what runs, records what has ended meanwhile, and
+leaves what was never started to `settle`. Which task runs when is the scheduler's.
 """
 
 import asyncio
@@ -12,17 +15,16 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
-import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused, Unavailable
-from gateway.mgmt_plane.core.dag import Plan, session_of
+from gateway.mgmt_plane.core.dag import Plan, Resources, artifact, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
-from gateway.mgmt_plane.service.jobs import JobBook, Partners
+from gateway.mgmt_plane.service.code import code_digest
+from gateway.mgmt_plane.service.jobs import JobBook, Partners, passing
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Component,
@@ -39,7 +41,9 @@ from gateway.model import (
     TaskName,
 )
 from gateway.ports import Clock, DataPlane, Entropy, Journal, PeerClient, SessionRule, Store, Tx
+from gateway.runtime import shim
 from gateway.runtime.launch import (
+    WHY,
     Addresses,
     Exit,
     Launch,
@@ -49,13 +53,17 @@ from gateway.runtime.launch import (
     count_lines,
     read_lines,
 )
-from gateway.runtime.staging import Folders, source_name, stage
+from gateway.runtime.slots import Capacity, Slots
+from gateway.runtime.staging import Folders, reuse, source_name, stage
 from specs.description import ParameterError
 from specs.states import JobState, SyncType, TaskState
 
 SECRET_BYTES: Final = 32
 PROGRESS_S: Final = 1.0
 CLOSE_S: Final = 2.0
+PUSH_S: Final = 0.25
+"""Before a call-back is tried again; longer each time."""
+PUSH_MOST_S: Final = 8.0
 _REPORTS: Final = frozenset({"RUNNING", "SUCCESS", "FAILED"})
 
 
@@ -69,12 +77,14 @@ class _Live:
     claim: str = ""
     """Final state that the component itself reported, with its secret."""
     result: Mapping[str, Any] = field(default_factory=dict)
-    progress: Mapping[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
     dirty: bool = False
     ended: bool = False
     """To be killed: stopped, or past its deadline."""
     late: bool = False
     started: float = 0.0
+    adopted: bool = False
+    """Was begun by a former process of this gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,9 @@ class TaskRunner:
         self._journal = journal
         self._live: dict[str, _Live] = {}
         self._open: set[JobId] = set()
-        self._slots = asyncio.Semaphore(book.rules.max_running)
+        rules = book.rules
+        self._slots = Slots(Capacity(rules.max_running, rules.max_cpus, rules.max_memory_gib))
+        self._pushing: dict[tuple[TaskId, str], bool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: dict[JobId, bool] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -136,40 +148,69 @@ class TaskRunner:
 
     # -- life
 
-    async def start(self, *, schedule: Schedule, changed: Callable[[], None]) -> None:
-        """Begin: end what a former process of this gateway left behind. changed: called when a share has ended."""
+    async def adopt(self) -> None:
+        """Find out what a former process of this gateway left: before anything is served, for `rules` tells of it."""
         self._loop = asyncio.get_running_loop()
+        shares, running = await self._store.run(self._unfinished)
+        self._open.update(running)
+        for share in shares:
+            if not share.token_digest:
+                continue
+            live = _Live(share, digest=share.token_digest, adopted=True, progress=dict(share.progress))
+            run = self._run_of(share, share.token_digest)
+            live.claim = _read_claim(run)
+            live.running = await self._launcher.adopt(run, live.digest, self._reporter(live))
+            if live.running is not None:
+                self._live[share.key()] = live
+                self._journal.note("task.adopted", job_id=share.job_id, task_id=share.task_id, pid=live.running.pid)
+
+    def _unfinished(self, tx: Tx) -> tuple[list[Share], list[JobId]]:
+        found: list[Share] = []
+        for state in (TaskState.PENDING, TaskState.READY, TaskState.RUNNING):
+            found += tx.select(Share, status=state)
+        return found, [job.job_id for job in tx.select(Job, status=JobState.RUNNING)]
+
+    async def start(self, *, schedule: Schedule, changed: Callable[[], None]) -> None:
+        """Begin, after `adopt`. changed: called when a share has ended."""
         self._schedule = schedule
         self._changed = changed
-        orphans = await self._store.run(self._disown)
-        for share in orphans:
-            _kill_orphan(share)
-        for job_id in {share.job_id for share in orphans}:
+        for live in list(self._live.values()):
+            self._spawn(self._run(live))
+        lost, running = await self._store.run(self._lose)
+        for job_id in {share.job_id for share in lost} | set(running):
             self.settle(job_id)
-        for job in await self._store.run(lambda tx: list(tx.select(Job, status=JobState.RUNNING))):
-            self._spawn(self._reopen(job.job_id))
+        for job_id in running:
+            self._spawn(self._reopen(job_id))
+        for share in await self._store.run(lambda tx: _shares_of(tx, running)):
+            self._push(share)
 
-    def _disown(self, tx: Tx) -> list[Share]:
-        found = []
-        for state in (TaskState.PENDING, TaskState.READY, TaskState.RUNNING):
-            for share in tx.select(Share, status=state):
-                self._book.move_share(
-                    tx, share, TaskEvent.FAIL, message="the gateway was restarted while the task ran", exit_code=-1
-                )
-                found.append(share)
-        return found
+    def _lose(self, tx: Tx) -> tuple[list[Share], list[JobId]]:
+        """Fail what is said to run and was not found; the shares that were unfinished and the jobs that run."""
+        shares, running = self._unfinished(tx)
+        for share in shares:
+            if share.status is TaskState.RUNNING and share.key() not in self._live:
+                message = "the gateway was restarted while the task ran, and its component was not found again"
+                self._book.move_share(tx, share, TaskEvent.FAIL, message=message, exit_code=-1)
+        return shares, running
 
     async def _reopen(self, job_id: JobId) -> None:
         with contextlib.suppress(Unavailable):
             await self.open(job_id)
 
-    async def close(self) -> None:
-        """Kill every component and wait until they are gone; their shares are FAILED then."""
+    async def close(self, *, leave: bool = False) -> None:
+        """Kill every component and wait until they are gone; their shares are FAILED then.
+
+        leave: this process ends, the gateway does not: components go on and the next process adopts them.
+        """
         self._closed = True
         runs = [live.running for live in self._live.values() if live.running is not None]
-        await asyncio.gather(*(run.kill() for run in runs), return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=CLOSE_S)
+        if leave:
+            for run in runs:
+                run.release()
+        else:
+            await asyncio.gather(*(run.kill() for run in runs), return_exceptions=True)
+            if self._tasks:
+                await asyncio.wait(list(self._tasks), timeout=CLOSE_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -253,7 +294,7 @@ class TaskRunner:
                 live.ended = True
                 if live.running is not None:
                     self._spawn(live.running.kill())
-            elif share.status is TaskState.READY and live is None:
+            elif share.status is TaskState.READY and live is None and not self._closed:
                 self._live[share.key()] = _Live(share)
                 self._spawn(self._run(self._live[share.key()]))
         if job is not None and job.status in JOB_FINAL and job_id in self._open:
@@ -265,11 +306,14 @@ class TaskRunner:
     async def _run(self, live: _Live) -> None:
         share = live.share
         try:
-            async with self._slots:
-                if not live.ended:
-                    end = await self._execute(live)
-                    await self._record(live, end)
-        except (GatewayError, ParameterError) as error:
+            plan, party = await self._store.run(lambda tx: self._place(tx, share))
+            async with contextlib.AsyncExitStack() as held:
+                await self._await_turn(held, live, plan, party)
+                if not live.ended or live.adopted:
+                    await self._conclude(live, plan, party)
+        except GatewayError as error:
+            await self._fail(share, str(error), code=str(error.wire.code))
+        except ParameterError as error:
             await self._fail(share, str(error))
         except Exception as error:
             self._journal.note("task.error", task_id=share.task_id, job_id=share.job_id, error=type(error).__name__)
@@ -280,20 +324,94 @@ class TaskRunner:
             self._changed()
             await self._after(share)
 
+    async def _await_turn(self, held: contextlib.AsyncExitStack, live: _Live, plan: Plan, party: Party) -> None:
+        """Hold one of the node's places; raises Refused where there is none within queue_s."""
+        limit = self._book.rules.of(plan, "queue_s")
+        need = Resources() if live.share.task_name in plan.reused else plan.resources(party)
+        try:
+            async with asyncio.timeout(limit):
+                await held.enter_async_context(self._slots.turn(need, at_once=live.adopted))
+        except TimeoutError:
+            raise Refused(
+                f"this node had no free place for the task within {limit:g} s", kind=Kind.OVERLOADED
+            ) from None
+
+    def _place(self, tx: Tx, share: Share) -> tuple[Plan, Party]:
+        return self._book.plan(self._book.get(tx, share.job_id)), Party(share.role, share.index, self._book.own)
+
+    async def _conclude(self, live: _Live, plan: Plan, party: Party) -> None:
+        """From the start, or from where a former process left it, to the recorded end."""
+        if live.share.task_name in plan.reused:
+            await self._reuse(live, plan, party)
+            await self._record(live, Exit(0), ())
+            return
+        end = await (self._resume(live) if live.adopted else self._execute(live))
+        missing: Sequence[str] = ()
+        if end.success:
+            missing = await asyncio.to_thread(self._missing, live.share, plan, party)
+        await self._record(live, end, missing)
+
+    def _missing(self, share: Share, plan: Plan, party: Party) -> Sequence[str]:
+        """Outputs that the job names and that are not there. Blocking."""
+        store = self._folders.store(share.job_id, party)
+        places = {
+            o.key: artifact(share.job_id, party, share.task_id, o.key) for o in plan.nodes[share.task_name].outputs
+        }
+        return [key for key, at in places.items() if not _filled(store / at["namespace"] / at["name"])]
+
+    async def _reuse(self, live: _Live, plan: Plan, party: Party) -> None:
+        """Give this run of the job what a former run of it has written (`Plan.reused`)."""
+        share = live.share
+
+        def former(tx: Tx) -> TaskId:
+            for other in tx.select(Share, job_id=plan.rerun_of, task_name=share.task_name, status=TaskState.SUCCESS):
+                if (other.role, other.index) == (share.role, share.index):
+                    return other.task_id
+            raise Refused(f"{share.task_name} has not succeeded here in {plan.rerun_of}", kind=Kind.NOT_FOUND)
+
+        code = await self._code(share)
+        await self._store.run(lambda tx: self._prepare(tx, live, party, "", code))
+        task_id = await self._store.run(former)
+        before = self._folders.store(JobId(plan.rerun_of), party)
+        now = self._folders.store(share.job_id, party)
+        for output in plan.nodes[share.task_name].outputs:
+            old = artifact(plan.rerun_of, party, task_id, output.key)
+            new = artifact(share.job_id, party, share.task_id, output.key)
+            await asyncio.to_thread(
+                reuse, before / old["namespace"] / old["name"], now / new["namespace"] / new["name"]
+            )
+        self._journal.note("task.reused", job_id=share.job_id, task_id=share.task_id, task=share.task_name)
+
+    async def _resume(self, live: _Live) -> Exit:
+        """Wait for a component that a former process started."""
+        await self._store.run(lambda tx: self._started(tx, live))
+        return await self._await_end(live)
+
     async def _execute(self, live: _Live) -> Exit:
         """Stage, launch, wait; raises GatewayError where it cannot be launched."""
         share = live.share
         party = Party(share.role, share.index, self._book.own)
-        prepared = await self._store.run(lambda tx: self._prepare(tx, share, party))
+        secret = base64.urlsafe_b64encode(self._entropy.token(SECRET_BYTES)).rstrip(b"=").decode()
+        digest = digest_of(secret)
+        code = await self._code(share)
+        prepared = await self._store.run(lambda tx: self._prepare(tx, live, party, digest, code))
         store = self._folders.store(share.job_id, party)
         source = None
         if prepared.dataset is not None:
             columns = prepared.columns.get(prepared.dataset.dataset_id, ())
             now = self._clock.now_ms()
-            await asyncio.to_thread(stage, prepared.dataset, columns, store, now_ms=now)
+            strict = prepared.plan.initiator != self._book.own
+            await asyncio.to_thread(
+                stage,
+                prepared.dataset,
+                columns,
+                store,
+                now_ms=now,
+                strict=strict,
+                stopped=lambda: live.ended or self._closed,
+            )
             source = source_name(prepared.dataset.dataset_id)
         store.mkdir(parents=True, exist_ok=True)
-        secret = base64.urlsafe_b64encode(self._entropy.token(SECRET_BYTES)).rstrip(b"=").decode()
         log = self._folders.log(share.job_id, party, share.task_name)
         description = self._book.describe(prepared.component)
         environment = component_environment(
@@ -312,23 +430,38 @@ class TaskRunner:
             log_path=str(log.parent.resolve()),
             addresses=self._addresses,
         )
-        live.digest = digest_of(secret)
+        live.digest = digest
         await self._rule(share.job_id)
         if live.ended:
             return Exit(0)
+        plan, rules = prepared.plan, self._book.rules
+        directory = self._folders.task(share.job_id, party, share.task_name).resolve()
         launch = Launch(
             image=prepared.component.image,
             environment=environment,
-            directory=self._folders.task(share.job_id, party, share.task_name).resolve(),
+            directory=directory,
             log=log,
-            resources=prepared.plan.resources(party),
+            run=self._run_of(share, digest).resolve(),
+            resources=plan.resources(party),
+            writes=(directory, store.resolve()),
+            timeout_s=rules.of(plan, "task_timeout_s"),
+            silent_s=rules.of(plan, "heartbeat_s"),
         )
-        live.running = await self._launcher.launch(launch, lambda kind, record: self._report(live, kind, record))
-        live.started = self._clock.monotonic()
+        live.running = await self._launcher.launch(launch, self._reporter(live))
         await self._store.run(lambda tx: self._started(tx, live))
-        return await self._await_end(live, self._book.rules.of(prepared.plan, "task_timeout_s"))
+        return await self._await_end(live)
 
-    def _prepare(self, tx: Tx, share: Share, party: Party) -> _Prepared:
+    def _reporter(self, live: _Live) -> Callable[[str, Mapping[str, Any]], None]:
+        return lambda kind, record: self._report(live, kind, record)
+
+    async def _code(self, share: Share) -> str:
+        """Digest of the code that is about to run, "" where the component is not known."""
+        component = await self._store.run(lambda tx: tx.get(Component, share.component))
+        return await asyncio.to_thread(code_digest, component.image) if component is not None else ""
+
+    def _prepare(self, tx: Tx, live: _Live, party: Party, digest: str, code: str) -> _Prepared:
+        """What the launch needs; the digest of its secret is in the store before anything is started."""
+        share = live.share
         job = self._book.get(tx, share.job_id)
         if job.status is not JobState.RUNNING:
             raise Refused("the job has ended", kind=Kind.STOPPED)
@@ -338,6 +471,9 @@ class TaskRunner:
         if self._schedule is None:
             raise CallerError("the runner was not started")
         plan = self._book.plan(job)
+        if plan.initiator != self._book.own and component.code_digest not in ("", code):
+            words = f"the code of component {share.component} has changed since it was registered"
+            raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         wanted = plan.dataset_of(party, share.task_name)
         dataset = tx.get(Dataset, wanted) if wanted else None
         if wanted and dataset is None:
@@ -347,8 +483,13 @@ class TaskRunner:
         for edge in plan.nodes[share.task_name].inputs:
             if edge.producer not in producers:
                 raise Refused(f"{edge.producer} has not succeeded here", kind=Kind.ILLEGAL_TRANSITION)
-        # The data are opened now, so the grant must hold now.
-        columns = self._schedule.recheck(tx, job, plan, share.task_name)
+        current = tx.get(Share, share.key())
+        if current is None or current.status in TASK_FINAL:
+            raise Refused("the task was stopped before its data were opened", kind=Kind.STOPPED)
+        if digest:
+            tx.replace(current, replace(current, token_digest=digest))
+        # The data are opened after this transaction, so the grant must hold in it, and its use is consumed by it.
+        columns = self._schedule.open(tx, job, plan, share.task_name)
         return _Prepared(job, plan, component, columns, dataset, producers, self._inst_ids(tx, plan))
 
     def _inst_ids(self, tx: Tx, plan: Plan) -> dict[NodeId, InstId]:
@@ -364,15 +505,19 @@ class TaskRunner:
         if share is None or share.status in TASK_FINAL:
             live.ended = True
             return
+        live.started = self._clock.monotonic()
+        if share.started is not None:
+            live.started -= max(0, self._clock.now_ms() - share.started) / 1000
         pid = live.running.pid if live.running is not None else None
         self._book.move_share(tx, share, TaskEvent.START, pid=pid, token_digest=live.digest)
 
-    async def _await_end(self, live: _Live, timeout_s: float) -> Exit:
+    async def _await_end(self, live: _Live) -> Exit:
         """Wait for the component, store its progress now and then, and end it at its deadline (A-026)."""
         if live.running is None:
             raise CallerError("not launched")
-        deadline = live.started + timeout_s
-        await self._push(live.share)
+        plan, _ = await self._store.run(lambda tx: self._place(tx, live.share))
+        deadline = live.started + self._book.rules.of(plan, "task_timeout_s")
+        self._push(live.share)
         if live.ended:
             await live.running.kill()
         while True:
@@ -397,26 +542,30 @@ class TaskRunner:
     def _report(self, live: _Live, kind: str, record: Mapping[str, Any]) -> None:
         if kind == "progress":
             live.progress = {key: value for key, value in record.items() if isinstance(value, str | int | float)}
+            live.progress |= {"at": self._clock.now_ms()}
             live.dirty = True
         else:
             live.result = record
 
-    async def _record(self, live: _Live, end: Exit) -> None:
+    async def _record(self, live: _Live, end: Exit, missing: Sequence[str]) -> None:
         """The end of a component: exit 0 is SUCCESS unless it said FAILED itself, all else is FAILED (A-022, A-023)."""
-        success = end.success and live.claim != TaskState.FAILED and not live.late
-        said = live.claim or ("SUCCESS" if str(live.result.get("code", "")) == "0" else "")
+        success = end.success and live.claim != TaskState.FAILED and not live.late and not missing
+        result = end.result or live.result
+        said = live.claim or ("SUCCESS" if str(result.get("code", "")) == "0" else "")
         contradiction = (said == TaskState.SUCCESS) != success and bool(said)
         if contradiction:
             self._journal.note(
                 "task.contradiction", task_id=live.share.task_id, claim=said, code=end.code, signal=end.signal
             )
-        code, message = str(live.result.get("code", ""))[:64], str(live.result.get("message", ""))[:2000]
+        code, message = str(result.get("code", ""))[:64], str(result.get("message", ""))[:2000]
         if live.late:
-            message = "the task did not end within its time limit"
+            message = WHY["late"]
         elif self._closed and not success:
             message = "the gateway was stopped while the task ran"
-        elif not success and (not message or contradiction):
-            message = f"ended by signal {end.signal}" if end.signal else f"ended with exit code {end.code}"
+        elif missing:
+            message = f"ended with exit code 0, but did not write its output {', '.join(missing)}"
+        elif end.why or end.problem or (not success and (not message or contradiction)):
+            message = end.words()
 
         def work(tx: Tx) -> None:
             share = tx.get(Share, live.share.key())
@@ -432,11 +581,13 @@ class TaskRunner:
 
         await self._store.run(work)
 
-    async def _fail(self, share: Share, message: str) -> None:
+    async def _fail(self, share: Share, message: str, *, code: str = "") -> None:
         def work(tx: Tx) -> None:
             current = tx.get(Share, share.key())
             if current is not None:
-                self._book.move_share(tx, current, TaskEvent.FAIL, message=message[:2000], exit_code=-1)
+                self._book.move_share(
+                    tx, current, TaskEvent.FAIL, message=message[:2000], result_code=code, exit_code=-1
+                )
 
         await self._store.run(work)
 
@@ -447,7 +598,7 @@ class TaskRunner:
         if share.job_id in self._open:
             with contextlib.suppress(GatewayError):
                 await self._rule(share.job_id)
-        await self._push(share)
+        self._push(share)
 
     # -- reports of components, and to a scheduler that asked for call-backs
 
@@ -473,30 +624,57 @@ class TaskRunner:
             # The first final word stands (A-025).
             if status != TaskState.RUNNING and not live.claim:
                 live.claim = str(status)
+            _note_call(self._run_of(live.share, live.digest), live.claim)
         if token and not proven:
             raise Refused("the secret is not that of the task", kind=Kind.UNAUTHENTICATED)
         self._journal.note("task.callback", task_id=task_id, role=role, status=str(status), proven=bool(proven))
 
-    async def _push(self, share: Share) -> None:
-        """Callback mode: tell the scheduler this node's state of the task in this role, as well as may be (C-055)."""
+    def _push(self, share: Share) -> None:
+        """Callback mode: soon tell the scheduler this node's state of the task in this role, until it knows (C-055)."""
+        where = (share.task_id, share.role)
+        if self._closed:
+            return
+        if where in self._pushing:
+            self._pushing[where] = True
+            return
+        self._pushing[where] = False
+        self._spawn(self._push_on(share, where))
 
-        def work(tx: Tx) -> tuple[Job, str] | None:
+    async def _push_on(self, share: Share, where: tuple[TaskId, str]) -> None:
+        pause = PUSH_S
+        try:
+            while await self._push_once(share):
+                if not self._pushing[where]:
+                    await asyncio.sleep(pause)
+                    pause = min(PUSH_MOST_S, 2 * pause)
+                self._pushing[where] = False
+        finally:
+            self._pushing.pop(where, None)
+
+    async def _push_once(self, share: Share) -> bool:
+        """One call-back; whether there is one more to be made."""
+
+        def work(tx: Tx) -> tuple[Job, dict[str, str]] | None:
             job = tx.get(Job, share.job_id)
             if job is None or job.scheduling or self._book.plan(job).sync is not SyncType.CALLBACK:
                 return None
             shares = tx.select(Share, task_id=share.task_id, role=share.role)
-            return job, aggregate(other.status for other in shares).value
+            status = aggregate(other.status for other in shares)
+            codes = [other.result_code for other in shares if other.status is TaskState.FAILED and other.result_code]
+            body = {"task_id": share.task_id, "status": status.value, "role": share.role}
+            return job, body | ({"result_code": codes[0]} if codes else {})
 
         found = await self._store.run(work)
         if found is None:
-            return
-        job, status = found
-        body = {"task_id": share.task_id, "status": status, "role": share.role}
+            return False
+        job, body = found
         try:
             contract = await self._store.run(lambda tx: self._partners.contract_with(tx, job.scheduler))
             await self._peers.call(contract, "task.callback", body, trace_id=job.trace_id)
         except GatewayError as error:
             self._journal.note("task.callback_failed", task_id=share.task_id, peer=job.scheduler, reason=str(error))
+            return passing(error) and job.status not in JOB_FINAL
+        return self._pushing[share.task_id, share.role]
 
     # -- what admins see
 
@@ -524,18 +702,36 @@ class TaskRunner:
             rows = None
         return file, file.stat().st_size, rows if isinstance(rows, int) else None
 
+    def _run_of(self, share: Share, digest: str) -> Path:
+        return self._folders.run(share.job_id, Party(share.role, share.index, self._book.own), share.task_name, digest)
+
     def _log_of(self, share: Share) -> Path:
         return self._folders.log(share.job_id, Party(share.role, share.index, self._book.own), share.task_name)
 
 
-def _kill_orphan(share: Share) -> None:
-    """Kill a component that outlived the gateway that started it, once it is sure that it is this one."""
-    if share.pid is None:
-        return
+def _shares_of(tx: Tx, jobs: Sequence[JobId]) -> list[Share]:
+    return [share for job_id in jobs for share in tx.select(Share, job_id=job_id)]
+
+
+def _filled(folder: Path) -> bool:
+    """Something was written there."""
     try:
-        environment = Path(f"/proc/{share.pid}/environ").read_bytes().split(b"\0")
+        return any(folder.iterdir())
     except OSError:
-        return
-    if f"config.task_id={share.task_id}".encode() in environment:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(share.pid, signal.SIGKILL)
+        return False
+
+
+def _note_call(run: Path, claim: str) -> None:
+    """What a call-back said, for a process of this gateway that comes after; and that the component lives."""
+    with contextlib.suppress(OSError):
+        (run / shim.ALIVE).touch()
+        if claim:
+            shim.write_whole(run / shim.CLAIM, claim)
+
+
+def _read_claim(run: Path) -> str:
+    try:
+        word = (run / shim.CLAIM).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return word if word in _REPORTS else ""

@@ -49,10 +49,15 @@ def newest() -> str:
     return str(_scripts().get_current_head())
 
 
-def rollback(url: str, *, to: str | None = None) -> str:
+_TRAIL: Final = "0003"
+"""The revision that brought the audit trail."""
+
+
+def rollback(url: str, *, to: str | None = None, drop_audit_trail: bool = False) -> str:
     """Take the schema one revision back, or to `to`; what only newer revisions know is lost. The revision reached.
 
-    Raises Refused(CONFLICT) where there is nothing to go back to, Refused(NOT_FOUND) for an unknown revision.
+    Raises Refused(CONFLICT) where there is nothing to go back to, or where the audit trail would be lost and
+    `drop_audit_trail` is not set; Refused(NOT_FOUND) for an unknown revision.
     """
     now = revision(url)
     if now is None:
@@ -64,6 +69,11 @@ def rollback(url: str, *, to: str | None = None) -> str:
     if to is not None and to not in older:
         raise Refused(f"{to} is not older than {now}; these are: {', '.join(older)}", kind=Kind.NOT_FOUND)
     target = to or older[0]
+    if _TRAIL in [now, *older[: older.index(target)]] and not drop_audit_trail:
+        raise Refused(
+            f"{target} has no audit trail, all of it would be lost: export it first, then say --drop-audit-trail",
+            kind=Kind.CONFLICT,
+        )
     change_schema(url, lambda config: command.downgrade(config, target))
     return target
 

@@ -10,8 +10,8 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 from gateway.errors import CallerError
@@ -61,9 +61,12 @@ def members(kind: type) -> Mapping[str, Member]:
     return {each.name: _member(each.name, hints[each.name]) for each in dataclasses.fields(kind)}
 
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _text(value: object) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _JSON.encode(value)
     except (TypeError, ValueError) as e:
         raise CallerError("a JSON member holds something that is not JSON") from e
 
@@ -107,6 +110,21 @@ def _decode_value(member: Member, value: Any) -> Any:
 def decode(kind: type[R], row: Mapping[str, Any]) -> R:
     """The record of a row."""
     return kind(**{name: _decode_value(member, row[name]) for name, member in members(kind).items()})
+
+
+@cache
+def _decoders(kind: type) -> tuple[tuple[int, Callable[[Any], Any]], ...]:
+    """(place, how) of the members that a driver does not hand out as they are: all but texts and numbers."""
+    places = enumerate(members(kind).values())
+    return tuple((place, partial(_decode_value, each)) for place, each in places if each.base not in (str, int))
+
+
+def decode_row(kind: type[R], row: Sequence[Any]) -> R:
+    """The record of a row whose columns are the key and the members in order."""
+    values = list(row[1:])
+    for place, make in _decoders(kind):
+        values[place] = make(values[place])
+    return kind(*values)
 
 
 def comparisons(kind: type, equals: Mapping[str, object]) -> Row:

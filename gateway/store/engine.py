@@ -5,13 +5,15 @@ errors mean "run it again". Statements and tables are the same for both.
 """
 
 import os
+import random
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from gateway.errors import CallerError, Kind, Unavailable
 
@@ -23,6 +25,25 @@ _CONNECT_S: Final = 10
 _AGAIN: Final = frozenset({"40001", "40P01", "23505"})
 """SQLSTATEs of what another transaction caused: serialisation failure, deadlock, and a key that somebody else inserted
 after we looked for it. Run again, the last one becomes the CONFLICT that it is."""
+_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006", "08001", "08004"})
+"""The server stops, crashes, is starting, or the connection broke."""
+PUSHED_ATTEMPTS: Final = 10
+"""Runs of a transaction that others keep pushing aside; only PostgreSQL with a second writer knows such."""
+_PUSHED_PAUSE_S: Final = 0.002
+LOST_ATTEMPTS: Final = 6
+"""Attempts to reach a server that is restarted: a second and a half in all. Beyond, requests are refused meanwhile."""
+_LOST_PAUSE_S: Final = 0.025
+_LONGEST_PAUSE_S: Final = 0.8
+_SQLITE_WORDS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the database is read-only",
+    sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_NOTADB: "the database is damaged",
+    sqlite3.SQLITE_BUSY: "another program holds the database",
+    sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
+}
+_SERVER_WORDS: Final = {"53100": "the disk is full", "25006": "the database is read-only"}
 
 
 def parse_url(url: str) -> URL:
@@ -96,9 +117,48 @@ def _postgresql(url: URL) -> Engine:
         raise Unavailable(words, kind=Kind.STORE) from e
 
 
-def again(error: Exception) -> bool:
-    """Whether a failed transaction may succeed when it is run again as it was."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
+def again(error: Exception, attempt: int) -> float | None:
+    """Seconds until a transaction that failed `attempt` times may be run again as it was; None where that is no use.
+
+    Not a failure during a commit that lost the server: see gateway.store.sql.
+    """
+    pushed = isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
+    if pushed and attempt < PUSHED_ATTEMPTS:
+        # At random, or two writers meet again.
+        return random.uniform(0.0, min(_PUSHED_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S))  # noqa: S311  # no secret
+    if lost(error) and attempt < LOST_ATTEMPTS:
+        return min(_LOST_PAUSE_S * (1 << attempt), _LONGEST_PAUSE_S)
+    return None
+
+
+def lost(error: Exception) -> bool:
+    """Whether there is no server behind the connection any more, or none to be had just now (PostgreSQL)."""
+    if not isinstance(error, DBAPIError) or type(error.orig).__module__.startswith("sqlite3"):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return (
+        bool(error.connection_invalidated) or (state is None and isinstance(error, OperationalError)) or state in _GONE
+    )
+
+
+def fault(error: Exception) -> str:
+    """What is wrong with the database, in words without particulars."""
+    cause = getattr(error, "orig", None)
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if code in _SQLITE_WORDS:
+        return _SQLITE_WORDS[code]
+    state = getattr(cause, "sqlstate", None)
+    if state in _SERVER_WORDS:
+        return _SERVER_WORDS[state]
+    return "the server cannot be reached" if lost(error) else f"{type(error).__name__}"
+
+
+def touch(connection: Connection) -> None:
+    """A write that changes nothing anybody reads, to see whether one can be made; inside a transaction."""
+    if connection.dialect.name == SQLITE:
+        connection.exec_driver_sql(f"PRAGMA user_version = {random.getrandbits(30)}")  # no secret
+    else:
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE interconn_touch (x int) ON COMMIT DROP")
 
 
 def make_private(url: str) -> None:

@@ -241,7 +241,8 @@ def test_keys_that_others_can_reach_are_refused(tmp_path: Path, pki: Pki, mode: 
 
 def test_key_uris(tmp_path: Path, pki: Pki) -> None:
     for uri, kind in (
-        ("pkcs11:token=x", Kind.NOT_OFFERED),
+        ("pkcs11:token=x", Kind.INTERNAL),
+        ("kms:x", Kind.NOT_OFFERED),
         ("plain/path", Kind.NOT_OFFERED),
         ("file:rel", Kind.INTERNAL),
     ):

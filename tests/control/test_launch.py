@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ from gateway.runtime.launch import (
     Exit,
     Launch,
     ProcessLauncher,
-    TaskLog,
     component_environment,
     count_lines,
     read_lines,
 )
+from gateway.runtime.shim import TaskLog
 from gateway.runtime.staging import Folders, source_name, stage
 from specs.description import builtin_descriptions
 from specs.states import JobState
@@ -56,7 +57,9 @@ def program(folder: Path, body: str) -> str:
 
 
 def launch(folder: Path, image: str, **variables: str) -> Launch:
-    return Launch(image, variables, folder / "work", folder / "log" / "task.log", Resources())
+    return Launch(
+        image, variables, folder / "work", folder / "log" / "task.log", folder / f"run-{uuid.uuid4().hex}", Resources()
+    )
 
 
 async def run(folder: Path, body: str, **variables: str) -> tuple[Exit, str, list[Any]]:
@@ -121,8 +124,9 @@ async def test_records_are_reported_and_nonsense_is_only_logged(tmp_path: Path) 
         'print(\'@progress {"phase": "x", "done": 1}\'); print(\'@result {"code": "4003", "message": "m"}\')\n'
         "print('@progress not json'); print('@progress [1]'); print('@result ' + '{' * 9000)"
     )
-    _, log, reports = await run(tmp_path, body)
-    assert reports == [("progress", {"phase": "x", "done": 1}), ("result", {"code": "4003", "message": "m"})]
+    end, log, reports = await run(tmp_path, body)
+    assert reports == [("progress", {"phase": "x", "done": 1})]
+    assert end.result == {"code": "4003", "message": "m"}
     assert "@progress not json" in log
 
 
@@ -173,7 +177,7 @@ async def test_a_component_is_killed_with_its_children(tmp_path: Path) -> None:
     assert alive(child)
     async with asyncio.timeout(5):
         await running.kill()
-    assert await running.wait() == Exit(128 + signal.SIGKILL, signal.SIGKILL)
+    assert await running.wait() == Exit(128 + signal.SIGKILL, signal.SIGKILL, "stopped")
     await eventually(lambda: not alive(child))
     assert what.log.exists()
 
@@ -196,7 +200,8 @@ async def test_limits(tmp_path: Path) -> None:
         (Resources(), [-1, -1, 0, len(os.sched_getaffinity(0))]),
         (Resources(cpu=1, memory=2, disk=0.5), [2 << 30, 1 << 29, 0, 1]),
     ):
-        what = Launch(image, {}, tmp_path / "work", tmp_path / f"{resources.cpu}.log", resources)
+        log = tmp_path / f"{resources.cpu}.log"
+        what = Launch(image, {}, tmp_path / "work", log, tmp_path / f"run-{resources.cpu}", resources)
         running = await ProcessLauncher().launch(what, lambda *_: None)
         assert (await running.wait()).success
         log = what.log.read_text()

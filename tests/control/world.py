@@ -22,9 +22,9 @@ from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
+from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
-    CallState,
     Contract,
     ContractId,
     Dataset,
@@ -35,7 +35,6 @@ from gateway.model import (
     Job,
     Limits,
     NodeId,
-    OutCall,
     SessionId,
     Share,
     TaskView,
@@ -43,6 +42,7 @@ from gateway.model import (
 )
 from gateway.ports import Caller, PeerReply, SessionRule, Tx
 from gateway.runtime.launch import Addresses, Exit, Launch, Launcher, Report
+from gateway.runtime.outbox import Outbox
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -51,7 +51,7 @@ from gateway.store.memory import MemoryStore
 from specs.states import ApprovalState, AuditKind, JobState
 
 TOKEN = "platform-token"
-FAST = JobRules(poll_s=0.05, misses=3, silence_s=30, task_timeout_s=20, job_timeout_s=60)
+FAST = JobRules(poll_s=0.05, misses=3, silence_s=2, task_timeout_s=20, job_timeout_s=60, require_project=False)
 
 
 class ListJournal:
@@ -120,6 +120,9 @@ class FakeRun:
         self._work.cancel()
         await asyncio.wait([self._work])
 
+    def release(self) -> None:
+        self._work.cancel()
+
 
 async def succeed(run: FakeRun) -> int:
     """Write every output and end well."""
@@ -157,6 +160,9 @@ class FakeLauncher:
         run = FakeRun(launch, report, self.scripts.get((name, party)) or self.scripts.get(name) or succeed)
         self.runs.append(run)
         return run
+
+    async def adopt(self, run: Path, digest: str, report: Report) -> None:
+        """What runs in this process ends with it."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,7 @@ class Node:
             entropy=self.entropy,
         )
         self.book = JobBook(identity=identity, limits=limits, rules=rules, clock=self.clock, journal=self.journal)
+        self.book.on_end(self.grants.job_ended)
         self.data_plane = FakeDataPlane()
         self.launcher = FakeLauncher()
         self.folders = Folders(folder)
@@ -237,6 +244,7 @@ class Node:
             partners=self.partners,
             grants=self.grants,
             peers=peers,
+            outgoing=self.outgoing,
             clock=self.clock,
             entropy=self.entropy,
             journal=self.journal,
@@ -263,6 +271,19 @@ class Node:
         self.platform = Platform(jobs=self.jobs, schedule=self.schedule, tasks=self.runner, token=TOKEN)
         self.handlers = schedule_handlers(self.schedule)
         self.audits.listen(AuditKind.JOB, self.jobs.on_audit)
+        revocation = Revocation(book=self.book, grants=self.grants, audits=self.audits, runtime=self.runtime)
+        for kind in KINDS:
+            self.audits.listen(kind, revocation.on_audit)
+        self.partners.on_closed(revocation.on_closed)
+        self.outbox = Outbox(
+            store=self.store,
+            client=peers,
+            journal=self.journal,
+            clock=self.clock,
+            entropy=self.entropy,
+            on_result=self.audits.call_ended,
+        )
+        self.outgoing.on_put(self.outbox.wake)
 
     async def run(self, work: Callable[[Tx], Any]) -> Any:
         return await self.store.run(work)
@@ -297,7 +318,6 @@ class World:
         self.disturb: Callable[[Call], None] = lambda call: None
         """Called before a call is carried; may raise what the caller shall see."""
         self.nodes = {n: Node(self, n, folder / n, (rules or {}).get(n, FAST), launcher) for n in names}
-        self._tasks: list[asyncio.Task[None]] = []
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -333,20 +353,6 @@ class World:
                 node.audits.terminated(tx, caller, kind, body)
         return {}
 
-    async def _pump(self, node: Node) -> None:
-        """The outbox of a node."""
-        while True:
-            for call in await node.run(lambda tx: list(tx.select(OutCall, state=CallState.DUE))):
-                try:
-                    await self.carry(Call(node.name, call.peer_node_id, call.route, call.body, ""), call.trace_id)
-                except PeerError as error:
-                    node.journal.note("outbox.refused", route=call.route, reason=str(error))
-                    await node.run(lambda tx, call=call: node.audits.refused(tx, call))
-                except Unavailable:
-                    continue
-                await node.run(lambda tx, call=call: tx.replace(call, replace(call, state=CallState.DONE)))
-            await asyncio.sleep(0.01)
-
     def routes(self, *names: str, source: str | None = None) -> list[Call]:
         return [c for c in self.calls if c.route in names and (source is None or c.source == source)]
 
@@ -354,17 +360,14 @@ class World:
     async def running(self) -> Any:
         for node in self.nodes.values():
             await node.run(lambda tx, node=node: self._furnish(tx, node))
-            self._tasks.append(asyncio.ensure_future(self._pump(node)))
+            node.outbox.start()
+            await node.runtime.adopt()
             await node.runtime.start(node.schedule)
         try:
             yield self
         finally:
-            for task in self._tasks:
-                task.cancel()
-            for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
-                if isinstance(ended, Exception):
-                    raise ended
             for node in self.nodes.values():
+                await node.outbox.stop()
                 await node.runtime.close()
 
     def _furnish(self, tx: Tx, node: Node) -> None:

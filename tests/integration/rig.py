@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from gateway import lab
 from gateway.admin_client import AdminClient
 from gateway.errors import Refused
+from gateway.lab.node import write_private
 from specs.routes import ROUTES
 from tests.integration.tap import Exchange, Tap
 
@@ -217,12 +218,12 @@ class Rig:
     def kill(self, side: Side) -> None:
         """As if the machine lost power: SIGKILL to every process of a gateway, components included."""
         assert side.node.pid is not None
-        for process in _descendants(side.node.pid):
+        for process in descendants(side.node.pid):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -242,8 +243,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(directory: Path, *, jobs: Mapping[str, Any] | None = None, taps: bool = True) -> Rig:
-    """A lab whose nodes advertise their tap's address, partnership signed."""
+def move_to(node: lab.LabNode, url: str) -> None:
+    """Let a stopped, empty gateway keep its state in the database at `url` from now on."""
+    folder = node.ca_file.parent.parent
+    write_private(folder / "store.url", url + "\n")
+    config = folder / "node.toml"
+    config.write_text(f'{config.read_text()}\n[store]\nurl = "file:store.url"\n')
+    (folder / "state.db").unlink()
+
+
+def start(
+    directory: Path,
+    *,
+    jobs: Mapping[str, Any] | None = None,
+    taps: bool = True,
+    tap: Callable[[int, int, Path, Path], Tap] = Tap,
+    more: str = "",
+    payment_store: str = "",
+    command: Sequence[str] = lab.SERVE,
+) -> Rig:
+    """A lab whose nodes advertise their tap's address, partnership signed.
+
+    more: further text of each node.toml. payment_store: URL of its database, else SQLite.
+    """
     nodes = lab.up(directory, parties=2, jobs=jobs or {"poll_s": 0.1, "misses": 4, "silence_s": 4.0})
     loop = _Loop()
     made: dict[str, Tap] = {}
@@ -254,14 +276,16 @@ def start(directory: Path, *, jobs: Mapping[str, Any] | None = None, taps: bool 
             other = next(name for name in pki if name != node.name)
             upstream = urlsplit(node.edge_url).port
             assert upstream is not None
-            tap = Tap(free_port(), upstream, pki[node.name], pki[other])
-            loop.run(tap.start())
-            made[node.name] = tap
+            one = tap(free_port(), upstream, pki[node.name], pki[other])
+            loop.run(one.start())
+            made[node.name] = one
             config = pki[node.name].parent / "node.toml"
             text = config.read_text()
             assert node.edge_url in text
-            config.write_text(text.replace(node.edge_url, f"https://127.0.0.1:{tap.port}"))
-        nodes = lab.up(directory)
+            config.write_text(text.replace(node.edge_url, f"https://127.0.0.1:{one.port}") + more)
+        if payment_store:
+            move_to(nodes.node("payment"), payment_store)
+        nodes = lab.up(directory, command=command)
     bank, payment = nodes.node("bank"), nodes.node("payment")
     sides = [Side(node, node.ca_file.parent, node.client(timeout_s=20.0)) for node in (bank, payment)]
     # The lab knows where its nodes listen; partners must use what they advertise.

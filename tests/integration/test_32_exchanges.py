@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from specs.routes import BY_PATH, MANAGEMENT, Auth
+from tests import postgres
 from tests.integration import rig as rigs
 from tests.integration.rig import Rig, Side, wait_for
 from tests.integration.tap import Exchange, Tap
@@ -212,6 +213,20 @@ def test_all_exchanges(pair: Rig) -> None:
                 assert each.headers["x-auth-sign"], name
             if route.auth is Auth.SIGNED:
                 assert each.client_certificate, name
+
+
+def test_all_exchanges_of_two_databases(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    """The bank keeps its state in SQLite, payment in PostgreSQL."""
+    made = rigs.start(tmp_path / "lab", payment_store=postgres_server.database())
+    try:
+        Tour(made, made.contract_id).all(jobs=True)
+        seen = passed(made)
+        assert set(seen) == set(MANAGEMENT)
+        assert {json.loads(each.reply)["code"] for exchanges in seen.values() for each in exchanges} == {0}
+        assert (made.bank.folder / "state.db").exists()
+        assert not (made.payment.folder / "state.db").exists()
+    finally:
+        made.close()
 
 
 def test_all_exchanges_with_a_partner_of_v1_0(pair: Rig) -> None:

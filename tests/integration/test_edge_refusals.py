@@ -144,7 +144,7 @@ def test_an_unknown_dataset(rig: Rig, partner: Partner) -> None:
 
 
 def test_an_unknown_path(rig: Rig, partner: Partner) -> None:
-    for path in ("/v1/interconn/nothing", "/admin/v1/jobs", "/v1/platform/schedule/job/create_all", "/link/snapshot"):
+    for path in ("/v1/interconn/nothing", "/v1/admin/jobs", "/v1/platform/schedule/job/create_all", "/link/snapshot"):
         status, raw = partner.send("POST", path, {}, b"{}")
         assert status == 404
         assert json.loads(raw)["code"] == code(Kind.NOT_FOUND)

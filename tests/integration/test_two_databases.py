@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from gateway import lab
-from gateway.lab.node import write_private
 from tests import postgres
 from tests.integration import rig as rigs
 
@@ -17,11 +16,7 @@ def test_a_job_of_two_databases(tmp_path: Path, postgres_server: postgres.Server
         lab.down(directory)
         folder = made.node("payment").ca_file.parent.parent
         url = postgres_server.database()
-        write_private(folder / "store.url", url + "\n")
-        config = folder / "node.toml"
-        config.write_text(f'{config.read_text()}\n[store]\nurl = "file:store.url"\n')
-        (folder / "state.db").unlink()
-
+        rigs.move_to(made.node("payment"), url)
         nodes = lab.up(directory)
         bank, payment = (
             rigs.Side(node, node.ca_file.parent, node.client(timeout_s=20.0))

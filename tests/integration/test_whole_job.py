@@ -1,6 +1,7 @@
 """The whole path between two gateways, through a proxy that sees every byte in clear."""
 
 import json
+import time
 from urllib.parse import parse_qs
 
 import pytest
@@ -94,6 +95,30 @@ def test_both_sides_finish_and_agree(rig: Rig, played: tuple[str, data.Halves]) 
     assert any(call["route"] == "task.poll" for call in rig.bank.events() if call["event"] == "call.out")
 
 
+@pytest.mark.req("C-003", "C-005")
+def test_every_control_call_carries_its_headers_and_is_answered_in_full(
+    rig: Rig, played: tuple[str, data.Halves]
+) -> None:
+    calls = [each for each in rig.exchanges() if each.path.startswith("/v1/interconn/schedule/")]
+    assert {each.path.rpartition("schedule/")[2] for each in calls} >= {
+        "job/create", "job/start", "task/start", "task/poll", "job/stop",
+    }  # fmt: skip
+    nodes = {side.node_id for side in rig.sides}
+    now = time.time_ns() // 1_000_000
+    for call in calls:
+        sent = call.headers
+        for name in ("x-auth-sign", "x-nonce", "x-trace-id", "x-timestamp", "x-source-node-id", "x-target-node-id"):
+            assert sent[name], (call.path, name)
+        assert "x-mprac-token-set" in sent, call.path
+        assert {sent["x-source-node-id"], sent["x-target-node-id"]} == nodes
+        assert abs(now - int(sent["x-timestamp"])) < 3_600_000, "milliseconds"
+        assert call.method != "POST" or sent["x-csrf-protection"]
+        answer = json.loads(call.reply)
+        assert (call.status, type(answer["code"]), type(answer["msg"])) == (200, int, str), call.path
+        assert isinstance(answer["data"], dict)
+    assert len({call.headers["x-nonce"] for call in calls}) == len(calls)
+
+
 @pytest.mark.req("C-065")
 def test_the_state_of_all_tasks_is_told_to_post_and_get(rig: Rig, played: tuple[str, data.Halves]) -> None:
     job_id, _ = played
@@ -103,7 +128,7 @@ def test_the_state_of_all_tasks_is_told_to_post_and_get(rig: Rig, played: tuple[
     for method, headers in (("POST", {}), ("GET", {"x-csrf-protection": None})):
         status, reply = payment.call("job.status_all", {"job_id": job_id}, method=method, query=True, headers=headers)
         assert (status, reply["code"]) == (200, 0), reply
-        assert reply["data"] == {"job_status": "FINISHED", "status": wanted}
+        assert reply["data"] == {"job_status": "FINISHED", "status": wanted, "job_outcome": "succeeded"}
 
 
 @pytest.mark.req("C-118")

@@ -39,12 +39,12 @@ class StandIn:
 
 @contextmanager
 def stand_in(answers: dict[tuple[str, str], Answer]) -> Iterator[StandIn]:
-    """Serve `(method, path below /admin/v1)` -> JSON value, function of query or body, Failure or Raw."""
+    """Serve `(method, path below /v1/admin)` -> JSON value, function of query or body, Failure or Raw."""
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             parts = urlsplit(self.path)
-            path = parts.path.removeprefix("/admin/v1")
+            path = parts.path.removeprefix("/v1/admin")
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw else dict(parse_qsl(parts.query))
             server.asked.append((self.command, path, body))

@@ -26,7 +26,7 @@ def main(flags: list[str], file: Path) -> None:
 
     class Admin(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            good = self.headers["Authorization"] == f"Bearer {token}" and self.path == "/admin/v1/node"
+            good = self.headers["Authorization"] == f"Bearer {token}" and self.path == "/v1/admin/node"
             data = json.dumps({"node_id": config.node.node_id}).encode()
             self.send_response(200 if good else 404)
             self.send_header("Content-Length", str(len(data)))

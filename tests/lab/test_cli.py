@@ -20,6 +20,7 @@ CONTRACT = {
     "peer_inst_id": "INST2",
     "peer_name": "payment",
     "fingerprint": PRINT,
+    "profile": "strict-1.2",
     "expired_time": None,
     "proven": True,
 }

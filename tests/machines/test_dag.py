@@ -248,11 +248,12 @@ def test_downstream() -> None:
 
 def test_uses_reach_everything_derived() -> None:
     found = plan()
-    every = frozenset({"psi", "split", "feature_encode", "hetero_lr", "hetero_lr_predict", "evaluation"})
+    names = ("psi", "split", "feature_encode", "hetero_lr", "hetero_lr_predict", "evaluation")
+    every = frozenset(f"interconn/{each}/1.0.0" for each in names)
     assert found.uses(p for p in found.parties if p.node_id == "B") == {"ds-B": every}
     late = changed(CONFIG, "task_params/host/0", {"pred": {"dataset_id": "ds-late"}})
     assert plan(config=late).uses([Party("host", 0, NodeId("B"))]) == {
-        "ds-late": frozenset({"hetero_lr_predict", "evaluation"})
+        "ds-late": frozenset({"interconn/hetero_lr_predict/1.0.0", "interconn/evaluation/1.0.0"})
     }
 
 

@@ -59,10 +59,10 @@ async def browser(a: Node, tmp_path: Path) -> AsyncIterator[Browser]:
 
 
 async def test_the_token_opens_the_door(browser: Browser, a: Node) -> None:
-    assert (await browser.ask("GET", "/admin/v1/node"))[0] == 200
-    assert (await browser.ask("GET", "/admin/v1/node", token=f"bearer {TOKEN}"))[0] == 200
+    assert (await browser.ask("GET", "/v1/admin/node"))[0] == 200
+    assert (await browser.ask("GET", "/v1/admin/node", token=f"bearer {TOKEN}"))[0] == 200
     for token in (None, "", TOKEN, "Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer ü"):
-        for path in ("/admin/v1/node", "/nothing"):
+        for path in ("/v1/admin/node", "/nothing"):
             status, answer = await browser.ask("GET", path, token=token)
             assert (status, answer["code"]) == (401, 401)
     assert TOKEN not in json.dumps(a.journal.events)
@@ -72,29 +72,29 @@ async def test_the_token_opens_the_door(browser: Browser, a: Node) -> None:
 
 
 async def test_node_and_errors(browser: Browser, a: Node) -> None:
-    _, node = await browser.ask("GET", "/admin/v1/node")
+    _, node = await browser.ask("GET", "/v1/admin/node")
     assert node["node_id"] == "A"
     assert node["fingerprint"] == a.pki.fingerprint
     assert node["listeners"] == {"edge": a.identity.address}
     for method, path, body, status in (
-        ("GET", "/admin/v1/nothing", None, 404),
-        ("PUT", "/admin/v1/node", None, 405),
-        ("POST", "/admin/v1/partners/ct-x/approve", {}, 404),
-        ("POST", "/admin/v1/audits/A/x/approve", {}, 404),
-        ("POST", "/admin/v1/datasets", {"name": 1}, 400),
-        ("POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "x"}, 404),
-        ("POST", "/admin/v1/partners/apply", {"address": "x"}, 400),
-        ("POST", "/admin/v1/partners/probe", {"address": "http://x"}, 400),
-        ("POST", "/admin/v1/partners/probe", {"address": "https://nobody.example"}, 502),
-        ("GET", "/admin/v1/events?limit=x", None, 400),
-        ("POST", "/admin/v1/projects", {"name": "x", "type": "PSI", "datasets": []}, 400),
+        ("GET", "/v1/admin/nothing", None, 404),
+        ("PUT", "/v1/admin/node", None, 405),
+        ("POST", "/v1/admin/partners/ct-x/approve", {}, 404),
+        ("POST", "/v1/admin/audits/A/x/approve", {}, 404),
+        ("POST", "/v1/admin/datasets", {"name": 1}, 400),
+        ("POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "x"}, 404),
+        ("POST", "/v1/admin/partners/apply", {"address": "x"}, 400),
+        ("POST", "/v1/admin/partners/probe", {"address": "http://x"}, 400),
+        ("POST", "/v1/admin/partners/probe", {"address": "https://nobody.example"}, 502),
+        ("GET", "/v1/admin/events?limit=x", None, 400),
+        ("POST", "/v1/admin/projects", {"name": "x", "type": "PSI", "datasets": []}, 400),
     ):
         got, answer = await browser.ask(method, path, body)
         assert got == status, path
         assert answer["code"] not in (0, 200)
         assert answer["msg"]
-    assert (await browser.ask("POST", "/admin/v1/datasets", raw=b"{"))[0] == 400
-    assert (await browser.ask("POST", "/admin/v1/datasets", raw=b"x" * 30_000))[0] == 413
+    assert (await browser.ask("POST", "/v1/admin/datasets", raw=b"{"))[0] == 400
+    assert (await browser.ask("POST", "/v1/admin/datasets", raw=b"x" * 30_000))[0] == 413
     status, answer = await browser.ask("GET", "/broken")
     assert (status, answer["msg"]) == (500, "internal error")
     assert "secret" not in json.dumps(a.journal.events)
@@ -109,36 +109,36 @@ async def test_files(browser: Browser) -> None:
 
 
 async def test_a_partnership_seen_by_admins(world: World, a: Node, b: Node, browser: Browser) -> None:
-    _, probe = await browser.ask("POST", "/admin/v1/partners/probe", {"address": b.identity.address})
+    _, probe = await browser.ask("POST", "/v1/admin/partners/probe", {"address": b.identity.address})
     assert (probe["node"]["node_id"], probe["fingerprint"]) == ("B", b.pki.fingerprint)
     status, made = await browser.ask(
         "POST",
-        "/admin/v1/partners/apply",
+        "/v1/admin/partners/apply",
         {"address": b.identity.address, "node_id": "B", "fingerprint": probe["fingerprint"], "description": "hello"},
     )
     assert status == 200
-    await b.admin_call("POST", f"/admin/v1/partners/{made['contract_id']}/approve")
+    await b.admin_call("POST", f"/v1/admin/partners/{made['contract_id']}/approve")
     await b.flush()
-    _, partners = await browser.ask("GET", "/admin/v1/partners")
+    _, partners = await browser.ask("GET", "/v1/admin/partners")
     assert [(each["peer_node_id"], each["status"], each["proven"]) for each in partners] == [("B", "APPROVED", True)]
     assert "BEGIN CERTIFICATE" not in json.dumps(partners)
     for number in range(130):
         await b.add_dataset(f"ds-{number:03d}")
-    _, listed = await browser.ask("GET", "/admin/v1/partners/B/datasets")
+    _, listed = await browser.ask("GET", "/v1/admin/partners/B/datasets")
     assert len(listed) == 130
-    _, audit = await browser.ask("POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "ds-001"})
+    _, audit = await browser.ask("POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "ds-001"})
     await a.flush()
-    await b.admin_call("POST", f"/admin/v1/audits/A/{audit['audit_id']}/approve")
+    await b.admin_call("POST", f"/v1/admin/audits/A/{audit['audit_id']}/approve")
     await b.flush()
     for query, number in (("", 1), ("?kind=dataset&direction=OUT&status=APPROVED", 1), ("?kind=job", 0)):
-        assert len((await browser.ask("GET", f"/admin/v1/audits{query}"))[1]) == number
-    _, outbox = await browser.ask("GET", "/admin/v1/outbox?state=DONE")
+        assert len((await browser.ask("GET", f"/v1/admin/audits{query}"))[1]) == number
+    _, outbox = await browser.ask("GET", "/v1/admin/outbox?state=DONE")
     assert [each["route"] for each in outbox] == ["dataset.audit.apply"]
-    _, events = await browser.ask("GET", "/admin/v1/events?limit=5&route=dataset.pub.list")
+    _, events = await browser.ask("GET", "/v1/admin/events?limit=5&route=dataset.pub.list")
     assert [each["event"] for each in events] == ["call.out"] * 2
-    status, ended = await browser.ask("POST", f"/admin/v1/partners/{made['contract_id']}/terminate")
+    status, ended = await browser.ask("POST", f"/v1/admin/partners/{made['contract_id']}/terminate")
     assert (status, ended["status"]) == (200, "TERMINATED")
-    assert (await browser.ask("GET", "/admin/v1/partners/B/datasets"))[0] == 409
+    assert (await browser.ask("GET", "/v1/admin/partners/B/datasets"))[0] == 409
 
 
 CSV = "id,y,x,word,empty\nc1,0,1.5,aa,\nc2,1,2e3,bb,\n"
@@ -148,7 +148,7 @@ async def test_entering_a_dataset(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "loan.csv"
     path.write_text("\ufeff" + CSV)
     body = {"name": "loans", "path": str(path), "dataset_id": "ds", "label_columns": ["y"]}
-    status, made = await browser.ask("POST", "/admin/v1/datasets", body)
+    status, made = await browser.ask("POST", "/v1/admin/datasets", body)
     assert status == 200
     assert (made["count"], made["join_columns"], made["label_columns"], made["owner"]) == (2, "id", "y", "JGA")
     assert [(each["name"], each["data_type"], each["distribution"]) for each in made["column_metas"]] == [
@@ -158,7 +158,7 @@ async def test_entering_a_dataset(browser: Browser, tmp_path: Path) -> None:
         ("word", "varchar", "DISCRETE"),
         ("empty", "varchar", "DISCRETE"),
     ]
-    assert (await browser.ask("POST", "/admin/v1/datasets", body))[0] == 409
+    assert (await browser.ask("POST", "/v1/admin/datasets", body))[0] == 409
     for changes, wanted in (
         ({"id_column": "nothing"}, 400),
         ({"label_columns": ["nothing"]}, 400),
@@ -168,10 +168,10 @@ async def test_entering_a_dataset(browser: Browser, tmp_path: Path) -> None:
         ({"dataset_id": "a/b"}, 400),
         ({"public": "yes"}, 400),
     ):
-        assert (await browser.ask("POST", "/admin/v1/datasets", {**body, "dataset_id": "ds2", **changes}))[0] == wanted
-    status, made = await browser.ask("POST", "/admin/v1/datasets", {"name": "x", "path": str(path), "public": False})
+        assert (await browser.ask("POST", "/v1/admin/datasets", {**body, "dataset_id": "ds2", **changes}))[0] == wanted
+    status, made = await browser.ask("POST", "/v1/admin/datasets", {"name": "x", "path": str(path), "public": False})
     assert len(made["dataset_id"]) == len("ds-") + 32
-    assert len((await browser.ask("GET", "/admin/v1/datasets"))[1]) == 2
+    assert len((await browser.ask("GET", "/v1/admin/datasets"))[1]) == 2
 
 
 @pytest.mark.parametrize(

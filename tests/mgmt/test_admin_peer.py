@@ -57,7 +57,7 @@ async def test_a_model_is_applied_for_and_approved(a: Node, b: Node, contract_id
         {}, {}, {"kind": "model", "node_id": b.id, "subject": "md-1", "body": {"apply_project_id": "pj-1"}}
     )
     await a.flush()
-    await b.admin_call("POST", f"/admin/v1/audits/{a.id}/{shown['audit_id']}/approve")
+    await b.admin_call("POST", f"/v1/admin/audits/{a.id}/{shown['audit_id']}/approve")
     await b.flush()
     assert (await a.only_audit()).status.value == "APPROVED"
 
@@ -84,7 +84,7 @@ async def test_a_lost_confirm_is_reconciled(a: Node, b: Node, contract_id: str) 
         {}, {}, {"kind": "model", "node_id": b.id, "subject": "md-1", "body": {"apply_project_id": "pj-1"}}
     )
     await a.flush()
-    await b.admin_call("POST", f"/admin/v1/audits/{a.id}/{shown['audit_id']}/approve")  # and never flushed
+    await b.admin_call("POST", f"/v1/admin/audits/{a.id}/{shown['audit_id']}/approve")  # and never flushed
     found = await admin(a).reconcile({"applicant": a.id, "audit_id": shown["audit_id"]}, {}, {})
     assert (found["status"], found["reported"]) == ("APPROVED", "APPROVED")
     with pytest.raises(Refused):

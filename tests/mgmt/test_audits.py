@@ -14,8 +14,10 @@ from gateway.mgmt_plane.core.profile import STRICT
 from gateway.mgmt_plane.service.grants import DatasetUse
 from gateway.model import (
     Audit,
+    AuditId,
     CallState,
     DatasetId,
+    Direction,
     Grant,
     GrantUse,
     JobId,
@@ -162,7 +164,7 @@ def with_resource(permit: Json | None, kind: AuditKind) -> Json | None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_rejected_is_final(a: Node, b: Node, contract_id: str, ds: str, kind: AuditKind) -> None:
     key = await asked(a, b, kind, contract_id)
-    await b.admin_call("POST", f"/admin/v1/audits/{key}/reject")
+    await b.admin_call("POST", f"/v1/admin/audits/{key}/reject")
     await b.flush()
     assert (await status(a, key), await status(b, key)) == ("REJECTED", "REJECTED")
     body = {"audit_id": key.partition("/")[2]}
@@ -277,7 +279,7 @@ async def test_the_same_audit_id_of_two_applicants(world: World, a: Node, b: Nod
     assert (await a.send(b, "job.audit.apply", job))["code"] == 0
     theirs = {**job, "conf": {"initiator": {"node_id": "C"}}}
     assert (await c.send(b, "job.audit.apply", theirs))["code"] == 0
-    await b.admin_call("POST", "/admin/v1/audits/C/au-1/reject")
+    await b.admin_call("POST", "/v1/admin/audits/C/au-1/reject")
     assert (await status(b, "A/au-1"), await status(b, "C/au-1")) == ("APPLIED", "REJECTED")
 
 
@@ -306,11 +308,11 @@ async def test_listeners_hear_every_change_inside_the_transaction(a: Node, b: No
         node.audits.listen(AuditKind.JOB, lambda tx, audit, at=heard[node.id]: at.append(audit.status.value))  # type: ignore[misc]
     key = await asked(a, b, AuditKind.JOB, contract_id)
     assert heard == {"A": [], "B": ["APPLIED"]}
-    await b.admin_call("POST", f"/admin/v1/audits/{key}/approve")
-    await b.admin_call("POST", f"/admin/v1/audits/{key}/approve")
+    await b.admin_call("POST", f"/v1/admin/audits/{key}/approve")
+    await b.admin_call("POST", f"/v1/admin/audits/{key}/approve")
     await b.flush()
     assert heard == {"A": ["APPROVED"], "B": ["APPLIED", "APPROVED"]}
-    await a.admin_call("POST", f"/admin/v1/partners/{contract_id}/terminate")
+    await a.admin_call("POST", f"/v1/admin/partners/{contract_id}/terminate")
     assert heard["A"] == ["APPROVED", "TERMINATED"]
 
     def refuse(_tx: Tx, _audit: Audit) -> None:
@@ -325,7 +327,7 @@ async def test_listeners_hear_every_change_inside_the_transaction(a: Node, b: No
 async def test_an_application_refused_for_good_counts_as_rejected(a: Node, b: Node, contract_id: str) -> None:
     heard: list[str] = []
     a.audits.listen(AuditKind.DATASET, lambda _tx, audit: heard.append(audit.status.value))
-    shown = await a.admin_call("POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "nothing"})
+    shown = await a.admin_call("POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "nothing"})
     await a.flush()
     assert await status(a, f"A/{shown['audit_id']}") == "REJECTED"
     assert heard == ["REJECTED"]
@@ -402,10 +404,10 @@ async def test_a_grant_gives_a_permit(world: World, a: Node, b: Node, ds: str) -
     assert grant.token_digest == token_digest(token)
     assert token not in repr(grant)
     for node in (a, b):
-        shown = await node.admin_call("GET", "/admin/v1/audits")
+        shown = await node.admin_call("GET", "/v1/admin/audits")
         assert token not in json.dumps(shown)
         assert token not in json.dumps(node.journal.events)
-        assert token not in json.dumps(await node.admin_call("GET", "/admin/v1/outbox"))
+        assert token not in json.dumps(await node.admin_call("GET", "/v1/admin/outbox"))
 
 
 @pytest.mark.req("M-046")
@@ -457,8 +459,8 @@ async def test_a_permit_is_optional_and_may_be_a_bare_token(
         assert held.permit == ({"token": "bare-token"} if permit else None)
 
 
-def use(*components: str, dataset: str = "ds") -> DatasetUse:
-    return DatasetUse(DatasetId(dataset), frozenset(components))
+def use(*components: str, dataset: str = "ds", version: str = "1.0.0") -> DatasetUse:
+    return DatasetUse(DatasetId(dataset), frozenset(f"interconn/{each}/{version}" for each in components))
 
 
 async def authorise(
@@ -488,6 +490,26 @@ async def authorise(
     return None
 
 
+async def join(b: Node, project: str) -> None:
+    """B has approved this project of A's."""
+    contract = await b.run(lambda tx: b.partners.contract_with(tx, NodeId("A")))
+    audit = Audit(
+        applicant=NodeId("A"),
+        audit_id=AuditId(f"au-{project}"),
+        kind=AuditKind.PROJECT,
+        direction=Direction.IN,
+        peer_node_id=NodeId("A"),
+        contract_id=contract.contract_id,
+        status=ApprovalState.APPROVED,
+        subject=project,
+        body={},
+        permit=None,
+        created=b.clock.ms,
+        updated=b.clock.ms,
+    )
+    await b.run(lambda tx: tx.insert(audit))
+
+
 async def held(a: Node, *datasets: str) -> list[Permit]:
     """What A would present to B, through the header and back."""
     ids = [DatasetId(each) for each in datasets]
@@ -500,6 +522,8 @@ async def test_use_within_and_outside_the_scope(world: World, a: Node, b: Node, 
     await world.grant(a, b, ds, auth_scope=scope)
     permits = await held(a, "ds")
     assert len(permits) == 1
+    assert await authorise(b, permits, [use("psi", "split")]) is Kind.GRANT_MISSING  # nobody joined the project
+    await join(b, "pj")
     assert await authorise(b, permits, [use("psi", "split")]) is None
     assert await authorise(b, permits, [use("psi", "hetero_lr")]) is Kind.GRANT_MISSING
     assert await authorise(b, permits, [use("psi")], project="other") is Kind.GRANT_MISSING
@@ -534,7 +558,7 @@ async def test_times_limit_counts_jobs_not_calls(world: World, a: Node, b: Node,
         assert await authorise(b, permits, [use("psi")], job=job) is None
     assert await authorise(b, permits, [use("psi")], job="job-3") is Kind.GRANT_EXHAUSTED
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 2
+    assert (grant.used, grant.reserved) == (0, 2)
     assert await b.run(lambda tx: tx.count(GrantUse)) == 2
     assert await authorise(b, permits, [use("psi")], job="job-2") is None
 
@@ -575,9 +599,9 @@ async def test_after_terminate_the_token_is_void(world: World, a: Node, b: Node,
     permits = await held(a, "ds")
     assert await authorise(b, permits, [use("psi")]) is None
     assert await recheck(b, "job-1") == {"ds": ()}
-    await b.admin_call("POST", f"/admin/v1/audits/{audit.key()}/terminate")
-    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_MISSING
-    assert await recheck(b, "job-1") is Kind.GRANT_MISSING
+    await b.admin_call("POST", f"/v1/admin/audits/{audit.key()}/terminate")
+    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_REVOKED
+    assert await recheck(b, "job-1") is Kind.GRANT_REVOKED
     await b.flush()
     assert await held(a, "ds") == []
 
@@ -586,13 +610,13 @@ async def test_a_contract_takes_its_grants_along(world: World, a: Node, b: Node,
     await world.grant(a, b, ds)
     permits = await held(a, "ds")
     assert await authorise(b, permits, [use("psi")]) is None
-    await a.admin_call("POST", f"/admin/v1/partners/{contract_id}/terminate")
+    await a.admin_call("POST", f"/v1/admin/partners/{contract_id}/terminate")
     await a.flush()
     assert await recheck(b, "job-1") is Kind.CONTRACT_INVALID
     assert await authorise(b, permits, [use("psi")]) is Kind.CONTRACT_INVALID
     # A new contract does not bring them back.
     await world.partners(a, b)
-    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_MISSING
+    assert await authorise(b, permits, [use("psi")]) is Kind.GRANT_REVOKED
     assert await held(a, "ds") == []
 
 
@@ -605,15 +629,15 @@ async def test_columns_and_recheck(world: World, a: Node, b: Node, ds: str) -> N
     assert await recheck(b, "job-1", "psi", "other") is Kind.GRANT_MISSING
     assert await recheck(b, "job-2") is Kind.GRANT_MISSING
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 1
+    assert (grant.used, grant.reserved) == (0, 1)
 
 
 async def test_admin_limits_override_those_asked_for(world: World, a: Node, b: Node, ds: str) -> None:
     shown = await a.admin_call(
-        "POST", "/admin/v1/datasets/apply", {"node_id": "B", "dataset_id": "ds", "times_limit": 9}
+        "POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "ds", "times_limit": 9}
     )
     await a.flush()
-    path = f"/admin/v1/audits/A/{shown['audit_id']}/approve"
+    path = f"/v1/admin/audits/A/{shown['audit_id']}/approve"
     with pytest.raises(Refused):
         await b.admin_call("POST", path, {"columns": ["nothing"]})
     await b.admin_call("POST", path, {"times_limit": 1})
@@ -629,7 +653,7 @@ async def test_a_refused_use_counts_nothing(world: World, a: Node, b: Node, ds: 
     permits = await held(a, "ds")
     assert await authorise(b, permits, [use("psi"), use("psi", dataset="ds2")]) is Kind.GRANT_MISSING
     (grant,) = await b.run(lambda tx: tx.select(Grant))
-    assert grant.used == 0
+    assert (grant.used, grant.reserved) == (0, 0)
     assert await b.run(lambda tx: tx.count(GrantUse)) == 0
 
 
@@ -638,6 +662,7 @@ async def test_the_grant_that_fits_is_used(world: World, a: Node, b: Node, ds: s
     await world.grant(a, b, ds, auth_scope={"PROJECT": ["other"]})
     permits = await held(a, "ds")
     assert len(permits) == 2
+    await join(b, "other")
     assert await authorise(b, permits, [use("psi")], job="job-1") is None
     assert await authorise(b, permits, [use("psi")], job="job-2", project="other") is None
     assert await authorise(b, permits, [use("psi")], job="job-3") is not None
@@ -690,14 +715,14 @@ async def test_a_private_dataset_shows_itself_after_a_grant(world: World, a: Nod
     assert shown["code"] == 0
     assert [sorted(each) for each in shown["data"]["column_metas"]] == [["data_type", "distribution", "name"]] * 3
     assert "/secret" not in json.dumps(shown)
-    await a.admin_call("POST", f"/admin/v1/audits/{audit.key()}/terminate")
+    await a.admin_call("POST", f"/v1/admin/audits/{audit.key()}/terminate")
     await a.flush()
     assert (await a.send(b, "dataset.pub.query", query))["code"] == code(Kind.NOT_FOUND)
 
 
 async def open_project(a: Node, b: Node, **changes: Any) -> dict[str, Any]:
     body = {"name": "risk", "type": "HETERO_FL", "datasets": {"A": ["own"], "B": ["ds"]}, **changes}
-    shown: dict[str, Any] = await a.admin_call("POST", "/admin/v1/projects", body)
+    shown: dict[str, Any] = await a.admin_call("POST", "/v1/admin/projects", body)
     await a.flush()
     return shown
 
@@ -711,7 +736,7 @@ async def test_a_project(world: World, a: Node, b: Node, c: Node, contract_id: s
     assert audit.body["datasets"] == [{"dataset_id": "ds", "name": "ds", "owner": "JGB", "count": 3}]
     assert not await a.run(lambda tx: a.projects.usable(tx, project_id))
     assert await b.run(lambda tx: tx.count(Project)) == 0
-    await b.admin_call("POST", f"/admin/v1/audits/{audit.key()}/approve")
+    await b.admin_call("POST", f"/v1/admin/audits/{audit.key()}/approve")
     await b.flush()
     assert await a.run(lambda tx: a.projects.usable(tx, project_id))
     (joined,) = await b.run(lambda tx: tx.select(Project))
@@ -745,7 +770,7 @@ async def test_odd_projects(world: World, a: Node, b: Node, c: Node, contract_id
     for kind_name in ("HETERO_FL", "MPC", "HOMO_FL", "PSI", "ANONYM_FL"):
         good = {**body, "audit_id": f"au-{kind_name}", "type": kind_name}
         assert (await a.send(b, "project.audit.apply", good))["code"] == 0
-    await b.admin_call("POST", "/admin/v1/audits/A/au-PSI/approve")
+    await b.admin_call("POST", "/v1/admin/audits/A/au-PSI/approve")
     other = await world.partners(c, b)
     taken = {**body, "contract_id": other.contract_id}
     assert (await c.send(b, "project.audit.apply", taken))["code"] == code(Kind.CONFLICT)

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from gateway.auth.chain import node_urn
 from gateway.auth.keys import load_key, load_signer
 from gateway.auth.pki import Pki, issue
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.model import Contract, ContractId, Direction, Identity, InstId, Limits, NodeId
@@ -84,8 +85,7 @@ async def client(keys: dict[str, Pki]) -> AsyncIterator[SignedClient]:
         signer=load_signer(
             auth_type=AuthType.CERT, key_uri=made.signing_key.as_uri(), credential=made.signing.read_text()
         ),
-        tls_chain=made.tls,
-        tls_key=made.tls_key,
+        shown=TlsRing(TlsFiles(made.fingerprint, made.tls, made.tls_key)),
         limits=Limits(request_s=5.0, request_attempts=2, body_bytes=10_000),
         clock=SystemClock(),
         entropy=SystemEntropy(),

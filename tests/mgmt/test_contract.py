@@ -122,7 +122,7 @@ async def test_apply_confirm_approved(world: World, a: Node, b: Node) -> None:
     assert (asked["code"], asked["data"]) == (0, {"status": "APPLIED"})
     assert await a.run(a.partners.routes) == await b.run(b.partners.routes) == []
 
-    shown = await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+    shown = await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
     assert shown["status"] == "APPROVED"
     await b.flush()
     assert await statuses(contract.contract_id, a, b) == ["APPROVED", "APPROVED"]
@@ -142,14 +142,14 @@ async def test_apply_confirm_approved(world: World, a: Node, b: Node) -> None:
 @pytest.mark.req("M-029", "M-027", "M-030")
 async def test_rejected_stays_rejected(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/reject")
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/reject")
     call = (await b.run(lambda tx: tx.select(OutCall)))[0]
     assert call.body == {"contract_id": contract.contract_id, "status": "REJECTED"}
     await b.flush()
     assert await statuses(contract.contract_id, a, b) == ["REJECTED", "REJECTED"]
     for node, other in ((a, b), (b, a)):
         with pytest.raises(GatewayError) as caught:
-            await node.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/terminate")
+            await node.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/terminate")
         assert caught.value.kind is Kind.ILLEGAL_TRANSITION
         answer = await node.send(other, "node.contract.terminate", {"contract_id": contract.contract_id}, cert=None)
         assert answer["code"] != 0
@@ -245,7 +245,7 @@ def pki_of_another(name: str) -> Any:
 @pytest.mark.parametrize("ender", ["A", "B"])
 async def test_either_terminates(world: World, a: Node, b: Node, contract_id: str, ender: str) -> None:
     node = a if ender == "A" else b
-    await node.admin_call("POST", f"/admin/v1/partners/{contract_id}/terminate")
+    await node.admin_call("POST", f"/v1/admin/partners/{contract_id}/terminate")
     node.client.lost.append("node.contract.terminate")  # it is repeated, although the other side has ended it
     await node.flush()
     node.clock.ms += 120_000
@@ -259,11 +259,11 @@ async def test_either_terminates(world: World, a: Node, b: Node, contract_id: st
 
 async def test_withdraw(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
-    await a.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/terminate")
+    await a.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/terminate")
     await a.flush()
     assert await statuses(contract.contract_id, a, b) == ["TERMINATED", "TERMINATED"]
     with pytest.raises(GatewayError):
-        await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+        await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
 
 
 @pytest.mark.req("M-034")
@@ -280,7 +280,7 @@ async def test_after_the_end_only_query_answers(world: World, a: Node, b: Node, 
 async def test_an_expired_contract_is_refused(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
     end = world.clock.ms + 60_000
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"expired_time": end})
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve", {"expired_time": end})
     await b.flush()
     asked = {"contract_id": contract.contract_id}
     world.clock.ms = end - 1
@@ -308,13 +308,13 @@ async def test_query_of_an_unknown_contract(a: Node, b: Node, contract_id: str) 
 async def test_a_lost_confirm_is_recovered_through_query(world: World, a: Node, b: Node) -> None:
     rejected = await world.apply(a, b)
     await b.run(lambda tx: b.partners.decide(tx, rejected.contract_id, approve=False))
-    shown = await a.admin_call("POST", f"/admin/v1/partners/{rejected.contract_id}/query")
+    shown = await a.admin_call("POST", f"/v1/admin/partners/{rejected.contract_id}/query")
     assert (shown["reported"], shown["status"]) == ("REJECTED", "REJECTED")
     # The key travels in confirm alone, so APPROVED waits for the repeated confirm.
     approved = await world.apply(a, b)
     await b.run(lambda tx: b.partners.decide(tx, approved.contract_id, approve=True))
     a.client._limits = replace(a.limits, request_attempts=2)  # query tries without and with the certificate
-    shown = await a.admin_call("POST", f"/admin/v1/partners/{approved.contract_id}/query")
+    shown = await a.admin_call("POST", f"/v1/admin/partners/{approved.contract_id}/query")
     assert (shown["reported"], shown["status"]) == ("APPROVED", "APPLIED")
     await b.flush()
     assert await statuses(approved.contract_id, a, b) == ["APPROVED", "APPROVED"]
@@ -324,7 +324,7 @@ async def test_a_lost_confirm_is_recovered_through_query(world: World, a: Node, 
 async def test_confirm_is_repeated_until_acknowledged(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
     a.up = False
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
     for _ in range(6):
         await b.flush()
         world.clock.ms += 120_000
@@ -345,13 +345,13 @@ async def test_apply_pins_what_the_admin_compared(world: World, a: Node, b: Node
     with pytest.raises(Refused) as caught:
         await a.admin_call(
             "POST",
-            "/admin/v1/partners/apply",
+            "/v1/admin/partners/apply",
             {"address": b.identity.address, "node_id": "B", "fingerprint": "0" * 64},
         )
     assert caught.value.kind is Kind.UNAUTHENTICATED
     assert b.pki.fingerprint in str(caught.value)
     assert await b.run(lambda tx: tx.count(Contract)) == 0
-    shown = await a.admin_call("POST", "/admin/v1/partners/probe", {"address": b.identity.address})
+    shown = await a.admin_call("POST", "/v1/admin/partners/probe", {"address": b.identity.address})
     assert shown["fingerprint"] == b.pki.fingerprint
     with_ca = {
         "address": b.identity.address + "/",
@@ -359,7 +359,7 @@ async def test_apply_pins_what_the_admin_compared(world: World, a: Node, b: Node
         "fingerprint": ":".join(b.pki.fingerprint.upper()[i : i + 2] for i in range(0, 64, 2)),
         "ca_pem": b.pki.ca.read_text(),
     }
-    made = await a.admin_call("POST", "/admin/v1/partners/apply", with_ca)
+    made = await a.admin_call("POST", "/v1/admin/partners/apply", with_ca)
     assert made["status"] == "APPLIED"
     assert made["peer_institution"] == "Institution B"
     assert not {"auth_credential", "tls_ca"} & set(made)
@@ -367,7 +367,7 @@ async def test_apply_pins_what_the_admin_compared(world: World, a: Node, b: Node
 
 async def test_approve_checks_a_given_fingerprint(world: World, a: Node, b: Node) -> None:
     contract = await world.apply(a, b)
-    path = f"/admin/v1/partners/{contract.contract_id}/approve"
+    path = f"/v1/admin/partners/{contract.contract_id}/approve"
     with pytest.raises(Refused):
         await b.admin_call("POST", path, {"fingerprint": "f" * 64})
     assert await statuses(contract.contract_id, b) == ["APPLIED"]
@@ -377,7 +377,7 @@ async def test_approve_checks_a_given_fingerprint(world: World, a: Node, b: Node
 async def test_one_contract_holds_at_a_time(world: World, a: Node, b: Node, contract_id: str) -> None:
     second = await world.apply(a, b)
     with pytest.raises(Refused) as caught:
-        await b.admin_call("POST", f"/admin/v1/partners/{second.contract_id}/approve")
+        await b.admin_call("POST", f"/v1/admin/partners/{second.contract_id}/approve")
     assert caught.value.kind is Kind.CONFLICT
 
 
@@ -385,7 +385,7 @@ async def test_one_contract_holds_at_a_time(world: World, a: Node, b: Node, cont
 async def test_bare_keys_need_the_ca_by_hand(world: World, auth_type: AuthType) -> None:
     a, b = world.node("A", auth_type=auth_type), world.node("B", auth_type=auth_type)
     contract = await world.apply(a, b)
-    path = f"/admin/v1/partners/{contract.contract_id}/approve"
+    path = f"/v1/admin/partners/{contract.contract_id}/approve"
     with pytest.raises(Refused, match="ca_pem"):
         await b.admin_call("POST", path)
     await b.admin_call("POST", path, {"ca_pem": a.pki.ca.read_text()})

@@ -449,7 +449,7 @@ async def test_a_refusal_changes_nothing(a: Node, b: Node, asked: dict[str, str]
 async def test_headers_of_our_calls(world: World, a: Node, b: Node, asked: dict[str, str]) -> None:
     await b.add_dataset("ds")
     await world.grant(a, b, "ds")
-    await a.admin_call("GET", "/admin/v1/partners/B/datasets")
+    await a.admin_call("GET", "/v1/admin/partners/B/datasets")
     calls = [*a.client.calls, *b.client.calls]
     assert {"node.query", "node.contract.apply", "node.contract.confirm", LIST, "dataset.audit.apply"} <= {
         name for name, _ in calls

@@ -74,7 +74,7 @@ async def test_a_call_of_an_applicant_is_not_taken_again_once_it_is_a_partner(wo
     contract = await world.apply(a, b)
     seen = a.request(b, "node.contract.query", {"contract_id": contract.contract_id})
     assert (await b.edge.handle(seen)).status == 200
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
     again = await b.edge.handle(seen)
     assert f'"code":{WIRE[Kind.REPLAYED].code}'.encode() in again.body
 
@@ -83,7 +83,7 @@ async def test_a_new_contract_brings_no_grant_of_an_expired_one_back(world: Worl
     await b.add_dataset("ds", public=False)
     contract = await world.apply(a, b)
     end = world.clock.ms + 10_000
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"expired_time": end})
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve", {"expired_time": end})
     await b.flush()
     await world.grant(a, b, "ds")
     permits = await held(a, "ds")
@@ -99,11 +99,11 @@ async def test_what_was_granted_can_be_ended_after_the_contract_has_expired(worl
     await b.add_dataset("ds")
     contract = await world.apply(a, b)
     end = world.clock.ms + 10_000
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"expired_time": end})
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve", {"expired_time": end})
     await b.flush()
     audit = await world.grant(a, b, "ds")
     world.clock.ms = end
-    ended = await b.admin_call("POST", f"/admin/v1/audits/A/{audit.audit_id}/terminate")
+    ended = await b.admin_call("POST", f"/v1/admin/audits/A/{audit.audit_id}/terminate")
     assert ended["status"] == ApprovalState.TERMINATED
 
 
@@ -112,14 +112,14 @@ async def test_a_project_that_was_refused_or_has_ended_opens_no_data(world: Worl
     await world.partners(a, b)
     await b.add_dataset("ds")
     shown = await a.admin_call(
-        "POST", "/admin/v1/projects", {"name": "p", "type": "MPC", "datasets": {"A": [], "B": ["ds"]}}
+        "POST", "/v1/admin/projects", {"name": "p", "type": "MPC", "datasets": {"A": [], "B": ["ds"]}}
     )
     project = shown["project_id"]
     await a.flush()
-    audit = next(each for each in await b.admin_call("GET", "/admin/v1/audits") if each["kind"] == "project")
+    audit = next(each for each in await b.admin_call("GET", "/v1/admin/audits") if each["kind"] == "project")
     await world.grant(a, b, "ds", auth_scope={"PROJECT": [project]})
     permits = await held(a, "ds")
-    where = f"/admin/v1/audits/A/{audit['audit_id']}"
+    where = f"/v1/admin/audits/A/{audit['audit_id']}"
     assert await authorise(b, permits, [use("psi")], project=project, job="job-1") is Kind.GRANT_MISSING
     await b.admin_call("POST", f"{where}/approve")
     assert await authorise(b, permits, [use("psi")], project=project, job="job-2") is None

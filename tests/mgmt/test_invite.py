@@ -208,7 +208,7 @@ async def test_pairing_takes_one_file_and_one_approval_on_each_side(a: Node, b: 
     [ours], [theirs] = await contracts(b), await contracts(a)
     assert ours.tls_ca == a.pki.ca.read_text()
     assert (theirs.peer_node_id, theirs.status, theirs.proven) == (b.id, ApprovalState.APPLIED, True)
-    await a.admin_call("POST", f"/admin/v1/partners/{theirs.contract_id}/approve", {"fingerprint": b.pki.fingerprint})
+    await a.admin_call("POST", f"/v1/admin/partners/{theirs.contract_id}/approve", {"fingerprint": b.pki.fingerprint})
     await a.flush()
     assert [each.status for each in (*await contracts(a), *await contracts(b))] == [ApprovalState.APPROVED] * 2
 

@@ -32,7 +32,7 @@ async def contract_id(world: World, a: Node, b: Node) -> str:
 
 async def rotate(node: Node, *, how: str = "rotate") -> str:
     node.clock.ms += 10
-    return str((await node.admin_call("POST", f"/admin/v1/keys/{how}"))["key_id"])
+    return str((await node.admin_call("POST", f"/v1/admin/keys/{how}"))["key_id"])
 
 
 async def heard(a: Node, b: Node, contract_id: str, **changes: Any) -> int:
@@ -74,10 +74,10 @@ async def test_until_the_partner_has_acknowledged_we_sign_with_the_old_key(a: No
     assert a.rekeyer.refusals
     b.up = True
     await a.client.call(await a.contract(b), LIST, {"contract_id": contract_id}, trace_id=trace())
-    shown = await a.admin_call("GET", "/admin/v1/keys")
+    shown = await a.admin_call("GET", "/v1/admin/keys")
     assert [(each["told"], bool(each["refusal"])) for each in shown["partners"]] == [(False, True)]
     assert await a.rekeyer.tell() == 0
-    shown = await a.admin_call("GET", "/admin/v1/keys")
+    shown = await a.admin_call("GET", "/v1/admin/keys")
     assert [(each["told"], each["refusal"]) for each in shown["partners"]] == [(True, "")]
     assert "BEGIN" not in str(shown)
 
@@ -116,10 +116,10 @@ async def test_our_admin_ends_the_overlap_of_a_partner(a: Node, b: Node, contrac
     await rotate(a)
     assert await a.rekeyer.tell() == 0
     assert await heard(a, b, contract_id, signer=old) == 0
-    await b.admin_call("POST", f"/admin/v1/partners/{contract_id}/keys/revoke")
+    await b.admin_call("POST", f"/v1/admin/partners/{contract_id}/keys/revoke")
     assert await heard(a, b, contract_id, signer=old) == code(Kind.UNAUTHENTICATED)
     assert await heard(a, b, contract_id, signer=a.ring.current) == 0
-    shown = await b.admin_call("GET", "/admin/v1/keys")
+    shown = await b.admin_call("GET", "/v1/admin/keys")
     assert shown["partners"][0]["old_until"] is None
 
 
@@ -197,7 +197,7 @@ async def test_another_partner_cannot_update_it(world: World, a: Node, b: Node, 
 async def test_bare_keys_follow_each_other(world: World) -> None:
     a, b = world.node("A", auth_type=AuthType.SHA256_ECDSA), world.node("B")
     contract = await world.apply(a, b)
-    await b.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve", {"ca_pem": a.pki.ca.read_text()})
+    await b.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve", {"ca_pem": a.pki.ca.read_text()})
     await b.flush()
     pinned = (await b.contract(a)).tls_ca
     await rotate(a)
@@ -223,7 +223,7 @@ async def test_a_new_ca_needs_the_word_of_our_admin(a: Node, b: Node, contract_i
     assert await heard(a, b, contract_id, signer=signer) == code(Kind.UNAUTHENTICATED)
     assert await heard(a, b, contract_id, cert=other) == code(Kind.UNAUTHENTICATED)
 
-    allow = f"/admin/v1/partners/{contract_id}/keys/allow"
+    allow = f"/v1/admin/partners/{contract_id}/keys/allow"
     for wrong in ({}, {"fingerprint": "12"}):
         with pytest.raises((ProtocolViolation, Refused), match="fingerprint"):
             await b.admin_call("POST", allow, wrong)
@@ -265,7 +265,7 @@ async def test_keys_are_kept_in_order_and_only_their_place(a: Node, contract_id:
 async def test_the_contract_shown_holds_no_credential(a: Node, b: Node, contract_id: str) -> None:
     await rotate(a)
     await a.rekeyer.tell()
-    shown = await b.admin_call("GET", "/admin/v1/partners")
+    shown = await b.admin_call("GET", "/v1/admin/partners")
     assert "BEGIN" not in str(shown)
 
 
@@ -312,7 +312,7 @@ async def test_a_partner_with_whom_rfc_9421_was_agreed(a: Node, b: Node, contrac
 async def test_a_call_captured_before_the_rotation_is_a_replay_after_it(world: World, auth_type: AuthType) -> None:
     a, b = world.node("A", auth_type=auth_type), world.node("B")
     contract = await world.apply(a, b)
-    approve = f"/admin/v1/partners/{contract.contract_id}/approve"
+    approve = f"/v1/admin/partners/{contract.contract_id}/approve"
     ca = {} if auth_type is AuthType.CERT else {"ca_pem": a.pki.ca.read_text()}
     await b.admin_call("POST", approve, ca)
     await b.flush()
@@ -330,3 +330,21 @@ async def test_a_partner_without_a_management_layer_is_told_nothing(a: Node, b: 
     assert len(await a.run(a.keys.untold)) == 1
     await a.run(lambda tx: tx.replace(contract, replace(contract, profile="fate-2.x")))
     assert await a.run(a.keys.untold) == []
+
+
+@pytest.mark.req("M-037")
+async def test_a_key_that_our_admin_made(a: Node, b: Node, contract_id: str) -> None:
+    """As one in a token is taken into use: by its URI, with its certificate."""
+    made, uri = await a.new_signer()
+    rotate_with = "/v1/admin/keys/rotate"
+    for wrong in ({"key_uri": uri}, {"credential": made.credential}, {"key_uri": 7, "credential": made.credential}):
+        with pytest.raises(ProtocolViolation, match="go together"):
+            await a.admin_call("POST", rotate_with, wrong)
+    with pytest.raises(CallerError, match="not the one of the credential"):
+        await a.admin_call("POST", rotate_with, {"key_uri": uri, "credential": a.signer.credential})
+    assert a.ring.current == a.signer
+    a.clock.ms += 10
+    answer = await a.admin_call("POST", rotate_with, {"key_uri": uri, "credential": made.credential})
+    assert answer["key_id"] == made.key_id
+    assert await a.rekeyer.tell() == 0
+    assert await heard(a, b, contract_id, signer=a.ring.current) == 0

@@ -2,14 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Unavailable
+from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import CallState, Contract, OutCall, TraceId
 from gateway.ports import PeerReply, Tx
-from gateway.runtime.outbox import LONGEST_LIFE_MS, LONGEST_PAUSE_MS, Outbox, is_trouble, pause_ms
+from gateway.runtime.outbox import (
+    HERE_ATTEMPTS,
+    KEEP_DONE_MS,
+    LONGEST_LIFE_MS,
+    LONGEST_PAUSE_MS,
+    Outbox,
+    is_trouble,
+    pause_ms,
+)
 from tests.mgmt.world import Node, World
 
 
@@ -40,8 +49,8 @@ async def outbox(world: World, a: Node, b: Node, c: Node) -> tuple[Outbox, Scrip
     ended: list[tuple[str, str]] = []
     client = Scripted()
 
-    def on_result(_tx: Tx, call: OutCall, reply: PeerReply | None) -> None:
-        ended.append((call.body["n"], f"{call.state} {None if reply is None else reply.data['n']}"))
+    def on_result(_tx: Tx, call: OutCall, answer: PeerReply | PeerError | None) -> None:
+        ended.append((call.body["n"], f"{call.state} {answer.data['n'] if isinstance(answer, PeerReply) else None}"))
 
     box = Outbox(store=a.store, client=client, journal=a.journal, clock=a.clock, entropy=a.entropy, on_result=on_result)
     a.outgoing.on_put(box.wake)
@@ -165,25 +174,160 @@ async def test_what_was_ended_meanwhile_stays_ended(a: Node, b: Node, outbox: An
     assert a.journal.of("outbox.error") == []
 
 
-async def test_a_hook_that_fails_leaves_the_call_due(
-    a: Node, b: Node, outbox: Any, monkeypatch: pytest.MonkeyPatch
+async def test_what_fails_here_is_parked_after_a_few_times_and_waits_for_the_admin(
+    a: Node, b: Node, outbox: Any
 ) -> None:
-    box, _client, _ended = outbox
-
-    async def no_sleep(_seconds: float) -> None:
-        return
+    box, client, ended = outbox
+    heard = box._on_result
 
     def broken(_tx: Tx, _call: OutCall, _reply: PeerReply | None) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("gateway.runtime.outbox.asyncio.sleep", no_sleep)
     box._on_result = broken
     await put(a, b, "1")
-    await box._perform(await state(a, "1"))
-    assert (await state(a, "1")).state is CallState.DUE
-    (event,) = a.journal.of("outbox.error")
-    assert event["error"] == "RuntimeError"
-    assert "secret" not in str(event)
+    for left in range(HERE_ATTEMPTS - 1, -1, -1):
+        call = await state(a, "1")
+        assert call.state is CallState.DUE
+        await box._perform(call)
+        assert (await state(a, "1")).due > a.clock.ms  # no loop that is never idle
+        assert len(a.journal.of("outbox.error")) == HERE_ATTEMPTS - max(left, 1)
+    parked = await state(a, "1")
+    assert (parked.state, parked.attempts) == (CallState.PARKED, HERE_ATTEMPTS)
+    (event,) = a.journal.of("outbox.parked")
+    assert {"peer": "B", "route": "job.start", "call_id": parked.call_id}.items() <= event.items()
+    assert "RuntimeError at broken:" in event["reason"]
+    assert "secret" not in str(a.journal.events)
+
+    # What comes after it is not held up, and the admin sees it and has it performed again.
+    box._on_result = heard
+    a.clock.ms += LONGEST_PAUSE_MS
+    await put(a, b, "2")
+    box.start()
+    await until(lambda: len(ended) == 1)
+    (shown,) = await a.admin_call("GET", "/v1/admin/outbox", state="PARKED")
+    assert shown["error"] == parked.error
+    again = await a.admin_call("POST", f"/v1/admin/outbox/{parked.call_id}/retry")
+    assert (again["state"], again["attempts"]) == ("DUE", 0)
+    await until(lambda: len(ended) == 2)
+    await box.stop()
+    assert ended == [("2", "DONE 2"), ("1", "DONE 1")]
+    assert len(client.calls) == HERE_ATTEMPTS + 2
+
+
+async def test_only_what_is_over_can_be_retried(a: Node, b: Node, outbox: Any) -> None:
+    box, client, _ended = outbox
+    await put(a, b, "1")
+    call = await state(a, "1")
+    with pytest.raises(Refused) as refused:
+        await a.admin_call("POST", f"/v1/admin/outbox/{call.call_id}/retry")
+    assert refused.value.kind is Kind.CONFLICT
+    with pytest.raises(Refused) as refused:
+        await a.admin_call("POST", "/v1/admin/outbox/nothing/retry")
+    assert refused.value.kind is Kind.NOT_FOUND
+    client.script = [PeerError("no", peer_code="404")]
+    await box._perform(call)
+    dead = await state(a, "1")
+    assert dead.state is CallState.DEAD
+    await a.run(lambda tx: tx.replace(dead, replace(dead, route="job.audit.apply")))
+    with pytest.raises(Refused) as refused:  # the application counts as refused already
+        await a.admin_call("POST", f"/v1/admin/outbox/{call.call_id}/retry")
+    assert refused.value.kind is Kind.CONFLICT
+
+
+async def test_a_sick_database_parks_nothing(a: Node, b: Node, outbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    box, _client, ended = outbox
+    await put(a, b, "1")
+    call = await state(a, "1")
+
+    async def full(_work: object) -> object:
+        raise Unavailable("database: OperationalError", kind=Kind.STORE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(a.store, "run", full)
+        for _ in range(3 * HERE_ATTEMPTS):
+            await box._perform(call)
+    assert await state(a, "1") == call
+    await box._perform(call)
+    assert ended == [("1", "DONE 1")]
+
+
+async def test_subjects_do_not_wait_for_each_other_but_all_wait_for_a_contract(a: Node, b: Node, outbox: Any) -> None:
+    box, client, ended = outbox
+    contract = await a.contract(b)
+
+    def named(name: str, subject: str) -> Callable[[Tx], OutCall]:
+        return lambda tx: a.outgoing.put(tx, contract=contract, route="job.start", body={"n": name}, subject=subject)
+
+    for name, subject in (("1", "audit:x"), ("2", "audit:x"), ("3", "audit:y"), ("4", "contract:c"), ("5", "audit:z")):
+        await a.run(named(name, subject))
+    busy = PeerError("busy", peer_code="101")
+    client.script = [busy, None, busy]
+    box.start()
+    await until(lambda: len(client.calls) == 3)
+    await until(lambda: not box._busy)
+    # 1 was put off, so 2 waits; 3 was done, 4 put off, 5 waits for it.
+    assert [name for _, name in client.calls] == ["1", "3", "4"]
+    a.clock.ms += 1000
+    box.wake()
+    await until(lambda: len(ended) == 5)
+    await box.stop()
+    assert [name for name, _ in ended] == ["3", "1", "2", "4", "5"]
+
+
+async def test_a_partner_that_is_down_for_an_hour_gets_everything_in_order_once_it_is_back(
+    world: World, a: Node, b: Node, outbox: Any
+) -> None:
+    box, client, ended = outbox
+    names = [f"{subject}{number}" for number in range(5) for subject in "xyz"]
+    contract = await a.contract(b)
+    for name in names:
+        await a.run(
+            lambda tx, name=name: a.outgoing.put(
+                tx, contract=contract, route="job.start", body={"n": name}, subject=name[0]
+            )
+        )
+    begin = a.clock.ms
+    client.script = [Unavailable("down")] * 10_000
+    box.start()
+    await until(lambda: len(client.calls) == 1)
+    while a.clock.ms < begin + 3_600_000:
+        a.clock.ms += 1_000
+        box.wake()
+        for _ in range(6):
+            await asyncio.sleep(0)
+        await until(lambda: not box._busy)
+    # One try a minute and less of all that waits, not of each call.
+    assert 60 <= len(client.calls) <= 200
+    client.script.clear()
+    a.clock.ms += LONGEST_PAUSE_MS
+    client.calls.clear()
+    box.wake()
+    await until(lambda: len(ended) == len(names))
+    await box.stop()
+    for subject in "xyz":
+        assert [name for _, name in client.calls if name[0] == subject] == [n for n in names if n[0] == subject]
+    assert len(client.calls) == len(names)
+
+
+async def test_calls_that_are_long_over_are_forgotten(a: Node, b: Node, outbox: Any) -> None:
+    box, client, ended = outbox
+    client.script = [None, PeerError("no", peer_code="404")]
+    for name in ("done", "dead"):
+        await put(a, b, name)
+    box.start()
+    await until(lambda: len(ended) == 2)
+    for name, new in (("parked", CallState.PARKED), ("due", CallState.DUE)):
+        await put(a, b, name)
+        call = await state(a, name)
+        await a.run(lambda tx, c=call, n=new: tx.replace(c, replace(c, state=n, due=c.due + 10**12)))
+    a.clock.ms += KEEP_DONE_MS
+    await box._prune()
+    assert len(await a.run(lambda tx: tx.select(OutCall))) >= 4
+    a.clock.ms += 3_600_001
+    await box._prune()
+    await box.stop()
+    left = [each.body.get("n") for each in await a.run(lambda tx: tx.select(OutCall))]
+    assert sorted(str(each) for each in left) == ["due", "parked"]
 
 
 async def test_stop_leaves_a_call_under_way_due(a: Node, b: Node, outbox: Any) -> None:

@@ -171,7 +171,7 @@ async def test_a_contract_by_hand_holds_and_opens_no_door(a: Node, b: Node) -> N
             a, "dataset.pub.list", {"contract_id": contract.contract_id}, headers={"x-source-node-id": "K"}, sign=sign
         )
         assert reply["code"] == 401
-    await a.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/terminate")
+    await a.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/terminate")
     assert await a.run(lambda tx: tx.count(OutCall)) == 0  # there is nobody to be told
 
 
@@ -210,7 +210,7 @@ async def use(node: Node, user: str, dataset_id: str, *, component: str = "psi",
             user=NodeId(user),
             job_id=JobId(job),
             project_id="",
-            uses=[DatasetUse(DatasetId(dataset_id), frozenset({component}))],
+            uses=[DatasetUse(DatasetId(dataset_id), frozenset({f"interconn/{component}/1.0.0"}))],
             permits=[],
             now=node.clock.ms,
         )
@@ -242,7 +242,7 @@ async def test_deny_by_default_does_not_lock_out_whom_a_grant_was_recorded_for(a
     with pytest.raises(Refused) as caught:
         await use(a, "K", dataset.dataset_id, job="job-2")
     assert caught.value.kind is Kind.GRANT_EXHAUSTED
-    await a.admin_call("POST", f"/admin/v1/audits/K/{audit['audit_id']}/terminate")
+    await a.admin_call("POST", f"/v1/admin/audits/K/{audit['audit_id']}/terminate")
     with pytest.raises(Refused) as caught:
         await use(a, "K", dataset.dataset_id)
     assert caught.value.kind is Kind.GRANT_MISSING

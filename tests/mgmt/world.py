@@ -16,27 +16,39 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.canonical import Signed, canonical, encode_query
-from gateway.auth.keys import KeyRing, load_signer
-from gateway.auth.pki import Pki, renew_signing
+from gateway.auth.chain import fingerprint
+from gateway.auth.keys import KeyRing, load_signer, path_of
+from gateway.auth.pki import Pki, load_issuer, renew_signing
+from gateway.auth.revocation import RevocationLists
+from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import Unavailable
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
+from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.edge import Edge, Handler
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.service.audits import Audits
+from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.keys import Keys
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.reconcile import Reconcile
+from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.model import (
     Audit,
     CallState,
+    Component,
     Contract,
     Dataset,
     DatasetId,
@@ -48,8 +60,10 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import EdgeReply, EdgeRequest, NonceLog, PeerReply, Tx
+from gateway.runtime.new_keys import OwnFiles, make_tls
 from gateway.runtime.observe import failures_of
 from gateway.runtime.outbox import Outbox
+from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
@@ -99,7 +113,11 @@ def pki(node_id: str) -> Pki:
 
 
 def tls_leaf(made: Pki) -> bytes:
-    return x509.load_pem_x509_certificates(made.tls.read_bytes())[0].public_bytes(Encoding.DER)
+    return leaf_of(made.tls)
+
+
+def leaf_of(chain: Path) -> bytes:
+    return x509.load_pem_x509_certificates(chain.read_bytes())[0].public_bytes(Encoding.DER)
 
 
 def credential_text(made: Pki, auth_type: AuthType) -> str:
@@ -119,13 +137,13 @@ class InProcessClient(SignedClient):
     """The real client with the network replaced by the other node's edge. `lost`: routes whose answer is lost."""
 
     def __init__(self, world: "World", made: Pki, **parts: Any) -> None:
-        super().__init__(tls_chain=made.tls, tls_key=made.tls_key, **parts)
+        super().__init__(**parts)
         self._world = world
         self._made = made
         self.lost: list[str] = []
         self.calls: list[tuple[str, Mapping[str, str]]] = []
 
-    def _context(self, tls_ca: str, node_id: str, *, show: bool) -> Any:
+    def _context(self, tls_ca: str, node_id: str, *, show: TlsFiles | None) -> Any:
         return show
 
     async def _exchange(self, call: Any, context: Any) -> PeerReply:
@@ -142,7 +160,7 @@ class InProcessClient(SignedClient):
                 raw_query=encode_query(call.query),
                 headers=headers,
                 body=call.body,
-                peer_cert=tls_leaf(self._made) if context else None,
+                peer_cert=leaf_of(context.chain) if context is not None else None,
                 peer_address="10.0.0.9",
             )
         )
@@ -172,6 +190,8 @@ class Node:
     strict: bool = False
     auth_type: AuthType = AuthType.CERT
     up: bool = True
+    insecure_unsigned: bool = False
+    profile: str = "strict-1.2"
 
     def __post_init__(self) -> None:
         made = pki(self.identity.node_id)
@@ -186,14 +206,19 @@ class Node:
             credential=credential_text(made, self.auth_type),
         )
         self.ring = KeyRing(self.signer)
+        self.shown = TlsRing(TlsFiles(made.fingerprint, made.tls, made.tls_key))
         store = MemoryStore()
         self.trail = Trail(store, identity=self.identity, signer=lambda: self.signer, clock=self.clock)
         self.store = TrailedStore(store, self.trail, self.clock)
         self.journal.listeners.append(failures_of(self.trail.failures, self.clock))
         base: dict[str, Any] = {"identity": self.identity, "clock": self.clock, "entropy": self.entropy}
         self.outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
+        self.lists = RevocationLists()
         self.partners = Partners(
             **base,
+            lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
+            default_profile=self.profile,
             signer=self.ring,
             limits=self.limits,
             outgoing=self.outgoing,
@@ -218,7 +243,14 @@ class Node:
         )
         self.edge = self.new_edge()
         self.client = InProcessClient(
-            self.world, made, **base, signer=self.ring, limits=self.limits, journal=self.journal
+            self.world,
+            made,
+            **base,
+            shown=self.shown,
+            signer=self.ring,
+            limits=self.limits,
+            journal=self.journal,
+            lists=self.lists,
         )
         self.outbox = Outbox(
             store=self.store,
@@ -235,27 +267,94 @@ class Node:
                 clock=self.clock,
                 entropy=self.entropy,
                 journal=self.journal,
-                fingerprint=self.signer.fingerprint,
+                fingerprint=lambda: self.ring.greeting.fingerprint,
                 listeners={"edge": self.identity.address},
             )
         )
 
+        self.reconciler = Reconciler(
+            store=self.store,
+            client=self.client,
+            reconcile=Reconcile(partners=self.partners, audits=self.audits, clock=self.clock),
+            journal=self.journal,
+            clock=self.clock,
+            entropy=self.entropy,
+            every_s=600.0,
+        )
+        self.outbox_admin = OutboxAdmin(
+            store=self.store,
+            clock=self.clock,
+            wake=self.wake,
+            compare=self.reconciler.round,
+        )
         of_keys: dict[str, Any] = {
             "store": self.store,
             "keys": self.keys,
             "ring": self.ring,
             "journal": self.journal,
         }
-        self.rekeyer = Rekeyer(**of_keys, client=self.client, entropy=self.entropy)
+        self.tls = TlsKeys(ring=self.ring, shown=self.shown, partners=self.partners, clock=self.clock)
+        self.partners.on_shown(self.tls.shown_to)
+        self.ring.anchor(self.shown.shown.ca)
+        self.rekeyer = Rekeyer(**of_keys, client=self.client, entropy=self.entropy, settle=self.settle)
+        self.tls_admin = TlsAdmin(
+            store=self.store,
+            tls=self.tls,
+            keys=self.keys,
+            make=self.new_tls,
+            changed=self.tls_changed,
+            learn=lambda signer, emergency: self.ring.add(signer, emergency=emergency),
+            journal=self.journal,
+        )
         self.key_admin = KeyAdmin(
             KeyContext(
                 **of_keys,
                 make=self.new_signer,
+                take=self.take_signer,
                 wake=lambda: None,
                 refusals=self.rekeyer.refusals,
                 clock=self.clock,
             )
         )
+
+        self.crls = Crls(partners=self.partners, lists=self.lists, clock=self.clock)
+        self.crl_admin = CrlAdmin(
+            store=self.store, crls=self.crls, own=self.own_list, clock=self.clock, journal=self.journal
+        )
+
+    async def settle(self) -> None:
+        await self.run(self.tls.settle)
+        await self.tls_changed()
+
+    async def tls_changed(self) -> None:
+        await self.tls.load(self.store)
+
+    async def new_tls(self, new_ca: bool, emergency: bool) -> MadeTls:  # as the route calls it
+        newest = await self.run(self.tls.newest)
+        files = OwnFiles(
+            directory=self.pki.ca.parent,
+            node_id=self.id,
+            hosts=("gate.example",),
+            ca=path_of(newest.ca_uri) if newest else self.pki.ca,
+            ca_key=path_of(newest.ca_key_uri) if newest else self.pki.ca_key,
+        )
+        return make_tls(
+            files,
+            before=[self.shown.shown.chain],
+            new_ca=new_ca,
+            emergency=emergency,
+            signing=self.auth_type is AuthType.CERT,
+            now=datetime.fromtimestamp(self.clock.ms / 1000, UTC),
+        )
+
+    async def own_list(self) -> tuple[str, Write]:
+        """As the composition root's."""
+        ca, key = load_issuer(self.pki.ca, self.pki.ca_key)
+        now = datetime.fromtimestamp(self.clock.ms / 1000, UTC)
+        return fingerprint(ca), lambda revoked, until: make_crl(ca, key, revoked, now=now, until=until)
+
+    async def take_signer(self, key_uri: str, credential: str) -> tuple[Signer, str]:
+        return load_signer(auth_type=self.auth_type, key_uri=key_uri, credential=credential), key_uri
 
     async def new_signer(self) -> tuple[Signer, str]:
         """A signing key that follows the present one, under the node's own CA."""
@@ -270,11 +369,18 @@ class Node:
         text = chain.read_text() if self.auth_type is AuthType.CERT else public_key_text(chain)
         return load_signer(auth_type=self.auth_type, key_uri=key.as_uri(), credential=text), key.as_uri()
 
+    def wake(self) -> None:
+        """Of whichever outbox is in place."""
+        self.outgoing._wake()
+
     def _changed(self) -> None:
         self.routes_changed += 1
 
     def new_edge(self, nonces: NonceLog | None = None) -> Edge:
+        known = KnownPartners(self.partners, self.store)
+        self.store.on_write(Contract, known.forget)
         return Edge(
+            known=known,
             identity=self.identity,
             partners=self.partners,
             store=self.store,
@@ -285,6 +391,8 @@ class Node:
             journal=self.journal,
             strict=self.strict,
             nonces=nonces,
+            lists=self.lists,
+            insecure_unsigned=self.insecure_unsigned,
         )
 
     @property
@@ -296,7 +404,13 @@ class Node:
 
     async def admin_call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
         """Call an admin handler by its path, as the server would."""
-        for route in [*self.admin.routes(), *self.key_admin.routes()]:
+        for route in [
+            *self.admin.routes(),
+            *self.key_admin.routes(),
+            *self.crl_admin.routes(),
+            *self.outbox_admin.routes(),
+            *self.tls_admin.routes(),
+        ]:
             parts, wanted = path.split("/"), route.path.split("/")
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}
@@ -346,8 +460,20 @@ class Node:
             created=self.clock.ms,
         )
         await self.run(lambda tx: tx.insert(dataset))
+        await self.add_components("psi", "split", "hetero_lr")
         self.clock.ms += 1
         return dataset
+
+    async def add_components(self, *names: str, version: str = "1.0.0", code: str = "c0de") -> None:
+        """Register components of the provider interconn, unless they are."""
+
+        def work(tx: Tx) -> None:
+            for name in names:
+                made = Component(name, "interconn", version, {}, "image", True, self.clock.ms, code_digest=code)
+                if tx.get(Component, made.key()) is None:
+                    tx.insert(made)
+
+        await self.run(work)
 
     async def send(self, to: "Node", route: str, payload: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """One signed request of this node to another's edge, with `changes`; returns the decoded answer."""
@@ -448,7 +574,7 @@ class World:
         self.clock.ms += 10
         await applicant.admin_call(
             "POST",
-            "/admin/v1/partners/apply",
+            "/v1/admin/partners/apply",
             {
                 "address": holder.identity.address,
                 "node_id": holder.id,
@@ -460,7 +586,7 @@ class World:
     async def partners(self, applicant: Node, holder: Node) -> Contract:
         """A contract that both approved; returns the applicant's."""
         contract = await self.apply(applicant, holder)
-        await holder.admin_call("POST", f"/admin/v1/partners/{contract.contract_id}/approve")
+        await holder.admin_call("POST", f"/v1/admin/partners/{contract.contract_id}/approve")
         await holder.flush()
         self.clock.ms += 10
         return await applicant.contract(holder)
@@ -471,10 +597,10 @@ class World:
         """A dataset audit that the holder approved; returns the user's audit."""
         self.clock.ms += 10
         shown = await user.admin_call(
-            "POST", "/admin/v1/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
+            "POST", "/v1/admin/datasets/apply", {"node_id": holder.id, "dataset_id": dataset_id, **asked}
         )
         await user.flush()
-        await holder.admin_call("POST", f"/admin/v1/audits/{user.id}/{shown['audit_id']}/approve", approve)
+        await holder.admin_call("POST", f"/v1/admin/audits/{user.id}/{shown['audit_id']}/approve", approve)
         await holder.flush()
         return await user.run(lambda tx: user.audits.get(tx, user.id, shown["audit_id"]))
 

@@ -165,7 +165,7 @@ async def test_served_without_a_token_and_nothing_else_is() -> None:
                 assert answer.status == 200
                 assert answer.content_type == "text/html"
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-            for path in ("/admin/v1/node", "/docs/", "/openapi.json/", "/docs/../admin/v1/node"):
+            for path in ("/v1/admin/node", "/docs/", "/openapi.json/", "/docs/../v1/admin/node"):
                 async with session.get(path) as answer:
                     assert answer.status == 401
             for path in OPEN_PATHS:

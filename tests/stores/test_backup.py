@@ -210,7 +210,14 @@ async def test_back_and_forward_keeps_what_both_know(new: Databases, kind: str, 
     restore(other, file)
     assert revision(other) == newest()
     assert await content(other) == before
-    assert rollback(url, to="0001") == "0001"
+    with pytest.raises(Refused) as refused:  # all of the audit trail would be lost
+        rollback(url, to="0001")
+    assert refused.value.kind is Kind.CONFLICT
+    assert revision(url) == newest()
+    assert rollback(url, to="0003") == "0003"
+    with pytest.raises(Refused):
+        rollback(url)
+    assert rollback(url, to="0001", drop_audit_trail=True) == "0001"
     for wrong in (None, "0001", "base", "9999"):
         with pytest.raises(Refused):
             rollback(url, to=wrong)
@@ -225,7 +232,7 @@ async def test_odd_texts_survive(tmp_path: Path) -> None:
         migrate(url)
         engine = create_engine(url)
         with engine.begin() as connection:
-            connection.exec_driver_sql("INSERT INTO grant_use VALUES ('k', 'ü\"\\\\', 'j', 1)")
+            connection.exec_driver_sql("INSERT INTO grant_use VALUES ('k', 'ü\"\\\\', 'j', 1, 'RESERVED', NULL)")
         engine.dispose()
     file = tmp_path / "backup.jsonl"
     backup(one, file, now_ms=0)

@@ -6,12 +6,14 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.model import (
@@ -24,17 +26,21 @@ from gateway.model import (
     Direction,
     GrantUse,
     InstId,
+    Job,
     JobId,
     NodeId,
     OutCall,
+    Project,
     TaskId,
     TaskName,
     TaskView,
     TraceId,
+    TrailEntry,
 )
 from gateway.ports import Store, Tx
 from gateway.store.memory import MemoryStore
 from gateway.store.sql import SqlStore, migrate
+from gateway.store.statements import Statements
 from gateway.store.tables import METADATA
 from specs.states import ApprovalState, AuditKind, TaskState
 from tests import postgres
@@ -258,6 +264,71 @@ class TestPostgresStore(StoreContract):
         await store.close()
 
 
+async def test_a_shared_commit_undoes_only_what_was_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+
+    def add(tx: Tx, name: str) -> str:
+        tx.insert(audit(name))
+        if name == "a3":
+            raise Refused("not this one")
+        return name
+
+    works = [store.run(partial(add, name=f"a{n}")) for n in range(6)]
+    # The sixth asks for a key that the first has just taken, in the same commit.
+    ended = await asyncio.gather(*works, store.run(partial(add, name="a0")), return_exceptions=True)
+    assert [each for each in ended if isinstance(each, str)] == ["a0", "a1", "a2", "a4", "a5"]
+    assert [each.kind for each in ended if isinstance(each, Refused)][1] is Kind.CONFLICT
+    found = await store.run(lambda tx: tx.select(Audit))
+    assert [each.audit_id for each in found] == ["a0", "a1", "a2", "a4", "a5"]
+    await store.close()
+
+
+async def test_nobody_is_answered_before_the_commit(tmp_path: Path) -> None:
+    """Another connection, which sees only what is committed, finds it when `run` returns."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store, other = SqlStore(url), create_engine(url)
+
+    async def one(name: str) -> int:
+        await store.run(lambda tx: tx.insert(audit(name)))
+        with other.connect() as connection:
+            return len(connection.exec_driver_sql("SELECT 1 FROM audit WHERE audit_id = ?", (name,)).all())
+
+    assert await asyncio.gather(*(one(f"a{n}") for n in range(100))) == [1] * 100
+    other.dispose()
+    await store.close()
+
+
+async def test_a_failing_shared_transaction_is_run_again_one_by_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+
+    def broken(tx: Tx) -> None:
+        tx._runner.say("not SQL")  # type: ignore[attr-defined]
+
+    good = [store.run(lambda tx, n=n: tx.insert(audit(f"a{n}"))) for n in range(3)]  # type: ignore[misc]
+    ended = await asyncio.gather(*good, store.run(broken), return_exceptions=True)
+    assert ended[:3] == [None] * 3
+    assert isinstance(ended[3], Unavailable)
+    assert await store.run(lambda tx: tx.count(Audit)) == 3
+    await store.close()
+
+
+async def test_close_waits_for_those_who_asked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    store = SqlStore(url)
+    asked = [asyncio.create_task(store.run(lambda tx, n=n: tx.insert(audit(f"a{n}")))) for n in range(80)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*asked) == [None] * 80
+    with pytest.raises(Unavailable):
+        await store.run(lambda tx: tx.count(Audit))
+
+
 async def test_two_writers_on_postgres_lose_nothing(postgres_server: postgres.Server) -> None:
     url = postgres_server.database()
     migrate(url)
@@ -416,16 +487,73 @@ def test_the_list_of_datasets_walks_an_index(tmp_path: Path, postgres_server: po
         assert "Sort" not in plan
 
 
+LISTS: tuple[tuple[type[Any], str, dict[str, object]], ...] = (
+    (Dataset, "created", {}),
+    (Dataset, "created", {"public": True}),
+    (Project, "created", {}),
+    (Project, "created", {"initiator": "n1"}),
+    (Audit, "created", {}),
+    (Job, "-created", {}),
+    (Job, "-created", {"flow_id": "f"}),
+    (OutCall, "created", {"state": CallState.DUE}),
+    (OutCall, "-created", {}),
+    (TrailEntry, "-created", {}),
+    (TrailEntry, "-seq", {"event": "trail.sealed"}),
+)
+"""Lists that can grow, as the services ask for them."""
+COUNTS: tuple[tuple[type[Any], dict[str, object]], ...] = (
+    (Dataset, {"public": True}),
+    (Audit, {"peer_node_id": "n1", "direction": Direction.IN, "status": ApprovalState.APPLIED}),
+    (Audit, {"kind": AuditKind.JOB, "direction": Direction.IN, "status": ApprovalState.APPLIED}),
+    (OutCall, {"state": CallState.DUE}),
+)
+
+
+def _plans(connection: Connection, explain: str) -> list[str]:
+    """How the database would do each of the statements that the store makes of LISTS and COUNTS."""
+    statements = Statements(connection.dialect)
+    shapes = [
+        *(statements.select(kind, order=order, limit=20, offset=8000, equals=equals) for kind, order, equals in LISTS),
+        *(statements.count(kind, equals) for kind, equals in COUNTS),
+    ]
+    cursor = connection.connection.cursor()
+    plans = []
+    for statement, values in shapes:
+        cursor.execute(explain + statement.text, statement.values(values))
+        plans.append(" ".join(str(row) for row in cursor.fetchall()))
+    return plans
+
+
+def test_every_list_walks_an_index(tmp_path: Path) -> None:
+    """No list that can grow is read as a whole or sorted as a whole; what is counted at each call is, by an index."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    migrate(url)
+    with create_engine(url).connect() as connection:
+        for plan in _plans(connection, "EXPLAIN QUERY PLAN "):
+            assert "USING INDEX" in plan or "USING COVERING INDEX" in plan or "USING PRIMARY KEY" in plan, plan
+            # Newest first: within one millisecond by key, which sorts the few of that millisecond.
+            assert "USE TEMP B-TREE FOR ORDER BY" not in plan, plan
+
+
+def test_every_list_walks_an_index_on_postgres(postgres_server: postgres.Server) -> None:
+    url = postgres_server.database()
+    migrate(url)
+    with create_engine(url.replace("postgresql:", "postgresql+psycopg:")).connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off; SET enable_bitmapscan = off")  # it is empty
+        for plan in _plans(connection, "EXPLAIN "):
+            assert "Index" in plan, plan
+            assert "Sort" not in plan or "Incremental Sort" in plan, plan
+
+
 async def test_sql_pragmas(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'node.db'}"
     migrate(url)
     store = SqlStore(url)
 
     def read(tx: object) -> list[object]:
-        connection = tx._connection  # type: ignore[attr-defined]
+        cursor = tx._runner._cursor  # type: ignore[attr-defined]
         return [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys")
+            cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
 
     assert await store.run(read) == ["wal", 2, 1]

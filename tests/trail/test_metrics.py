@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.errors import Kind, Unavailable
 from gateway.mgmt_plane.rest.admin_server import admin_app
 from gateway.mgmt_plane.rest.health import Health
-from gateway.model import Limits
+from gateway.model import Contract, Limits
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.observe import ObservedJournal
 from specs.states import AuditKind
@@ -68,8 +68,12 @@ def counters(b: Node) -> Counters:  # noqa: F811
 
 @pytest.fixture
 async def base(b: Node, data: DataProcess, counters: Counters) -> AsyncIterator[str]:  # noqa: F811
+    async def database() -> str:
+        await b.run(lambda tx: tx.select(Contract, limit=1))
+        return ""
+
     health = Health(
-        ready=partial(readiness, store=b.store, stats=data.stats),
+        ready=partial(readiness, writable=database, stats=data.stats),
         metrics=partial(exposition, counters=counters, store=b.store, trail=b.trail, stats=data.stats, clock=b.clock),
     )
     app = admin_app(health.routes(), token=TOKEN, limits=Limits(), journal=b.journal)
@@ -95,7 +99,7 @@ async def test_counts_and_levels(world: World, a: Node, b: Node, c: Node, base: 
     b.journal.note("call.out", route="node.query", code='made up"\n', ms=1)
     a.up = False
     audit = (await b.run(lambda tx: b.audits.find(tx, kind=_DATASET, subject="d1")))[0]
-    await b.admin_call("POST", f"/admin/v1/audits/{audit.key()}/terminate")
+    await b.admin_call("POST", f"/v1/admin/audits/{audit.key()}/terminate")
     world.clock.ms += 5_000
     status, kind, text = await ask(f"{base}/metrics", token=True)
     assert status == 200

@@ -110,9 +110,9 @@ async def test_use_refusal_and_end_of_a_grant(world: World, a: Node, b: Node) ->
     with pytest.raises(Refused):
         await b.run(use("job-2"))
     await b.trail.tend()
-    await b.admin_call("POST", f"/admin/v1/audits/A/{audit.audit_id}/terminate")
+    await b.admin_call("POST", f"/v1/admin/audits/A/{audit.audit_id}/terminate")
     entries = await trail_of(b)
-    used = told(entries, "grant.used")
+    used = told(entries, "grant.reserved")
     assert [each.facts["job_id"] for each in used] == ["job-1"]
     assert used[0].facts["dataset_id"] == "d1"
     refused = told(entries, "access.refused")
@@ -124,7 +124,7 @@ async def test_use_refusal_and_end_of_a_grant(world: World, a: Node, b: Node) ->
 async def test_rejection_and_key_change_are_told(world: World, a: Node, b: Node) -> None:  # noqa: F811
     await world.apply(a, b)
     waiting = await b.contract(a)
-    await b.admin_call("POST", f"/admin/v1/partners/{waiting.contract_id}/reject")
+    await b.admin_call("POST", f"/v1/admin/partners/{waiting.contract_id}/reject")
     assert told(await trail_of(b), "contract.rejected")
     await world.partners(a, b)
 

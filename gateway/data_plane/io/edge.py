@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.auth.revocation import NONE, Revocations
 from gateway.data_plane.io import tls
 from gateway.errors import Kind, Refused
 from gateway.model import NodeId
@@ -21,10 +22,14 @@ class _Shown:
 
 
 class Edge:
-    """Knows the pinned CA of each partner with an approved contract; two while a partner changes its CA."""
+    """Knows the pinned CA of each partner with an approved contract; two while a partner changes its CA.
 
-    def __init__(self, clock: Clock) -> None:
+    lists: the partners' revocation lists.
+    """
+
+    def __init__(self, clock: Clock, lists: Revocations = NONE) -> None:
         self._clock = clock
+        self._lists = lists
         self._roots: Mapping[NodeId, tuple[bytes, ...]] = {}
         self._shown: weakref.WeakKeyDictionary[Any, _Shown] = weakref.WeakKeyDictionary()
 
@@ -46,6 +51,7 @@ class Edge:
             raise Refused("the client certificate is no partner's", kind=Kind.UNAUTHENTICATED)
         if shown.leaf.not_after_ms <= self._clock.now_ms():
             raise Refused("the client certificate has expired", kind=Kind.UNAUTHENTICATED)
+        tls.check_revoked(shown.chain, self._lists, now_ms=self._clock.now_ms())
         return node
 
     def leaf(self, ssl_object: Any | None) -> bytes | None:

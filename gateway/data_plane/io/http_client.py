@@ -6,7 +6,7 @@ so every failure says whether the message can have arrived. Proxies on the way o
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,7 +36,14 @@ PIECE: Final = 256 << 10
 class HttpPartner:
     """The way to one partner."""
 
-    def __init__(self, route: PeerRoute, *, chain_file: Path, key_file: Path) -> None:
+    def __init__(
+        self,
+        route: PeerRoute,
+        *,
+        chain_file: Path,
+        key_file: Path,
+        revoked: Callable[[list[bytes]], None] = lambda _verified: None,
+    ) -> None:
         """Raises Refused(CONTRACT_INVALID): no https address or no usable CA."""
         parts = urlsplit(route.address)
         if parts.scheme != "https" or not parts.hostname:
@@ -44,7 +51,7 @@ class HttpPartner:
         self.route = route
         self._url = URL(route.address.rstrip("/") + CHANNEL["chan.invoke"].path)
         roots = tls.ca_ders(route.tls_ca)
-        self._context = tls.client_context(chain_file, key_file, roots=roots, node_id=route.node_id)
+        self._context = tls.client_context(chain_file, key_file, roots=roots, node_id=route.node_id, revoked=revoked)
         self._session: aiohttp.ClientSession | None = None
         self._in_flight = 0
         self._retired = False
@@ -121,10 +128,13 @@ async def _pieces(body: tuple[Buffer, ...]) -> AsyncIterator[Buffer]:
 
 
 class HttpPartners:
-    """All partners by node id."""
+    """All partners by node id. revoked: as tls.client_context's."""
 
-    def __init__(self, *, chain_file: Path, key_file: Path) -> None:
+    def __init__(
+        self, *, chain_file: Path, key_file: Path, revoked: Callable[[list[bytes]], None] = lambda _verified: None
+    ) -> None:
         self._files = (chain_file, key_file)
+        self._revoked = revoked
         self._partners: dict[NodeId, HttpPartner] = {}
 
     def find(self, node: NodeId) -> HttpPartner | None:
@@ -142,8 +152,11 @@ class HttpPartners:
                 new[route.node_id] = kept
                 continue
             try:
-                chain_file, key_file = self._files
-                new[route.node_id] = HttpPartner(route, chain_file=chain_file, key_file=key_file)
+                named = (route.our_chain, route.our_key)
+                chain_file, key_file = (
+                    Path(own) if own else file for own, file in zip(named, self._files, strict=True)
+                )
+                new[route.node_id] = HttpPartner(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked)
             except Refused as e:
                 problems.append(f"{route.node_id}: {e}")
         self._partners = new

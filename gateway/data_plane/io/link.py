@@ -1,7 +1,7 @@
 """The Unix-socket line between control and data process, both ends: what control tells, as JSON over HTTP.
 
-Server side (data process): POST /link/snapshot, /link/routes, /link/sessions, /link/sessions/close; GET /link/sent,
-/link/stats.
+Server side (data process): POST /link/snapshot, /link/routes, /link/shown, /link/sessions, /link/sessions/close;
+GET /link/sent, /link/stats.
 Client side (control process): `DataPlaneLink`, a ports.DataPlane. A data process that starts knows nothing and pulls
 `GET /link/snapshot` from control before it listens; while it is away, calls of `DataPlaneLink` wait a little for it.
 The socket lies in a folder that only this user may enter; that is the whole of its access control.
@@ -30,13 +30,16 @@ _PAUSE_S: Final = 0.05
 # -- records <-> JSON
 
 
-def route_to_json(route: PeerRoute) -> Mapping[str, str]:
+def route_to_json(route: PeerRoute) -> Mapping[str, Any]:
     return {
         "node_id": route.node_id,
         "inst_id": route.inst_id,
         "address": route.address,
         "tls_ca": route.tls_ca,
         "profile": route.profile,
+        "crls": dict(route.crls),
+        "our_chain": route.our_chain,
+        "our_key": route.our_key,
     }
 
 
@@ -49,18 +52,33 @@ def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
     }
 
 
-def snapshot_to_json(routes: Sequence[PeerRoute], rules: Sequence[SessionRule]) -> Mapping[str, Any]:
-    """What control answers on GET /link/snapshot."""
-    return {"routes": [route_to_json(r) for r in routes], "sessions": [rule_to_json(r) for r in rules]}
+def snapshot_to_json(
+    routes: Sequence[PeerRoute], rules: Sequence[SessionRule], *, shown: tuple[str, str] = ("", "")
+) -> Mapping[str, Any]:
+    """What control answers on GET /link/snapshot. shown: PEM files (chain, key) for the listener, "" for none."""
+    return {
+        "routes": [route_to_json(r) for r in routes],
+        "sessions": [rule_to_json(r) for r in rules],
+        "shown": list(shown),
+    }
 
 
 def routes_from_json(value: Any) -> Sequence[PeerRoute]:
     try:
         return [
-            PeerRoute(NodeId(_text(v["node_id"])), *(_text(v[k]) for k in ("inst_id", "address", "tls_ca", "profile")))
+            PeerRoute(
+                node_id=NodeId(_text(v["node_id"])),
+                inst_id=_text(v["inst_id"]),
+                address=_text(v["address"]),
+                tls_ca=_text(v["tls_ca"]),
+                profile=_text(v["profile"]),
+                our_chain=_text(v["our_chain"]),
+                our_key=_text(v["our_key"]),
+                crls={_text(ca): _text(pem) for ca, pem in v["crls"].items()},
+            )
             for v in value
         ]
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
         raise ProtocolViolation("routes: malformed") from e
 
 
@@ -82,6 +100,14 @@ def snapshot_from_json(value: Any) -> tuple[Sequence[PeerRoute], Mapping[Session
     except (KeyError, TypeError) as e:
         raise ProtocolViolation("snapshot: malformed") from e
     return routes_from_json(routes), {rule.session_id: rule for rule in map(rule_from_json, rules)}
+
+
+def shown_from_json(value: Any) -> tuple[str, str]:
+    try:
+        chain, key = value["shown"]
+        return _text(chain), _text(key)
+    except (KeyError, TypeError, ValueError) as e:
+        raise ProtocolViolation("shown: malformed") from e
 
 
 def _text(value: object) -> str:
@@ -112,6 +138,10 @@ class DataPlaneLink:
     async def set_routes(self, routes: Sequence[PeerRoute]) -> None:
         await self._call("POST", "/link/routes", {"routes": [route_to_json(route) for route in routes]})
 
+    async def show(self, chain: str, key: str) -> None:
+        """PEM files of the certificate that the listener shows from now on."""
+        await self._call("POST", "/link/shown", {"shown": [chain, key]})
+
     async def open_session(self, rule: SessionRule) -> None:
         await self._call("POST", "/link/sessions", rule_to_json(rule))
 
@@ -139,10 +169,13 @@ class DataPlaneLink:
             return await call_until(self._session, method, path, value, wait_s=self._wait_s)
 
 
-async def pull_snapshot(run_dir: Path, *, wait_s: float) -> tuple[Sequence[PeerRoute], Mapping[SessionId, SessionRule]]:
+async def pull_snapshot(
+    run_dir: Path, *, wait_s: float
+) -> tuple[Sequence[PeerRoute], Mapping[SessionId, SessionRule], tuple[str, str]]:
     """Ask control for everything; waits for it up to `wait_s`. Raises Unavailable(OVERLOADED), ProtocolViolation."""
     async with _unix_session(run_dir / CONTROL_SOCKET) as session:
-        return snapshot_from_json(await call_until(session, "GET", "/link/snapshot", None, wait_s=wait_s))
+        value = await call_until(session, "GET", "/link/snapshot", None, wait_s=wait_s)
+    return *snapshot_from_json(value), shown_from_json(value)
 
 
 def _unix_session(socket: Path) -> aiohttp.ClientSession:
@@ -183,6 +216,7 @@ class LinkDoor:
         self,
         *,
         set_routes: SetRoutes,
+        show: Callable[[str, str], None],
         keep_sessions: Callable[[Mapping[SessionId, SessionRule]], None],
         open_session: Callable[[SessionRule], None],
         close_session: Callable[[SessionId], None],
@@ -190,6 +224,7 @@ class LinkDoor:
         stats: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._set_routes = set_routes
+        self._show = show
         self._keep_sessions = keep_sessions
         self._open_session = open_session
         self._close_session = close_session
@@ -210,6 +245,9 @@ class LinkDoor:
             case "POST", "/link/routes":
                 value = await _json(request)
                 return {"problems": list(await self._set_routes(routes_from_json(value.get("routes"))))}
+            case "POST", "/link/shown":
+                self._show(*shown_from_json(await _json(request)))
+                return {}
             case "POST", "/link/snapshot":
                 routes, rules = snapshot_from_json(await _json(request))
                 problems = await self._set_routes(routes)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.auth.revocation import RevocationLists, reread
 from gateway.data_plane.channel import Channel, Policy
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
@@ -27,7 +28,7 @@ from gateway.data_plane.io import http_server, link
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.http_client import HttpPartners
-from gateway.data_plane.io.tls import SwappableContext
+from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Entropy, Journal, PeerRoute
@@ -79,9 +80,14 @@ class DataProcess:
         limits = settings.limits
         self._settings = settings
         self._journal = journal
-        self._edge = Edge(clock)
+        self._lists = RevocationLists()
+        self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
-        self._partners = HttpPartners(chain_file=settings.tls_chain, key_file=settings.tls_key)
+        self._partners = HttpPartners(
+            chain_file=settings.tls_chain,
+            key_file=settings.tls_key,
+            revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
+        )
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -110,6 +116,7 @@ class DataProcess:
         self._platform_door = http_server.PlatformDoor(control=self._control[1], **shared)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
+            show=self.show,
             keep_sessions=self.channel.keep_sessions,
             open_session=self.channel.open_session,
             close_session=self.channel.close_session,
@@ -125,7 +132,8 @@ class DataProcess:
         Raises Unavailable when control doesn't answer, OSError when a port is taken.
         """
         settings = self._settings
-        routes, rules = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        routes, rules, shown = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        self.show(*shown)
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
@@ -158,6 +166,7 @@ class DataProcess:
 
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         """Know exactly these partners from now on: their CAs at the edge, their addresses on the way out."""
+        self._lists.replace(reread(pem, ca) for route in routes for ca, pem in route.crls.items())
         roots, problems = roots_of(routes, pinned=self._edge.roots)
         self._tls.trust(der for ders in roots.values() for der in ders)
         self._edge.set_roots(roots)
@@ -166,6 +175,11 @@ class DataProcess:
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
         return problems
+
+    def show(self, chain: str, key: str) -> None:
+        """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
+        if chain and key:
+            self._tls.show(Path(chain), Path(key))
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""
@@ -198,7 +212,7 @@ class DataProcess:
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 
 
@@ -222,7 +236,8 @@ async def _serve(settings: DataSettings, *, journal: Journal, clock: Clock, entr
     return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop where it is installed, else None: asyncio's own."""
     try:
         import uvloop  # noqa: PLC0415  # not on every platform; the choice is made here and nowhere else
     except ImportError:

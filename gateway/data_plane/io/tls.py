@@ -7,8 +7,9 @@ its contract pins; names of hosts and of issuers prove nothing (two CAs may bear
 import _ssl
 import base64
 import functools
+import hashlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,8 @@ from typing import Any, Final
 from cryptography import x509
 
 from gateway.auth import chain
-from gateway.errors import Kind, Refused
+from gateway.auth.revocation import Revocations
+from gateway.errors import CallerError, Kind, Refused
 from gateway.model import NodeId
 
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -25,10 +27,11 @@ _PEM_END: Final = "-----END CERTIFICATE-----"
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What a TLS certificate says: the one node it names ("" when none or several) and its end (ms, UTC)."""
+    """What a TLS certificate says: the one node it names ("" when none or several), its end (ms, UTC), its number."""
 
     node_id: NodeId
     not_after_ms: int
+    serial: int
 
 
 def ca_ders(pem: str) -> tuple[bytes, ...]:
@@ -63,9 +66,9 @@ def read_leaf(der: bytes) -> Leaf:
     try:
         certificate = x509.load_der_x509_certificate(der)
         end = certificate.not_valid_after_utc.timestamp()
-        return Leaf(NodeId(chain.named_node(certificate)), int(end * 1000))
+        return Leaf(NodeId(chain.named_node(certificate)), int(end * 1000), certificate.serial_number)
     except (ValueError, Refused):
-        return Leaf(NodeId(""), 0)
+        return Leaf(NodeId(""), 0, 0)
 
 
 def verified_chain(ssl_object: Any) -> list[bytes]:
@@ -103,6 +106,7 @@ class SwappableContext:
 
     def __init__(self, chain_file: Path, key_file: Path) -> None:
         self._files = (chain_file, key_file)
+        self._roots: tuple[bytes, ...] = ()
         self._current = server_context(*self._files, ())
         self.listening = server_context(*self._files, ())
         self.listening.sni_callback = self._swap
@@ -112,11 +116,29 @@ class SwappableContext:
 
     def trust(self, roots: Iterable[bytes]) -> None:
         """Verify client certificates of later handshakes against exactly these roots (DER)."""
-        self._current = server_context(*self._files, roots)
+        self._roots = tuple(roots)
+        self._current = server_context(*self._files, self._roots)
+
+    def show(self, chain_file: Path, key_file: Path) -> None:
+        """Show this certificate in later handshakes. Raises CallerError where the files do not hold one."""
+        try:
+            self._current = server_context(chain_file, key_file, self._roots)
+        except (OSError, ssl.SSLError) as e:
+            raise CallerError(f"{chain_file}: no certificate with its key") from e
+        self._files = (chain_file, key_file)
 
 
-def client_context(chain_file: Path, key_file: Path, *, roots: tuple[bytes, ...], node_id: NodeId) -> ssl.SSLContext:
+def client_context(
+    chain_file: Path,
+    key_file: Path,
+    *,
+    roots: tuple[bytes, ...],
+    node_id: NodeId,
+    revoked: Callable[[list[bytes]], None] = lambda _verified: None,
+) -> ssl.SSLContext:
     """For calls to one partner: our certificate is shown, and nothing is sent before the other end has proven itself.
+
+    revoked: raises Refused for a verified chain with a certificate that its CA has taken back.
 
     Host names are not compared: the node id in the leaf is the identity, an address may change or be a proxy's.
     """
@@ -131,11 +153,21 @@ def client_context(chain_file: Path, key_file: Path, *, roots: tuple[bytes, ...]
     class PinnedObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            if not vouches(verified_chain(self), roots=roots, node_id=node_id):
+            verified = verified_chain(self)
+            if not vouches(verified, roots=roots, node_id=node_id):
                 raise ssl.SSLCertVerificationError("the certificate is not that of the partner")
+            try:
+                revoked(verified)
+            except Refused as e:
+                raise ssl.SSLCertVerificationError(str(e)) from e
 
     context.sslobject_class = PinnedObject
     return context
+
+
+def check_revoked(verified: list[bytes], lists: Revocations, *, now_ms: int) -> None:
+    """Raises Refused(UNAUTHENTICATED) where the CA at the end of a chain of two has taken the leaf back."""
+    lists.check(read_leaf(verified[0]).serial, hashlib.sha256(verified[1]).hexdigest(), now_ms=now_ms)
 
 
 def vouches(verified: list[bytes], *, roots: tuple[bytes, ...], node_id: NodeId) -> bool:

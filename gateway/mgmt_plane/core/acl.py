@@ -1,24 +1,31 @@
 """May this use of a dataset happen under this grant? Pure checks; counting uses and finding grants is service.grants'.
 
-A scope names NODE, PROJECT and COMPONENT ids; a key that is absent restricts nothing, an empty list allows nobody.
+A scope names NODE, PROJECT and COMPONENT ids; a key that is absent restricts nothing, an empty list allows nobody. What
+COMPONENT ids stood for when the grant was made, and what the dataset looked like, the grant remembers as digests: what
+was approved is what runs.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.tokens import dataset_urn, format_token_set, parse_token_set
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
-from gateway.model import DatasetId, Grant, Json, NodeId, Permit
+from gateway.mgmt_plane.core.acts import digest
+from gateway.mgmt_plane.core.messages import component_code
+from gateway.model import Component, Dataset, DatasetId, Grant, Json, NodeId, Permit
 from specs.states import AuthScope
 
 __all__ = [
     "LEVEL_DATASET",
     "DatasetUse",
+    "bind_components",
     "check_grant",
+    "check_permit",
     "check_scope_shape",
     "parse_token_set",
     "permit_of",
+    "schema_digest",
     "token_set",
 ]
 
@@ -40,7 +47,7 @@ PERMIT_MEMBERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DatasetUse:
-    """What a job does with one dataset: the names of all components that read it or anything derived from it."""
+    """What a job does with one dataset: keys of all components that read it or anything derived from it."""
 
     dataset_id: DatasetId
     components: frozenset[str]
@@ -57,28 +64,76 @@ def _allows(scope: Json, key: AuthScope, wanted: Collection[str]) -> bool:
     return key.value not in scope or set(wanted) <= set(scope[key.value])
 
 
-def check_grant(grant: Grant, use: DatasetUse, *, user: NodeId, project_id: str, now: int, counted: bool) -> None:
-    """Raises Refused(GRANT_MISSING, GRANT_EXPIRED or GRANT_EXHAUSTED) unless the grant covers the use.
+def schema_digest(dataset: Dataset) -> str:
+    """Of a dataset's columns and their types, in their order, and of its id column."""
+    columns = [[each.get("name"), each.get("data_type")] for each in dataset.column_metas]
+    return digest({"columns": columns, "id": dataset.join_columns})
 
-    now: ms. counted: this job has been counted against times_limit before.
+
+def bind_components(scope: Json, known: Iterable[Component]) -> dict[str, str]:
+    """What the COMPONENT ids of a scope stand for now: key -> code digest.
+
+    An id is a component's key (provider/name/version), the code that component/list shows, or a bare name, which
+    stands for every version that is known. Ids that no component has stand for nothing.
     """
-    if grant.revoked or grant.user != user or grant.dataset_id != use.dataset_id:
+    wanted = set(scope.get(AuthScope.COMPONENT.value, ()))
+    return {each.key(): each.code_digest for each in known if wanted & {each.key(), component_code(each), each.name}}
+
+
+def _check_components(grant: Grant, use: DatasetUse, codes: Mapping[str, str]) -> None:
+    if AuthScope.COMPONENT.value not in grant.scope:
+        return
+    if not grant.schema_digest:  # given before grants named digests: names are all it has
+        if {each.rsplit("/", 2)[-2] for each in use.components} <= set(grant.scope[AuthScope.COMPONENT.value]):
+            return
+        raise _outside(use, AuthScope.COMPONENT)
+    for each in sorted(use.components):
+        if each not in grant.components:
+            raise _outside(use, AuthScope.COMPONENT, f" ({each})")
+        if codes.get(each) != grant.components[each]:
+            words = f"{use.dataset_id}: the code of component {each} has changed since the grant"
+            raise Refused(words, kind=Kind.NOT_AS_APPROVED)
+
+
+def _outside(use: DatasetUse, key: AuthScope, more: str = "") -> Refused:
+    return Refused(
+        f"outside the grant's {key.value} scope",
+        kind=Kind.GRANT_MISSING,
+        detail=f"{use.dataset_id}: outside the granted {key.value} scope{more}",
+    )
+
+
+def check_grant(
+    grant: Grant,
+    use: DatasetUse,
+    *,
+    user: NodeId,
+    project_id: str,
+    now: int,
+    counted: bool,
+    schema: str,
+    codes: Mapping[str, str],
+) -> None:
+    """Raises Refused unless the grant covers the use.
+
+    Kinds: GRANT_MISSING, GRANT_REVOKED, GRANT_EXPIRED, GRANT_EXHAUSTED, NOT_AS_APPROVED. now: ms. counted: this job
+    holds a use already. schema: schema_digest of the dataset as it is. codes: code digests of the use's components.
+    """
+    if grant.user != user or grant.dataset_id != use.dataset_id:
         raise Refused("the grant is not for this use", kind=Kind.GRANT_MISSING, detail=use.dataset_id)
-    for key, wanted in (
-        (AuthScope.NODE, {str(user)}),
-        (AuthScope.PROJECT, {project_id}),
-        (AuthScope.COMPONENT, use.components),
-    ):
+    if grant.revoked:
+        raise Refused("the grant was taken back", kind=Kind.GRANT_REVOKED, detail=use.dataset_id)
+    for key, wanted in ((AuthScope.NODE, {str(user)}), (AuthScope.PROJECT, {project_id})):
         if not _allows(grant.scope, key, wanted):
-            raise Refused(
-                f"outside the grant's {key.value} scope",
-                kind=Kind.GRANT_MISSING,
-                detail=f"{use.dataset_id}: outside the granted {key.value} scope",
-            )
+            raise _outside(use, key)
+    _check_components(grant, use, codes)
+    if grant.schema_digest not in ("", schema):
+        words = f"{use.dataset_id}: its columns have changed since the grant"
+        raise Refused(words, kind=Kind.NOT_AS_APPROVED)
     # A-09: absolute milliseconds; the grant ends with that millisecond.
     if grant.time_limit is not None and now > grant.time_limit:
         raise Refused("the grant has expired", kind=Kind.GRANT_EXPIRED, detail=use.dataset_id)
-    if not counted and grant.times_limit is not None and grant.used >= grant.times_limit:
+    if not counted and grant.times_limit is not None and grant.used + grant.reserved >= grant.times_limit:
         raise Refused("the grant is used up", kind=Kind.GRANT_EXHAUSTED, detail=use.dataset_id)
 
 

@@ -10,7 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.model import Audit, Component, Contract, Dataset, Grant, GrantUse, Job, Json, OwnKey, Project
+from gateway.model import (
+    Audit,
+    Component,
+    Contract,
+    Crl,
+    Dataset,
+    Grant,
+    GrantUse,
+    Job,
+    Json,
+    OwnKey,
+    OwnTls,
+    Project,
+    RevokedCert,
+    UseState,
+)
 from gateway.ports import Record, Tx
 
 
@@ -68,6 +83,8 @@ def _grant(grant: Grant) -> Json:
         "columns": list(grant.columns),
         "time_limit": grant.time_limit,
         "times_limit": grant.times_limit,
+        "schema_sha256": grant.schema_digest,
+        "components": grant.components,
     }
 
 
@@ -101,6 +118,8 @@ _KEYS: Final = ("auth_type", "auth_credential", "tls_ca", "fingerprint")
 """Ends of the names of a contract's members that say by which key the partner is known."""
 _DIGESTED: Final = ("auth_credential", "tls_ca")
 _QUIET: Final = frozenset({"updated", "created", "proven"})
+_COUNTED: Final = frozenset({"used", "reserved", "revoked", "token_digest"})
+"""Members of a grant whose changes are told by its uses and by its end."""
 
 
 def _changes(old: Record, new: Record, *, quiet: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -121,7 +140,7 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case Grant():
             return [Act("grant.made", _subject(record), _grant(record))]
         case GrantUse():
-            return [Act("grant.used", f"grant:{record.grant}", _use(tx, record))]
+            return [Act("grant.reserved", f"grant:{record.grant}", _use(tx, record))]
         case Job():
             return [Act("job.created", _subject(record), _job(record))]
         case Dataset():
@@ -132,9 +151,29 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
         case OwnKey():
             made = {"emergency": record.emergency, "credential_sha256": digest(record.credential)}
             return [Act("key.made", f"key:{record.key_id}", made)]
+        case OwnTls():
+            return [Act("certificate.made", f"certificate:{record.leaf}", _tls(record))]
+        case Crl():
+            return [Act("crl.taken", _subject(record), _crl(record))]
+        case RevokedCert():
+            return [Act("certificate.revoked", f"certificate:{record.serial}", {"ca": record.ca})]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
     return []
+
+
+def _tls(own: OwnTls) -> Json:
+    return {"ca": own.ca, "emergency": own.emergency, "shown": own.serving > 0}
+
+
+def _crl(crl: Crl) -> Json:
+    return {
+        "peer": crl.node_id,
+        "revoked": crl.revoked,
+        "this_update": crl.this_update,
+        "next_update": crl.next_update,
+        "crl_sha256": digest(crl.pem),
+    }
 
 
 def _component(component: Component) -> Json:
@@ -142,6 +181,7 @@ def _component(component: Component) -> Json:
         "image": component.image,
         "enabled": component.enabled,
         "description_sha256": digest(component.description),
+        "code_sha256": component.code_digest,
     }
 
 
@@ -160,25 +200,28 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act(f"audit.{new.status.value.lower()}", _subject(new), _audit(new))]
         case Grant(), Grant() if new.revoked and not old.revoked:
             return [Act("grant.revoked", _subject(new), _grant(new))]
-        case Grant(), Grant() if changed := _changes(old, new, quiet=_QUIET | {"used", "revoked", "token_digest"}):
+        case Grant(), Grant() if changed := _changes(old, new, quiet=_QUIET | _COUNTED):
             return [Act("grant.changed", _subject(new), {"dataset_id": new.dataset_id, **_plain(changed)})]
-        case GrantUse(), GrantUse() if changed := _changes(old, new, quiet=_QUIET):
-            return [Act("grant.use_changed", f"grant:{new.grant}", {**_use(tx, new), **_plain(changed)})]
+        case GrantUse(), GrantUse() if new.state is not old.state:
+            event = "grant.used" if new.state is UseState.CONSUMED else "grant.returned"
+            return [Act(event, f"grant:{new.grant}", _use(tx, new))]
         case Job(), Job() if (old.status, old.outcome) != (new.status, new.outcome):
             return [Act(f"job.{new.status.value.lower()}", _subject(new), _job(new))]
         case Dataset(), Dataset() if old != new:
             return [Act("dataset.changed", _subject(new), _dataset(new))]
+        case OwnTls(), OwnTls() if new.serving and not old.serving:
+            return [Act("certificate.shown", f"certificate:{new.leaf}", _tls(new))]
+        case Crl(), Crl() if old != new:
+            return [Act("crl.taken", _subject(new), _crl(new))]
         case Component(), Component() if old != new:
             return [Act("component.changed", _subject(new), _component(new))]
     return []
 
 
-def of_delete(tx: Tx, record: Record) -> Sequence[Act]:
+def of_delete(_tx: Tx, record: Record) -> Sequence[Act]:
     """The acts of a record that is taken away."""
     match record:
-        case GrantUse():
-            return [Act("grant.use_returned", f"grant:{record.grant}", _use(tx, record))]
-        case Dataset() | Grant() | Contract() | Audit() | Component():
+        case Dataset() | Grant() | Contract() | Audit() | Component() | Crl():
             return [Act(f"{type(record).__name__.lower()}.removed", _subject(record), {})]
     return []
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import Kind, ProtocolViolation
-from gateway.model import DatasetId, Json, Limits, NodeId, Party, SessionId, TaskName
+from gateway.model import DatasetId, JobId, Json, Limits, NodeId, Party, SessionId, TaskName
 from specs.description import Description, ParameterError
 from specs.states import SyncType, TaskState
 
@@ -33,6 +33,7 @@ CLASSES: Final[Mapping[str, str]] = MappingProxyType(
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Job and task ids name folders here, so a partner's id must be one plain folder name (B-26)."""
+RERUN: Final = "rerun"
 _NAME: Final = re.compile(r"[^\s./\\=,\x00-\x1f\x7f]{1,64}")
 _ROLE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NODE: Final = re.compile(r"[!-~]{1,128}")
@@ -136,6 +137,10 @@ class Plan:
     roles: Mapping[str, tuple[NodeId, ...]]
     scheduler: NodeId
     sync: SyncType
+    rerun_of: JobId
+    """Former run of the same DAG whose outputs are used again; empty: none."""
+    reused: frozenset[TaskName]
+    """Tasks that are not run: their outputs are those of `rerun_of`."""
     _task_params: Mapping[str, Any] = field(repr=False)
     _job_params: Mapping[str, Any] = field(repr=False)
 
@@ -206,13 +211,13 @@ class Plan:
         ]
 
     def uses(self, parties: Iterable[Party]) -> dict[DatasetId, frozenset[str]]:
-        """Per dataset of these parties: names of all components that read it or anything derived from it."""
+        """Per dataset of these parties: keys of all components that read it or anything derived from it."""
         found: dict[DatasetId, frozenset[str]] = {}
         for party in parties:
             for name in self.order:
                 dataset = self.dataset_of(party, name)
                 if dataset is not None:
-                    reached = frozenset(self.nodes[n].component.name for n in self.downstream(name))
+                    reached = frozenset(self.nodes[n].component.key() for n in self.downstream(name))
                     found[dataset] = found.get(dataset, frozenset()) | reached
         return found
 
@@ -326,6 +331,7 @@ def parse_plan(dag: object, config: object, limits: Limits) -> Plan:
     sync = common.get("sync_type") or SyncType.POLL
     if sync not in set(SyncType):
         raise DagError("config.job_params.common.sync_type", "must be poll or callback")
+    rerun_of, reused = _rerun(common.get(RERUN), nodes, order, limits)
     task_params = _params(conf, "task_params", roles)
     _check_blocks(task_params)
     return Plan(
@@ -338,9 +344,32 @@ def parse_plan(dag: object, config: object, limits: Limits) -> Plan:
         roles=MappingProxyType(roles),
         scheduler=NodeId(scheduler),
         sync=SyncType(sync),
+        rerun_of=rerun_of,
+        reused=reused,
         _task_params=task_params,
         _job_params=job_params,
     )
+
+
+def _rerun(
+    value: object, nodes: Mapping[TaskName, Node], order: Iterable[TaskName], limits: Limits
+) -> tuple[JobId, frozenset[TaskName]]:
+    """job_params.common.rerun, an extension of ours: {"job_id": ..., "tasks": [...]}."""
+    where = f"config.job_params.common.{RERUN}"
+    if value is None:
+        return JobId(""), frozenset()
+    given = _mapping(value, where)
+    job_id = safe_id(given.get("job_id"), f"{where}.job_id", limits)
+    names = _list(given.get("tasks"), f"{where}.tasks", limits.dag_components)
+    reused = frozenset(TaskName(name) for name in names if isinstance(name, str))
+    for name in names:
+        if name not in nodes:
+            raise DagError(f"{where}.tasks", f"there is no component named {str(name)[:64]!r}")
+    for name in order:
+        for edge in nodes[name].inputs:
+            if name in reused and edge.producer not in reused:
+                raise DagError(f"{where}.tasks", f"{name} reads {edge.producer}, which is run again")
+    return JobId(job_id), reused
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Final
 
+from gateway.mgmt_plane.core.profile import PROFILES
+
 ASKED: Final = ("strict-1.2", "legacy-1.1", "legacy-1.0", "lenient")
 """Profiles in which the questions are asked; the first that fits is proposed."""
 NEEDED: Final = ("node.query", "dataset.pub.list", "component.list")
@@ -32,6 +34,8 @@ class Seen:
 
     outcome: Outcome
     code: str = ""
+    seconds: bool = False
+    """It held a time of ten digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,12 @@ def diagnose(seen: Mapping[tuple[str, str], Seen], *, now: str) -> Diagnosis:
         return Diagnosis("", ("It does not answer: look at the address, the network, and its certificate authority.",))
     fits = next((name for name in ASKED if all(seen[name, route].outcome is Outcome.OK for route in NEEDED)), "")
     words = _differences(seen)
+    if fits and PROFILES[fits].describes_receiver:
+        words.append("In contract/apply it says whom it is for, where v1.2.0 says who applies: apply with --profile.")
+    if any(each.seconds for each in seen.values()):
+        # Nothing else tells the two apart: the standard states no unit.
+        words.append("It writes times in seconds, where we write milliseconds.")
+        fits = "strict-1.2-seconds" if fits == "strict-1.2" else fits
     if fits:
         done = "as it is set" if fits == now else f"but {now} is set: interconn partner set-profile NODE {fits}"
         return Diagnosis(fits, (f"{fits} fits, {done}.", *words))

@@ -1,8 +1,9 @@
 """The job and the task machine of part 2 (d.1, d.2) and the one word several states make together (d.3).
 
 Everything that affects these two states is in this file, and the file does not know whether this node schedules the
-job or only takes part in it. Waiting, storing and doing what the effects say is the shell's work. Final states are
-sticky: what comes late changes nothing (C-061, C-085, C-086).
+job or only takes part in it. Waiting and storing is the shell's work, and so is making processes and sessions match
+what was stored: that follows from the states alone and can be done again at any time. Final states are sticky: what
+comes late changes nothing (C-061, C-085, C-086).
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,65 +42,53 @@ class TaskEvent(Enum):
     STOP = "stop"
 
 
-@unique
-class Effect(Enum):
-    """What the shell owes after it has stored the new state."""
-
-    OPEN_SESSION = "open_session"
-    END_SHARES = "end_shares"
-    """Shares that are not final are stopped; the job's session is closed."""
-    KILL = "kill"
-    """The component of this share is ended together with its children (C-087)."""
-
-
-JOB: Final[Mapping[tuple[JobState, JobEvent], tuple[JobState, tuple[Effect, ...]]]] = {
-    (JobState.PENDING, JobEvent.APPROVE): (JobState.READY, ()),
-    (JobState.PENDING, JobEvent.REFUSE): (JobState.REJECTED, ()),
-    (JobState.PENDING, JobEvent.STOP): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.PENDING, JobEvent.FAIL): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.READY, JobEvent.START): (JobState.RUNNING, (Effect.OPEN_SESSION,)),
-    (JobState.READY, JobEvent.STOP): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.READY, JobEvent.FAIL): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.RUNNING, JobEvent.SUCCEED): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.RUNNING, JobEvent.FAIL): (JobState.FINISHED, (Effect.END_SHARES,)),
-    (JobState.RUNNING, JobEvent.STOP): (JobState.FINISHED, (Effect.END_SHARES,)),
+JOB: Final[Mapping[tuple[JobState, JobEvent], JobState]] = {
+    (JobState.PENDING, JobEvent.APPROVE): JobState.READY,
+    (JobState.PENDING, JobEvent.REFUSE): JobState.REJECTED,
+    (JobState.PENDING, JobEvent.STOP): JobState.FINISHED,
+    (JobState.PENDING, JobEvent.FAIL): JobState.FINISHED,
+    (JobState.READY, JobEvent.START): JobState.RUNNING,
+    (JobState.READY, JobEvent.STOP): JobState.FINISHED,
+    (JobState.READY, JobEvent.FAIL): JobState.FINISHED,
+    (JobState.RUNNING, JobEvent.SUCCEED): JobState.FINISHED,
+    (JobState.RUNNING, JobEvent.FAIL): JobState.FINISHED,
+    (JobState.RUNNING, JobEvent.STOP): JobState.FINISHED,
     # A partner that lost our answer repeats its call; the repeat changes nothing.
-    (JobState.READY, JobEvent.APPROVE): (JobState.READY, ()),
-    (JobState.RUNNING, JobEvent.START): (JobState.RUNNING, ()),
-    (JobState.RUNNING, JobEvent.APPROVE): (JobState.RUNNING, ()),
-    (JobState.REJECTED, JobEvent.REFUSE): (JobState.REJECTED, ()),
-    (JobState.REJECTED, JobEvent.STOP): (JobState.REJECTED, ()),
-    (JobState.REJECTED, JobEvent.FAIL): (JobState.REJECTED, ()),
+    (JobState.READY, JobEvent.APPROVE): JobState.READY,
+    (JobState.RUNNING, JobEvent.START): JobState.RUNNING,
+    (JobState.RUNNING, JobEvent.APPROVE): JobState.RUNNING,
+    (JobState.REJECTED, JobEvent.REFUSE): JobState.REJECTED,
+    (JobState.REJECTED, JobEvent.STOP): JobState.REJECTED,
+    (JobState.REJECTED, JobEvent.FAIL): JobState.REJECTED,
     # Stop races with the end, and schedulers in the field also stop what has succeeded (B-20).
-    (JobState.FINISHED, JobEvent.SUCCEED): (JobState.FINISHED, ()),
-    (JobState.FINISHED, JobEvent.FAIL): (JobState.FINISHED, ()),
-    (JobState.FINISHED, JobEvent.STOP): (JobState.FINISHED, ()),
+    (JobState.FINISHED, JobEvent.SUCCEED): JobState.FINISHED,
+    (JobState.FINISHED, JobEvent.FAIL): JobState.FINISHED,
+    (JobState.FINISHED, JobEvent.STOP): JobState.FINISHED,
 }
 
-TASK: Final[Mapping[tuple[TaskState, TaskEvent], tuple[TaskState, tuple[Effect, ...]]]] = {
-    (TaskState.PENDING, TaskEvent.ADMIT): (TaskState.READY, ()),
-    (TaskState.PENDING, TaskEvent.START): (TaskState.RUNNING, ()),
-    (TaskState.PENDING, TaskEvent.SUCCEED): (TaskState.SUCCESS, ()),
-    (TaskState.PENDING, TaskEvent.FAIL): (TaskState.FAILED, ()),
-    (TaskState.PENDING, TaskEvent.STOP): (TaskState.FAILED, ()),
-    (TaskState.READY, TaskEvent.START): (TaskState.RUNNING, ()),
-    (TaskState.READY, TaskEvent.SUCCEED): (TaskState.SUCCESS, ()),
-    (TaskState.READY, TaskEvent.FAIL): (TaskState.FAILED, ()),
-    # Between READY and RUNNING the shell may already be preparing the launch.
-    (TaskState.READY, TaskEvent.STOP): (TaskState.FAILED, (Effect.KILL,)),
-    (TaskState.RUNNING, TaskEvent.SUCCEED): (TaskState.SUCCESS, ()),
-    (TaskState.RUNNING, TaskEvent.FAIL): (TaskState.FAILED, ()),
-    (TaskState.RUNNING, TaskEvent.STOP): (TaskState.FAILED, (Effect.KILL,)),
+TASK: Final[Mapping[tuple[TaskState, TaskEvent], TaskState]] = {
+    (TaskState.PENDING, TaskEvent.ADMIT): TaskState.READY,
+    (TaskState.PENDING, TaskEvent.START): TaskState.RUNNING,
+    (TaskState.PENDING, TaskEvent.SUCCEED): TaskState.SUCCESS,
+    (TaskState.PENDING, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.PENDING, TaskEvent.STOP): TaskState.FAILED,
+    (TaskState.READY, TaskEvent.START): TaskState.RUNNING,
+    (TaskState.READY, TaskEvent.SUCCEED): TaskState.SUCCESS,
+    (TaskState.READY, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.READY, TaskEvent.STOP): TaskState.FAILED,
+    (TaskState.RUNNING, TaskEvent.SUCCEED): TaskState.SUCCESS,
+    (TaskState.RUNNING, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.RUNNING, TaskEvent.STOP): TaskState.FAILED,
     # Repeats.
-    (TaskState.READY, TaskEvent.ADMIT): (TaskState.READY, ()),
-    (TaskState.RUNNING, TaskEvent.START): (TaskState.RUNNING, ()),
+    (TaskState.READY, TaskEvent.ADMIT): TaskState.READY,
+    (TaskState.RUNNING, TaskEvent.START): TaskState.RUNNING,
     # Final states never change again (C-061); only a new start is an error.
-    (TaskState.SUCCESS, TaskEvent.SUCCEED): (TaskState.SUCCESS, ()),
-    (TaskState.SUCCESS, TaskEvent.FAIL): (TaskState.SUCCESS, ()),
-    (TaskState.SUCCESS, TaskEvent.STOP): (TaskState.SUCCESS, ()),
-    (TaskState.FAILED, TaskEvent.SUCCEED): (TaskState.FAILED, ()),
-    (TaskState.FAILED, TaskEvent.FAIL): (TaskState.FAILED, ()),
-    (TaskState.FAILED, TaskEvent.STOP): (TaskState.FAILED, ()),
+    (TaskState.SUCCESS, TaskEvent.SUCCEED): TaskState.SUCCESS,
+    (TaskState.SUCCESS, TaskEvent.FAIL): TaskState.SUCCESS,
+    (TaskState.SUCCESS, TaskEvent.STOP): TaskState.SUCCESS,
+    (TaskState.FAILED, TaskEvent.SUCCEED): TaskState.FAILED,
+    (TaskState.FAILED, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.FAILED, TaskEvent.STOP): TaskState.FAILED,
 }
 
 JOB_FINAL: Final = frozenset({JobState.FINISHED, JobState.REJECTED})
@@ -114,16 +103,16 @@ _REPORTS: Final[Mapping[TaskState, TaskEvent]] = {
 _ORDER: Final = (TaskState.FAILED, TaskState.RUNNING, TaskState.READY, TaskState.PENDING, TaskState.SUCCESS)
 
 
-def step_job(state: JobState, event: JobEvent) -> tuple[JobState, tuple[Effect, ...]]:
-    """Next state of a job and what the shell must do; raises IllegalTransition and changes nothing if illegal."""
+def step_job(state: JobState, event: JobEvent) -> JobState:
+    """Next state of a job; raises IllegalTransition if illegal."""
     try:
         return JOB[state, event]
     except KeyError:
         raise IllegalTransition(f"{event.value} of a job that is {state.value}") from None
 
 
-def step_task(state: TaskState, event: TaskEvent) -> tuple[TaskState, tuple[Effect, ...]]:
-    """Next state of a share or view and what the shell must do; raises IllegalTransition if illegal."""
+def step_task(state: TaskState, event: TaskEvent) -> TaskState:
+    """Next state of a share or view; raises IllegalTransition if illegal."""
     try:
         return TASK[state, event]
     except KeyError:
@@ -135,7 +124,7 @@ def observe(known: TaskState, reported: TaskState) -> TaskState:
     event = _REPORTS.get(reported)
     if event is None or (known, event) not in TASK:
         return known
-    return TASK[known, event][0]
+    return TASK[known, event]
 
 
 def aggregate(states: Iterable[TaskState]) -> TaskState:

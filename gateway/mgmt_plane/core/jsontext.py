@@ -19,6 +19,7 @@ _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _INT_CHARS: Final = 20
 _FLOAT_CHARS: Final = 400
 _INT64: Final = range(-(1 << 63), 1 << 63)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -94,4 +95,4 @@ def parse_object(body: bytes, limits: Limits) -> Mapping[str, Any]:
 
 def encode_object(value: Mapping[str, Any]) -> bytes:
     """Compact UTF-8; raises ValueError on NaN, which none of our values is."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()

@@ -57,13 +57,27 @@ def _document() -> Mapping[str, Any]:
     folder = resources.files("specs").joinpath("schemas")
     files = {name: json.loads(folder.joinpath(name).read_text("utf-8")) for name in REQUESTS}
     routes, shared = request_schemas(files)
-    return {"routes": routes, "$defs": shared}
+    return {name: _inlined(schema, shared) for name, schema in routes.items()}
+
+
+def _inlined(schema: Any, shared: Mapping[str, Any]) -> Any:
+    """The schema with what it refers to in place: looking a reference up at every check costs more than the check.
+
+    Ours do not refer to themselves; one that did would end here, at the start.
+    """
+    if isinstance(schema, Mapping):
+        name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+        if name and set(schema) == {"$ref"} and name in shared:
+            return _inlined(shared[name], shared)
+        return {key: _inlined(value, shared) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_inlined(each, shared) for each in schema]
+    return schema
 
 
 @cache
 def _validator(route: str) -> Any:
-    document = _document()
-    return _Validator({**document["routes"][route], "$defs": document["$defs"]})
+    return _Validator(_document()[route])
 
 
 def _explain(error: ValidationError) -> str:
@@ -104,7 +118,7 @@ def _canonical_names(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any
 
 def checked_routes() -> frozenset[str]:
     """The routes that `check` knows."""
-    return frozenset(_document()["routes"])
+    return frozenset(_document())
 
 
 def check(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,11 +6,12 @@ a Profile says which codes mean success, which one we answer with, and what the 
 
 legacy-1.0 and legacy-1.1 are the older texts of the standard (1-management h, version history). fate-2.x and kuscia
 have no management layer: their contracts and grants are recorded by hand, and their control layer, which signs nothing,
-is for adapters of their own. The edge accepts nothing unsigned, whatever the profile.
+is for adapters of their own. The edge accepts nothing unsigned but from a partner whose
+profile is insecure_unsigned, and only where the configuration has that switch.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Signature(Enum):
 
     A_01 = "A-01"
     RFC_9421 = "RFC-9421"
+    NONE = "none"
+    """What they send need not be signed; we sign as A-01 says. Only where the configuration allows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class Profile:
     read as seconds (M-013). sends_seconds: our x-timestamp to this peer is in seconds. also_sent: headers that are sent
     a second time under another name, theirs -> ours (A-18). reads, writes: other spellings that are understood, and
     those that the peer needs. lacks: routes that the peer does not have.
+    describes_receiver: contract/apply says who is applied to, not who applies (v1.0; A-04): so we write it, and so we
+    take it from whoever applies where this is the default profile. field_seconds: times in bodies (TIMES) are written
+    in seconds; reads_seconds: where they have ten digits they are read so.
     signature: how calls under a contract are signed. Apply and confirm are always signed as A-01 says: no contract has
     settled anything else yet.
     """
@@ -56,6 +62,9 @@ class Profile:
     seconds: bool = False
     signature: Signature = Signature.A_01
     sends_seconds: bool = False
+    field_seconds: bool = False
+    reads_seconds: bool = False
+    describes_receiver: bool = False
     also_sent: Mapping[str, str] | None = None
     reads: tuple[Rename, ...] = ()
     writes: tuple[Rename, ...] = ()
@@ -84,14 +93,31 @@ _JOB_AUDITS: Final = frozenset(name for name in MANAGEMENT if name.startswith("j
 _NODE_ID: Final = {"x-node-id": headers.SOURCE_NODE}
 
 STRICT: Final = Profile("strict-1.2")
+TIMES: Final = ("expired_time", "time_limit")
+"""Members of bodies that hold a time; the standard states no unit, we read milliseconds."""
+_TEN_DIGITS: Final = range(10**9, 10**10)
+_DESCRIBING: Final = ("address", "inst_id", "institution", "name", "node_id", "system", "system_version")
+"""Members of contract/apply that say whom it describes (M-022)."""
+UNSIGNED: Final = "insecure_unsigned"
+"""The profile of a partner whose calls TLS alone proves; refused unless [profile] insecure_unsigned is set."""
 PROFILES: Final[Mapping[str, Profile]] = {
     each.name: each
     for each in (
         STRICT,
         Profile("strict-1.2-rfc9421", signature=Signature.RFC_9421),
-        Profile("lenient", success=frozenset({0, 200}), seconds=True, reads=_V10 + _V11),
+        Profile(UNSIGNED, signature=Signature.NONE),
+        Profile("lenient", success=frozenset({0, 200}), seconds=True, reads_seconds=True, reads=_V10 + _V11),
+        Profile("strict-1.2-seconds", field_seconds=True, reads_seconds=True),
         Profile("legacy-1.1", reads=_V11, writes=_V11),
-        Profile("legacy-1.0", success=frozenset({0, 200}), ok=200, reads=_V10, writes=_V10, lacks=_JOB_AUDITS),
+        Profile(
+            "legacy-1.0",
+            success=frozenset({0, 200}),
+            ok=200,
+            reads=_V10,
+            writes=_V10,
+            lacks=_JOB_AUDITS,
+            describes_receiver=True,
+        ),
         Profile("fate-2.x", also_sent=_NODE_ID, lacks=frozenset(MANAGEMENT)),
         Profile(
             "kuscia",
@@ -119,7 +145,7 @@ def to_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mapping
     for each in dialect.writes:
         if route in each.routes:
             payload = _renamed(payload, each.ours, each.theirs, each.inside)
-    return payload
+    return _timed(payload, lambda time: time // 1000) if dialect.field_seconds else payload
 
 
 def from_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,7 +153,38 @@ def from_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mappi
     for each in dialect.reads:
         if route in each.routes:
             payload = _renamed(payload, each.theirs, each.ours, each.inside)
-    return payload
+    # A second's end: what is granted must not end earlier for being rounded.
+    return _timed(payload, lambda t: t * 1000 + 999 if t in _TEN_DIGITS else t) if dialect.reads_seconds else payload
+
+
+def apply_body_for(dialect: Profile, body: Mapping[str, Any], *, receiver: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Our contract/apply as the peer reads it. receiver: its node/query."""
+    if not dialect.describes_receiver:
+        return body
+    return {**body, **{name: receiver[name] for name in _DESCRIBING if name in receiver}}
+
+
+def has_seconds(payload: object, *, depth: int = 4) -> bool:
+    """Whether a reply holds a time of ten digits; looks a few levels deep."""
+    if isinstance(payload, Mapping):
+        return any(
+            (name in TIMES or name.endswith("_time")) and isinstance(value, int) and value in _TEN_DIGITS
+            for name, value in payload.items()
+        ) or (depth > 0 and any(has_seconds(value, depth=depth - 1) for value in payload.values()))
+    return isinstance(payload, list) and depth > 0 and any(has_seconds(each, depth=depth - 1) for each in payload[:64])
+
+
+def _timed(payload: Mapping[str, Any], change: Callable[[int], int]) -> Mapping[str, Any]:
+    """With its times changed, those of a permit inside as well; what is no whole number stays."""
+    changed: dict[str, Any] = {
+        name: change(value)
+        for name, value in payload.items()
+        if name in TIMES and isinstance(value, int) and not isinstance(value, bool) and value > 0
+    }
+    inner = payload.get(_PERMIT)
+    if isinstance(inner, Mapping):
+        changed[_PERMIT] = _timed(inner, change)
+    return {**payload, **changed} if changed else payload
 
 
 def _renamed(payload: Mapping[str, Any], old: str, new: str, inside: str) -> Mapping[str, Any]:

@@ -37,20 +37,25 @@ _SAFE: Final = 1 << 53
 """Whole numbers below this mean the same to every JSON reader."""
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def canonical(value: Any) -> str:
     """RFC 8785 for what a trail holds: ASCII member names, texts, whole numbers, booleans, null."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _CANONICAL.encode(value)
 
 
 def _line_text(text: str) -> str:
     """Bounded, and without anything that ends a line."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text[:_TEXT_CHARS])
+    text = text[:_TEXT_CHARS]
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, str):
-        digest = hashlib.sha256(value.encode(errors="replace")).hexdigest()
-        return value if len(value) <= _TEXT_CHARS else f"{value[:256]}... sha256:{digest}"
+        if len(value) <= _TEXT_CHARS:
+            return value
+        return f"{value[:256]}... sha256:{hashlib.sha256(value.encode(errors='replace')).hexdigest()}"
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -73,7 +78,8 @@ def _has_float(value: Any) -> bool:
 
 def entry_hash(entry: TrailEntry) -> str:
     """SHA-256 hex over `prev` and everything else but `hash`."""
-    content = {name: value for name, value in asdict(entry).items() if name not in ("prev", "hash")}
+    # Not asdict, which copies the facts: this runs at every write.
+    content = {name: getattr(entry, name) for name in _ENTRY_NAMES if name not in ("prev", "hash")}
     return hashlib.sha256(_ENTRY_TAG + f"{entry.prev}\n{canonical(content)}".encode()).hexdigest()
 
 

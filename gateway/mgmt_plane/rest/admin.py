@@ -4,7 +4,7 @@ No answer holds a credential, a permit's token or the content of a dataset.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_scope_shape
 from gateway.mgmt_plane.core.messages import check, dataset_record, node_body
+from gateway.mgmt_plane.core.profile import PROFILES, UNSIGNED, apply_body_for, profile
 from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.handlers import Services
@@ -21,6 +22,7 @@ from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Pinned
 from gateway.model import Audit, Contract, ContractId, NodeId, OutCall, Project
 from gateway.ports import Clock, Entropy, Journal
+from specs.admin import BASE
 from specs.states import AuditKind
 
 _PAGES: Final = 1000
@@ -39,7 +41,7 @@ class AdminContext:
     clock: Clock
     entropy: Entropy
     journal: Journal
-    fingerprint: str
+    fingerprint: Callable[[], str]
     listeners: Mapping[str, Any]
 
 
@@ -101,7 +103,6 @@ class Admin:
         self._audits = context.services.audits
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         table: tuple[tuple[str, str, AdminHandler], ...] = (
             ("GET", "/node", self.node),
             ("GET", "/partners", self.partners),
@@ -124,7 +125,7 @@ class Admin:
             ("GET", "/outbox", self.outbox),
             ("GET", "/events", self.events),
         )
-        return [AdminRoute(method, base + path, handler) for method, path, handler in table]
+        return [AdminRoute(method, BASE + path, handler) for method, path, handler in table]
 
     def _noted(self, event: str, **ids: str) -> None:
         self._context.journal.note(event, **ids)
@@ -134,7 +135,7 @@ class Admin:
     async def node(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
         return {
             **node_body(self._services.identity),
-            "fingerprint": self._context.fingerprint,
+            "fingerprint": self._context.fingerprint(),
             "listeners": dict(self._context.listeners),
         }
 
@@ -166,6 +167,9 @@ class Admin:
         expired_time, description = _number(body, "expired_time"), _text(body, "description", required=False)
         if node_id == identity.node_id:
             raise ProtocolViolation("that is this node itself")
+        dialect = _text(body, "profile", required=False, longest=64)
+        if dialect and (dialect not in PROFILES or not PROFILES[dialect].managed or dialect == UNSIGNED):
+            raise ProtocolViolation(f"{dialect} is no profile to apply in")
         given = _text(body, "ca_pem", required=False, longest=32 << 10)
         if given:
             tls_ca, mark = pin_ca(given, now_ms=self._context.clock.now_ms())
@@ -179,14 +183,19 @@ class Admin:
         contact = self._partners.applicant(
             node={"node_id": node_id}, address=_text(body, "address"), pinned=pinned, description=description
         )
+        if dialect:
+            contact = replace(contact, profile=dialect)
         sent = self._partners.apply_body(expired_time=expired_time, description=description)
         about = await client.call(contact, "node.query", {"node_id": node_id}, trace_id=trace_id)
         node = {name: "".join(filter(str.isprintable, str(value)))[:256] for name, value in about.data.items()}
         if node.get("node_id") != node_id:
             raise Refused("the server says that it is another node", kind=Kind.PEER_MALFORMED)
+        spoken = contact.profile
         contact = self._partners.applicant(
             node=node, address=contact.peer_address, pinned=pinned, description=description
         )
+        contact = replace(contact, profile=spoken)
+        sent = dict(apply_body_for(profile(spoken), sent, receiver=node))
         reply = await client.call(contact, "node.contract.apply", sent, trace_id=trace_id)
         try:
             contract_id = check("node.contract.query", reply.data)["contract_id"]
@@ -211,6 +220,8 @@ class Admin:
         expired_time = _number(body, "expired_time")
         fingerprint = _text(body, "fingerprint", required=False, longest=128) or None
         ca_pem = _text(body, "ca_pem", required=False, longest=32 << 10) or None
+        address = _text(body, "address", required=False, longest=2048)
+        inst_id = _text(body, "inst_id", required=False, longest=128)
         contract = await self._store.run(
             lambda tx: self._partners.decide(
                 tx,
@@ -219,6 +230,8 @@ class Admin:
                 expired_time=expired_time,
                 fingerprint=fingerprint,
                 ca_pem=ca_pem,
+                address=address,
+                inst_id=inst_id,
             )
         )
         return self._changed(contract)

@@ -10,6 +10,7 @@ from gateway.mgmt_plane.core.jsontext import encode_object
 from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute
 from gateway.model import Identity, Limits
 from gateway.ports import Clock, Journal
+from specs.admin import BASE
 
 Answer = dict[str, Any]
 Params = Mapping[str, str]
@@ -38,9 +39,9 @@ class InviteAdmin:
 
     def routes(self) -> list[AdminRoute]:
         return [
-            AdminRoute("POST", "/admin/v1/invites", self.create),
-            AdminRoute("POST", "/admin/v1/invites/check", self.check),
-            AdminRoute("POST", "/admin/v1/invites/apply", self.apply),
+            AdminRoute("POST", BASE + "/invites", self.create),
+            AdminRoute("POST", BASE + "/invites/check", self.check),
+            AdminRoute("POST", BASE + "/invites/apply", self.apply),
         ]
 
     async def create(self, _params: Params, _query: Params, body: Body) -> Answer:

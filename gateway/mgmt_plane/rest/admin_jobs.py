@@ -15,6 +15,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer
 from gateway.mgmt_plane.service.jobs import Jobs
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import Job, JobId, Json, NodeId, Party, SessionId, Share
+from specs.admin import BASE
 from specs.states import LogLevel
 
 Params = Mapping[str, str]
@@ -36,7 +37,7 @@ class TaskFiles(Protocol):
 
 
 class JobAdmin:
-    """Handlers of /admin/v1/jobs."""
+    """Handlers of /v1/admin/jobs."""
 
     def __init__(self, *, jobs: Jobs, schedule: Schedule, files: TaskFiles, sent_bytes: SentBytes) -> None:
         self._jobs = jobs
@@ -46,7 +47,7 @@ class JobAdmin:
 
     def routes(self) -> Sequence[AdminRoute]:
         """Routes for the admin server."""
-        base = "/admin/v1/jobs"
+        base = f"{BASE}/jobs"
         return (
             AdminRoute("POST", f"{base}/validate", self._validate),
             AdminRoute("POST", base, self._submit),
@@ -55,6 +56,7 @@ class JobAdmin:
             AdminRoute("POST", f"{base}/{{job_id}}/approve", self._approve),
             AdminRoute("POST", f"{base}/{{job_id}}/reject", self._reject),
             AdminRoute("POST", f"{base}/{{job_id}}/stop", self._stop),
+            AdminRoute("POST", f"{base}/{{job_id}}/rerun", self._rerun),
             AdminRoute("GET", f"{base}/{{job_id}}/logs", self._logs),
             AdminRoute("GET", f"{base}/{{job_id}}/outputs", self._outputs),
             AdminRoute("GET", f"{base}/{{job_id}}/outputs/{{namespace}}/{{name}}", self._download),
@@ -87,11 +89,11 @@ class JobAdmin:
         return _job(await self._jobs.decide(params["job_id"], approve=False))
 
     async def _stop(self, params: Params, _query: Params, body: Json) -> Any:
-        name = body.get("task_name")
-        if name is not None and not isinstance(name, str):
-            raise ProtocolViolation("task_name must be a text")
-        await self._schedule.stop(params["job_id"], name or None)
+        await self._schedule.stop(params["job_id"], _task_name(body))
         return _job((await self._jobs.parties(params["job_id"]))[0])
+
+    async def _rerun(self, params: Params, _query: Params, body: Json) -> Any:
+        return _job(await self._jobs.rerun(params["job_id"], _task_name(body)))
 
     async def _logs(self, params: Params, query: Params, _body: Json) -> Any:
         """Per share of the task, or of every task: number of lines and the lines asked for."""
@@ -138,6 +140,13 @@ class JobAdmin:
     async def _bytes(self, params: Params, _query: Params, _body: Json) -> Any:
         job, _ = await self._jobs.parties(params["job_id"])
         return dict(await self._sent_bytes(session_of(job.job_id)))
+
+
+def _task_name(body: Json) -> str | None:
+    name = body.get("task_name")
+    if name is not None and not isinstance(name, str):
+        raise ProtocolViolation("task_name must be a text")
+    return name or None
 
 
 def _job(job: Job) -> dict[str, Any]:

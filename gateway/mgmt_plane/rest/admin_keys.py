@@ -11,6 +11,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.model import Contract, ContractId, OwnKey
 from gateway.ports import Clock, Journal, Store, Tx
+from specs.admin import BASE
 from specs.states import ApprovalState
 
 Answer = dict[str, Any]
@@ -18,12 +19,16 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyContext:
-    """make: a new signing key with its URI. wake: partners are to be told. refusals: why one has not taken it yet."""
+    """make: a new signing key with its URI. take: one that the admin made (URI, credential).
+
+    wake: partners are to be told. refusals: why one has not taken it yet.
+    """
 
     store: Store
     keys: Keys
     ring: KeyRing
     make: Callable[[], Awaitable[tuple[Signer, str]]]
+    take: Callable[[str, str], Awaitable[tuple[Signer, str]]]
     wake: Callable[[], None]
     refusals: Mapping[ContractId, str]
     clock: Clock
@@ -37,13 +42,12 @@ class KeyAdmin:
         self._context = context
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("GET", f"{base}/keys", self.show),
-            AdminRoute("POST", f"{base}/keys/rotate", self.rotate),
-            AdminRoute("POST", f"{base}/keys/revoke", self.revoke),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/allow", self.allow),
-            AdminRoute("POST", f"{base}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
+            AdminRoute("GET", f"{BASE}/keys", self.show),
+            AdminRoute("POST", f"{BASE}/keys/rotate", self.rotate),
+            AdminRoute("POST", f"{BASE}/keys/revoke", self.revoke),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/allow", self.allow),
+            AdminRoute("POST", f"{BASE}/partners/{{contract_id}}/keys/revoke", self.revoke_old),
         ]
 
     async def show(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
@@ -80,24 +84,41 @@ class KeyAdmin:
             "ca_allowed": contract.ca_allowed,
         }
 
-    async def rotate(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
+    async def rotate(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         """A new signing key; partners keep taking the one before it for the overlap."""
-        return await self._renew(emergency=False)
+        return await self._renew(body, emergency=False)
 
-    async def revoke(self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]) -> Answer:
+    async def revoke(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         """A new key at once, and no overlap: every key before it is compromised."""
-        return await self._renew(emergency=True)
+        return await self._renew(body, emergency=True)
 
-    async def _renew(self, *, emergency: bool) -> Answer:
-        signer, uri = await self._context.make()
+    async def _renew(self, body: Mapping[str, Any], *, emergency: bool) -> Answer:
+        """{(key_uri, credential)}: a key that our admin made, for example in a token."""
+        key_uri, credential = body.get("key_uri"), body.get("credential")
+        if key_uri is None and credential is None:
+            signer, uri = await self._context.make()
+        elif isinstance(key_uri, str) and isinstance(credential, str):
+            signer, uri = await self._context.take(key_uri, credential)
+        else:
+            raise ProtocolViolation("key_uri and credential go together")
         await self._context.store.run(lambda tx: self._context.keys.keep(tx, signer, key_uri=uri, emergency=emergency))
-        self._context.ring.add(signer)
+        self._context.ring.add(signer, emergency=emergency)
         self._context.journal.note("key.made", key_id=signer.key_id, emergency=emergency)
         self._context.wake()
         return {"key_id": signer.key_id, "emergency": emergency}
 
     async def allow(self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
-        """The partner may sign under the trust anchor with this fingerprint, compared out of band."""
+        """The partner may sign under the trust anchor with this fingerprint, compared out of band.
+
+        Or {ca_pem}: the new TLS CA of a partner with a bare key.
+        """
+        ca_pem = body.get("ca_pem")
+        if isinstance(ca_pem, str) and ca_pem:
+            given = await self._context.store.run(
+                lambda tx: self._context.keys.allow_ca(tx, params["contract_id"], ca_pem)
+            )
+            self._context.journal.note("key.allowed", peer=given.peer_node_id)
+            return {"contract_id": given.contract_id, "ca_allowed": ""}
         mark = body.get("fingerprint")
         if not isinstance(mark, str):
             raise ProtocolViolation("fingerprint is missing")

@@ -15,6 +15,7 @@ from gateway.mgmt_plane.rest.handlers import Services
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.model import Direction, NodeId
 from gateway.ports import Entropy
+from specs.admin import BASE
 from specs.routes import MANAGEMENT
 from specs.states import AuditKind
 
@@ -36,11 +37,10 @@ class PeerAdmin:
         self._entropy = entropy
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("POST", base + "/partners/{node_id}/ask", self.ask),
-            AdminRoute("POST", base + "/audits/apply", self.apply),
-            AdminRoute("POST", base + "/audits/{applicant}/{audit_id}/reconcile", self.reconcile),
+            AdminRoute("POST", BASE + "/partners/{node_id}/ask", self.ask),
+            AdminRoute("POST", BASE + "/audits/apply", self.apply),
+            AdminRoute("POST", BASE + "/audits/{applicant}/{audit_id}/reconcile", self.reconcile),
         ]
 
     async def ask(self, params: Params, _query: Params, body: Body) -> Any:

@@ -8,7 +8,7 @@ from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, PeerError, ProtocolViolation, Unavailable
 from gateway.mgmt_plane.core.acl import check_scope_shape
 from gateway.mgmt_plane.core.doctor import ASKED, ROUTES, Outcome, Seen, diagnose
-from gateway.mgmt_plane.core.profile import PROFILES
+from gateway.mgmt_plane.core.profile import PROFILES, has_seconds
 from gateway.mgmt_plane.rest.admin import show_audit, show_contract
 from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.rest.client import SignedClient
@@ -17,6 +17,7 @@ from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Described
 from gateway.model import Contract, NodeId
 from gateway.ports import Clock, Entropy, Journal
+from specs.admin import BASE
 
 Params = Mapping[str, str]
 Body = Mapping[str, Any]
@@ -50,13 +51,12 @@ class ProfileAdmin:
         self._journal = journal
 
     def routes(self) -> list[AdminRoute]:
-        base = "/admin/v1"
         return [
-            AdminRoute("GET", base + "/profiles", self.profiles),
-            AdminRoute("POST", base + "/partners/record", self.record),
-            AdminRoute("POST", base + "/partners/{node_id}/profile", self.set_profile),
-            AdminRoute("POST", base + "/partners/{node_id}/doctor", self.doctor),
-            AdminRoute("POST", base + "/grants/record", self.record_grant),
+            AdminRoute("GET", BASE + "/profiles", self.profiles),
+            AdminRoute("POST", BASE + "/partners/record", self.record),
+            AdminRoute("POST", BASE + "/partners/{node_id}/profile", self.set_profile),
+            AdminRoute("POST", BASE + "/partners/{node_id}/doctor", self.doctor),
+            AdminRoute("POST", BASE + "/grants/record", self.record_grant),
         ]
 
     async def profiles(self, _params: Params, _query: Params, _body: Body) -> Any:
@@ -143,11 +143,11 @@ class ProfileAdmin:
         elif route != "node.health":
             query = {"contract_id": contract.contract_id, "page_size": 1}
         try:
-            await self._client.call(contract, route, query, trace_id=new_trace(self._entropy))
+            reply = await self._client.call(contract, route, query, trace_id=new_trace(self._entropy))
         except PeerError as e:
             return Seen(Outcome.REFUSED, e.peer_code)
         except Unavailable:
             return Seen(Outcome.SILENT)
         except GatewayError:
             return Seen(Outcome.UNREADABLE)
-        return Seen(Outcome.OK)
+        return Seen(Outcome.OK, seconds=has_seconds(reply.data))

@@ -7,6 +7,7 @@ from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.model import JobId
 from gateway.ports import Store
+from specs.admin import BASE
 
 
 class ReceiptAdmin:
@@ -17,7 +18,7 @@ class ReceiptAdmin:
         self._store = store
 
     def routes(self) -> list[AdminRoute]:
-        return [AdminRoute("POST", "/admin/v1/jobs/{job_id}/receipt", self.sign)]
+        return [AdminRoute("POST", BASE + "/jobs/{job_id}/receipt", self.sign)]
 
     async def sign(self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Any:
         """{} -> a receipt under our signature; a receipt -> the same with ours added, if it is what happened here."""

@@ -47,7 +47,7 @@ class TextAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """path: aiohttp template, e.g. /admin/v1/partners/{contract_id}/approve."""
+    """path: aiohttp template, e.g. /v1/admin/partners/{contract_id}/approve."""
 
     method: str
     path: str
@@ -62,6 +62,8 @@ _STATUS: Final[Mapping[Kind, int]] = {
     Kind.GRANT_MISSING: 403,
     Kind.GRANT_EXPIRED: 403,
     Kind.GRANT_EXHAUSTED: 403,
+    Kind.GRANT_REVOKED: 403,
+    Kind.NOT_AS_APPROVED: 409,
     Kind.NOT_FOUND: 404,
     Kind.CONTRACT_UNKNOWN: 404,
     Kind.NODE_UNKNOWN: 404,

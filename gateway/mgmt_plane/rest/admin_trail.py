@@ -10,6 +10,7 @@ from typing import Any
 from gateway.errors import ProtocolViolation
 from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from gateway.mgmt_plane.service.trail import Trail
+from specs.admin import BASE
 
 _DIGITS = 16
 
@@ -36,8 +37,8 @@ class TrailAdmin:
 
     def routes(self) -> list[AdminRoute]:
         return [
-            AdminRoute("POST", "/admin/v1/trail/export", self.export),
-            AdminRoute("GET", "/admin/v1/trail", self.entries),
+            AdminRoute("POST", BASE + "/trail/export", self.export),
+            AdminRoute("GET", BASE + "/trail", self.entries),
         ]
 
     async def export(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Any:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +23,9 @@ from gateway.auth.canonical import Signed, canonical, encode_query
 from gateway.auth.chain import MAX_CHAIN, check_client, check_leaf, fingerprint, named_node
 from gateway.auth.httpsig import sign as sign_rfc9421
 from gateway.auth.keys import KeyRing
+from gateway.auth.revocation import RevocationLists
 from gateway.auth.schemes import Signer
+from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
@@ -41,6 +42,7 @@ _CHUNK: Final = 64 << 10
 _REPLY_TEXT: Final = 300
 _OVERLOADED: Final = frozenset({429, 500, 502, 503, 504})
 """HTTP status without a JSON body behind which nobody has judged the request: try again."""
+_CONTROL: Final = "/v1/interconn/schedule/"
 _ONCE: Final = frozenset({"node.contract.apply"})
 """Not repeated within a call: each makes a contract of its own (M-023)."""
 _ANY: Final = replace(STRICT, success=frozenset({0, 200}))
@@ -86,6 +88,7 @@ def _rfc9421(signed: Signed, signer: Signer) -> dict[str, str]:
 
 _SIGN: Final[Mapping[Signature, Callable[[Signed, Signer], dict[str, str]]]] = {
     Signature.A_01: _a01,
+    Signature.NONE: _a01,
     Signature.RFC_9421: _rfc9421,
 }
 
@@ -99,7 +102,7 @@ def _presented(sslobject: ssl.SSLObject) -> list[bytes]:
     return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in inner.get_unverified_chain() or ()]  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
+def _checking(tls_ca: str, node_id: str, clock: Clock, lists: RevocationLists) -> type[ssl.SSLObject]:
     """An SSLObject that ends the handshake with an error unless the leaf is this partner's."""
 
     class Pinned(ssl.SSLObject):
@@ -107,7 +110,7 @@ def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
             super().do_handshake()
             der = self.getpeercert(binary_form=True)
             try:
-                check_client(der or b"", tls_ca, node_id=node_id, now_ms=clock.now_ms())
+                check_client(der or b"", tls_ca, node_id=node_id, now_ms=clock.now_ms(), lists=lists)
             except Refused as e:
                 raise ssl.SSLCertVerificationError(f"server of {node_id}: {e}") from e
 
@@ -117,7 +120,7 @@ def _checking(tls_ca: str, node_id: str, clock: Clock) -> type[ssl.SSLObject]:
 class SignedClient:
     """ports.PeerClient over aiohttp. Close it when done.
 
-    tls_chain, tls_key: PEM files of our client certificate.
+    shown: our client certificates. lists: the partners' revocation lists.
     """
 
     def __init__(
@@ -125,22 +128,22 @@ class SignedClient:
         *,
         identity: Identity,
         signer: Signer | KeyRing,
-        tls_chain: Path,
-        tls_key: Path,
+        shown: TlsRing,
         limits: Limits,
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
+        lists: RevocationLists | None = None,
     ) -> None:
+        self._lists = lists or RevocationLists()
         self._identity = identity
         self._signer = signer
-        self._tls_chain = tls_chain
-        self._tls_key = tls_key
+        self._shown = shown
         self._limits = limits
         self._clock = clock
         self._entropy = entropy
         self._journal = journal
-        self._contexts: OrderedDict[tuple[str, str, bool], ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, str, TlsFiles | None, int], ssl.SSLContext] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -184,7 +187,8 @@ class SignedClient:
         attempts = 1 if route in _ONCE else max(self._limits.request_attempts, 2 if route in _EITHER else 1)
         for attempt in range(attempts):
             try:
-                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=show))
+                files = self._shown.of(call.signer.fingerprint) if show else None
+                return await self._attempt(call, self._context(tls_ca, contract.peer_node_id, show=files))
             except (Unavailable, PeerError) as e:
                 last = attempt + 1 == attempts
                 if last or (isinstance(e, PeerError) and not (route in _EITHER and attempt == 0)):
@@ -233,7 +237,8 @@ class SignedClient:
         }
         if call.route.method == "POST":
             headers |= {names.CSRF: self._entropy.token(8).hex(), "content-type": "application/json"}
-        if call.token_set:
+        # Control calls carry it also where no permit is held (C-005).
+        if call.token_set or call.route.path.startswith(_CONTROL):
             headers[names.MPRAC_TOKEN_SET] = call.token_set
         if call.route.auth is not Auth.OPEN:
             signed = Signed(
@@ -366,7 +371,7 @@ class SignedClient:
             signature=Signature.A_01,
         )
         try:
-            reply = await self._attempt(call, self._context(ca_pem, node_id, show=False))
+            reply = await self._attempt(call, self._context(ca_pem, node_id, show=None))
         except (PeerError, Unavailable, ProtocolViolation):
             return None
         return reply.data if reply.data.get("node_id") == node_id else None
@@ -385,9 +390,10 @@ class SignedClient:
             )
         return self._session
 
-    def _context(self, tls_ca: str, node_id: str, *, show: bool) -> ssl.SSLContext:
+    def _context(self, tls_ca: str, node_id: str, *, show: TlsFiles | None) -> ssl.SSLContext:
         """One context per partner, CA and use of our certificate; connections are pooled by context."""
-        key = (tls_ca, node_id, show)
+        # Under a new list a connection that stands may be one of a revoked certificate.
+        key = (tls_ca, node_id, show, self._lists.generation)
         found = self._contexts.get(key)
         if found is not None:
             self._contexts.move_to_end(key)
@@ -399,9 +405,9 @@ class SignedClient:
         context.check_hostname = False  # the node id in the certificate is checked instead
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=tls_ca)
-        if show:
-            context.load_cert_chain(self._tls_chain, self._tls_key)
-        context.sslobject_class = _checking(tls_ca, node_id, self._clock)
+        if show is not None:
+            context.load_cert_chain(show.chain, show.key)
+        context.sslobject_class = _checking(tls_ca, node_id, self._clock, self._lists)
         self._contexts[key] = context
         if len(self._contexts) > _CONTEXTS:
             self._contexts.popitem(last=False)

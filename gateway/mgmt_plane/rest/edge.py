@@ -34,11 +34,13 @@ from gateway.auth.canonical import Signed, canonical
 from gateway.auth.chain import check_client
 from gateway.auth.httpsig import verify as verify_rfc9421
 from gateway.auth.replay import ReplayGuard
+from gateway.auth.revocation import NONE, Revocations
 from gateway.auth.schemes import Credential, parse_credential
 from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
+from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
 from gateway.mgmt_plane.service.trail import Actor, acting
@@ -108,9 +110,16 @@ def _rfc9421(credential: Credential, call: _Call) -> None:
     verify_rfc9421(call.signed(), call.request.headers, raw_query=call.request.raw_query, credential=credential)
 
 
+def _unsigned(credential: Credential, call: _Call) -> None:
+    """A signature that is there must still be right."""
+    if call.head.sign:
+        _a01(credential, call)
+
+
 _VERIFY: Final[Mapping[Signature, Callable[[Credential, _Call], None]]] = {
     Signature.A_01: _a01,
     Signature.RFC_9421: _rfc9421,
+    Signature.NONE: _unsigned,
 }
 
 
@@ -178,7 +187,9 @@ class Edge:
 
     handlers: by name of specs.routes; a route of the edge without one is answered NOT_OFFERED. strict: also require
     x-csrf-protection on POST and x-trace-id (A-19). nonces: where they outlive this process; without it nothing signed
-    before the start is taken.
+    before the start is taken. known: spares a look into the store at every call; None asks it each time. lists: the
+    partners' revocation lists. insecure_unsigned: a partner whose profile says so need not sign; its TLS certificate
+    alone proves it.
     """
 
     def __init__(
@@ -194,6 +205,9 @@ class Edge:
         journal: Journal,
         strict: bool = False,
         nonces: NonceLog | None = None,
+        known: KnownPartners | None = None,
+        lists: Revocations = NONE,
+        insecure_unsigned: bool = False,
     ) -> None:
         self._identity = identity
         self._partners = partners
@@ -207,6 +221,9 @@ class Edge:
         self._checked = checked_routes()
         start = clock.now_ms() if nonces is None else nonces.complete_since
         self._nonces = nonces
+        self._known = known
+        self._lists = lists
+        self._insecure_unsigned = insecure_unsigned
         self._replay = ReplayGuard(window_ms=limits.clock_window_ms, capacity=limits.nonces, not_before=start)
         self._carried = ReplayGuard(
             window_ms=limits.clock_window_ms, capacity=max(4, limits.nonces // _CARRIED_NONCES), not_before=start
@@ -293,7 +310,8 @@ class Edge:
         return to_peer(dialect, name, data)
 
     async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
-        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names.
+        """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names; for
+        apply, before which there is none, the default.
 
         Nobody else is answered in a partner's dialect: it would tell who our partners are.
         """
@@ -302,6 +320,8 @@ class Edge:
             contract = await self._store.run(lambda tx: tx.get(Contract, contract_id))
             if contract is not None and contract.peer_node_id != caller.node_id:
                 contract = None
+        if name == "node.contract.apply":
+            return profile(self._partners.default_profile)
         return STRICT if contract is None else profile(contract.profile)
 
     def _check_size(self, request: EdgeRequest) -> None:
@@ -391,7 +411,7 @@ class Edge:
             return claimed
         if call.route.auth is Auth.CARRIED:
             return await self._carried_proof(call, claimed)
-        if not (call.head.sign or "signature" in call.request.headers):
+        if not (call.head.sign or "signature" in call.request.headers or self._insecure_unsigned):
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
         self._check_seconds(call.head, contract, call.now)
@@ -423,6 +443,8 @@ class Edge:
     async def _contracts(self, call: _Call, source: NodeId) -> Sequence[Contract]:
         """The contracts whose credential may prove this call."""
         if call.route.auth is Auth.SIGNED:
+            if self._known is not None:
+                return await self._known.verifiers(source, call.now)
             return await self._store.run(lambda tx: self._partners.verifiers(tx, source))
         # APPLICANT: the call names its contract, which may be one that only waits or has ended.
         contract_id = self._payload(call).get("contract_id")
@@ -448,16 +470,23 @@ class Edge:
 
     def _verify(self, contract: Contract, call: _Call) -> bool:
         """Whether it took the replaced key; raises Refused where neither verifies."""
-        verify = _VERIFY[profile(contract.profile).signature]
+        signature = profile(contract.profile).signature
+        if signature is Signature.NONE:
+            if not self._insecure_unsigned or not is_valid(contract, call.now):
+                # Where no contract holds, TLS proves nothing either.
+                raise Refused("unsigned calls are not allowed here", kind=Kind.UNAUTHENTICATED)
+            if not call.head.sign:
+                self._journal.note("insecure.unsigned", peer=contract.peer_node_id, route=call.name)
+        verify = _VERIFY[signature]
         try:
             credential = parse_credential(contract.auth_type, contract.auth_credential)
-            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
             verify(credential, call)
         except Refused:
             if call.now >= contract.old_until:
                 raise
             credential = parse_credential(contract.old_auth_type, contract.old_auth_credential)
-            credential.check(node_id=contract.peer_node_id, now_ms=call.now)
+            credential.check(node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
             verify(credential, call)
             return True
         return False
@@ -466,7 +495,7 @@ class Edge:
         if call.request.peer_cert is None:
             raise Refused("no client certificate", kind=Kind.UNAUTHENTICATED)
         cas = pinned_cas(contract, call.now)
-        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now)
+        check_client(call.request.peer_cert, cas, node_id=contract.peer_node_id, now_ms=call.now, lists=self._lists)
 
     async def _keep(self, guard: int, seen: SeenNonce) -> None:
         if self._nonces is not None:
@@ -482,7 +511,7 @@ class Edge:
             return claimed  # a rejection carries no key
         try:
             credential = parse_credential(auth_type, text)
-            credential.check(node_id=claimed.node_id, now_ms=call.now)
+            credential.check(node_id=claimed.node_id, now_ms=call.now, lists=self._lists)
             _a01(credential, call)
         except Refused as e:
             # Everything in the body is the caller's own: it may know what is wrong with it.

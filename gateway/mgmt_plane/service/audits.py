@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
+from gateway.errors import CallerError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_permit
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import SUBJECT, WITH_CONTRACT, audit_confirm_body, check, read_permit
@@ -151,11 +151,13 @@ class Audits:
             return old
         return self._move(tx, old, replace(old, status=state, permit=permit), effects)
 
-    def call_ended(self, tx: Tx, call: OutCall, _reply: PeerReply | None = None) -> None:
+    def call_ended(self, tx: Tx, call: OutCall, answer: PeerReply | PeerError | None = None) -> None:
         """A call of the outbox is over (runtime.outbox.OnResult).
 
         Where the partner refused an application of ours for good, nobody will ever confirm it: it counts as rejected.
         """
+        if call.state is CallState.DEAD and call.route == "node.contract.confirm" and isinstance(answer, PeerError):
+            self._partners.confirm_refused(tx, call, answer)
         if call.state is not CallState.DEAD or not call.route.endswith(".audit.apply"):
             return
         audit = tx.get(Audit, call.subject.removeprefix("audit:"))
@@ -237,6 +239,9 @@ class Audits:
         waiting = tx.count(Audit, peer_node_id=caller.node_id, direction=Direction.IN, status=ApprovalState.APPLIED)
         if waiting >= self._limits.open_audits:
             raise Refused("too many applications wait for a decision", kind=Kind.TOO_MANY, detail="")
+        known = tx.count(Audit, peer_node_id=caller.node_id, direction=Direction.IN, kind=kind)
+        if known >= self._limits.audits_per_kind:
+            raise Refused(f"{known} {kind} applications of {caller.node_id}", kind=Kind.TOO_MANY, detail="")
         if kind is AuditKind.DATASET:
             self._check_dataset(tx, body["dataset_id"])
             limit = body.get("time_limit")
@@ -358,6 +363,20 @@ class Audits:
     def terminated(self, tx: Tx, caller: Caller, kind: AuditKind, body: Mapping[str, Any]) -> Audit:
         """The partner ends it (A-24: both may)."""
         return self._end(tx, self.of_caller(tx, caller, kind, body["audit_id"]))
+
+    def ended_there(self, tx: Tx, audit: Audit) -> Audit:
+        """A comparison showed that the partner has ended or forgotten it; nobody is told (service.reconcile)."""
+        return self._end(tx, audit)
+
+    def send_again(self, tx: Tx, audit: Audit, verb: str, *, trace_id: TraceId) -> None:
+        """Repeat a call about an audit as it is: apply, confirm or terminate (service.reconcile)."""
+        body: Json = {"audit_id": audit.audit_id}
+        if verb == "apply":
+            body = audit.body
+        elif verb == "confirm":
+            body = audit_confirm_body(audit)
+        contract = self._partners.contract_with(tx, audit.peer_node_id)
+        self._send(tx, contract, audit, verb, body=body, trace_id=trace_id)
 
     def _contract_closed(self, tx: Tx, contract: Contract) -> None:
         """What was approved under a contract ends with it, on both sides without a word."""

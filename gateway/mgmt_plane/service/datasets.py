@@ -23,6 +23,8 @@ _MAX_NAME: Final = 256
 _FEW: Final = 20
 """A whole-number column with at most so many values is taken for discrete."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
+NUMBERS: Final = frozenset({"int", "double"})
+"""data_types whose values can be told from others."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,28 @@ def read_table(path: Path) -> Table:
         raise ProtocolViolation(f"{path.name} is not a CSV file in UTF-8") from e
     except OSError as e:
         raise Unavailable(f"{path}: {e.strerror}", kind=Kind.STORAGE) from e
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names that a CSV file has now; [] where it cannot be read. Blocking."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file, strict=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def fits(kind: str, text: str) -> bool:
+    """Whether a value may stand in a column of this data_type: what does not was not approved."""
+    text = text.strip()
+    if not text or kind not in NUMBERS:
+        return True
+    if kind == "int":
+        return _INTEGER.fullmatch(text) is not None
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _scan(rows: Any) -> Table:

@@ -5,16 +5,18 @@ what must happen afterwards in the world (processes, sessions, calls) is asked o
 world match the store and may be asked as often as one likes.
 """
 
+import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
+from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core import jobfile
 from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import (
+    RERUN,
     ComponentRef,
     DagError,
     Lookup,
@@ -35,6 +37,9 @@ from gateway.mgmt_plane.core.job import (
     step_job,
     step_task,
 )
+from gateway.mgmt_plane.service.code import BUILTIN, code_digest
+from gateway.mgmt_plane.service.explain import Story
+from gateway.mgmt_plane.service.membership import NO_PROJECT, check_flow, check_project
 from gateway.model import (
     Audit,
     Component,
@@ -61,10 +66,6 @@ from gateway.ports import Clock, Entropy, Journal, Store, Tx
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
-NO_PROJECT: Final = "-"
-"""project_id of a job audit about a job outside any project: the standard requires one (1-management 8.1)."""
-BUILTIN: Final = "builtin:"
-"""Prefix of an image that is a Python module of ours."""
 _REQUIRED: Final = (
     "componentName",
     "title",
@@ -87,9 +88,16 @@ class JobRules:
     misses: int = 5
     silence_s: float = 60.0
     task_timeout_s: float = 3600.0
+    heartbeat_s: float = 1800.0
+    queue_s: float = 3600.0
     job_timeout_s: float = 86400.0
+    approval_s: float = 7 * 86400.0
     require_job_audit: bool = True
+    require_project: bool = True
+    """A job may only name a project that was joined."""
     max_running: int = 4
+    max_cpus: float = math.inf
+    max_memory_gib: float = math.inf
 
     def of(self, plan: Plan, key: str) -> float:
         """The rule `key` for one job."""
@@ -158,6 +166,10 @@ class Grants(Protocol):
         self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
     ) -> Mapping[DatasetId, tuple[str, ...]]: ...
 
+    def open(
+        self, tx: Tx, *, user: NodeId, job_id: JobId, project_id: str, uses: Sequence[DatasetUse], now: int
+    ) -> Mapping[DatasetId, tuple[str, ...]]: ...
+
     def permits_held(self, tx: Tx, *, holder: NodeId, dataset_ids: Sequence[DatasetId], now: int) -> Sequence[Json]: ...
 
     def token_set(self, permits: Sequence[Json]) -> str: ...
@@ -169,11 +181,21 @@ class Partners(Protocol):
     def contract_with(self, tx: Tx, node_id: NodeId) -> Contract: ...
 
 
+_PASSING: Final = frozenset(str(WIRE[kind].code) for kind in (Kind.OVERLOADED, Kind.STORE, Kind.TOO_MANY))
+
+
+def passing(error: GatewayError) -> bool:
+    """The other side may answer otherwise soon: it was not reached, or its control process is just being restarted."""
+    return isinstance(error, Unavailable) or (isinstance(error, PeerError) and error.peer_code in _PASSING)
+
+
 # --- components -------------------------------------------------------------------------------------------------------
 
 
-def register_component(tx: Tx, *, info: Json, image: str, now: int) -> Component:
+def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -> Component:
     """Store a component under (componentName, provider, version); the same content again changes nothing (C-102).
+
+    code: digest of what the image stands for (service.code).
 
     Raises ProtocolViolation for a description that lacks what C-103 lists or cannot be read, Refused(CONFLICT) for
     other content under a known key (A-011).
@@ -195,27 +217,33 @@ def register_component(tx: Tx, *, info: Json, image: str, now: int) -> Component
         image=image,
         enabled=True,
         created=now,
+        code_digest=code,
     )
     known = tx.get(Component, component.key())
     if known is None:
         tx.insert(component)
         return component
-    if (known.description, known.image) != (info, image):
+    if (known.description, known.image) == (info, image) and not known.code_digest:
+        tx.replace(known, made := replace(known, code_digest=code))
+        return made
+    if (known.description, known.image, known.code_digest) != (info, image, code):
         raise Refused(f"component {component.key()} is registered with other content", kind=Kind.CONFLICT)
     return known
 
 
 def install_builtins(tx: Tx, *, now: int) -> None:
-    """Register our own components, replacing the descriptions of an older installation."""
+    """Register our own components, replacing the descriptions and code of an older installation."""
     for description in builtin_descriptions():
         name, provider, version = description.key
         image = f"{BUILTIN}gateway.components.{name}"
-        component = Component(name, provider, version, dict(description.raw), image, enabled=True, created=now)
+        code = code_digest(image)
+        raw = dict(description.raw)
+        component = Component(name, provider, version, raw, image, enabled=True, created=now, code_digest=code)
         known = tx.get(Component, component.key())
         if known is None:
             tx.insert(component)
-        elif (known.description, known.image) != (component.description, image):
-            tx.replace(known, replace(known, description=component.description, image=image))
+        elif (known.description, known.image, known.code_digest) != (raw, image, code):
+            tx.replace(known, replace(known, description=raw, image=image, code_digest=code))
 
 
 # --- the book ---------------------------------------------------------------------------------------------------------
@@ -232,6 +260,11 @@ class JobBook:
         self.journal = journal
         self._plans: dict[str, Plan] = {}
         self._descriptions: dict[str, tuple[Json, Description]] = {}
+        self._ended: list[Callable[[Tx, Job, Job], None]] = []
+
+    def on_end(self, listener: Callable[[Tx, Job, Job], None]) -> None:
+        """`listener` gets the job before and after, inside the transaction that ends it here."""
+        self._ended.append(listener)
 
     @property
     def own(self) -> NodeId:
@@ -267,6 +300,13 @@ class JobBook:
             self._descriptions[component.key()] = known
         return known[1]
 
+    def check_room(self, tx: Tx, *, project_id: str, flow_id: str, dag: Json, others: Sequence[NodeId]) -> None:
+        """A job of ours or of `others` names a project and a flow that stand; raises Refused."""
+        if self.rules.require_project:
+            check_project(tx, project_id, own=self.own, others=others)
+        if flow_id:
+            check_flow(tx, flow_id, dag, others=others)
+
     def get(self, tx: Tx, job_id: str) -> Job:
         """The job; raises Refused(NOT_FOUND)."""
         job = tx.get(Job, job_id)
@@ -274,12 +314,23 @@ class JobBook:
             raise Refused("unknown job_id", kind=Kind.NOT_FOUND)
         return job
 
-    def advance(self, tx: Tx, job: Job, event: JobEvent, *, outcome: Outcome = Outcome.OPEN, reason: str = "") -> Job:
+    def advance(
+        self,
+        tx: Tx,
+        job: Job,
+        event: JobEvent,
+        *,
+        outcome: Outcome = Outcome.OPEN,
+        reason: str = "",
+        unsure: bool = False,
+        code: str = "",
+    ) -> Job:
         """Move a job by the table; its end also ends its shares and, at the scheduler, the views of its tasks.
 
-        outcome and reason are kept only where the state really changes. Raises IllegalTransition.
+        outcome, reason and unsure are kept only where the state really changes; code: result code of the shares that
+        this ends. Raises IllegalTransition.
         """
-        state, _ = step_job(job.status, event)
+        state = step_job(job.status, event)
         if state is job.status:
             return job
         now = self.clock.now_ms()
@@ -292,15 +343,19 @@ class JobBook:
             started=now if state is JobState.RUNNING else job.started,
             finished=now if final else None,
             heard=now,
+            # Where nobody has scheduled it there is nobody who would know better.
+            unsure=final and unsure and bool(job.scheduler) and not job.scheduling,
         )
         tx.replace(job, changed)
         if final:
             for share in tx.select(Share, job_id=job.job_id):
-                self.move_share(tx, share, TaskEvent.STOP, message=reason)
+                self.move_share(tx, share, TaskEvent.STOP, message=reason, result_code=code)
             for view in tx.select(TaskView, job_id=job.job_id):
-                status, _ = step_task(view.status, TaskEvent.STOP)
+                status = step_task(view.status, TaskEvent.STOP)
                 if status is not view.status:
                     tx.replace(view, replace(view, status=status, updated=now))
+            for listener in self._ended:
+                listener(tx, job, changed)
         self.journal.note(
             "job.state", job_id=job.job_id, trace_id=job.trace_id, state=state, outcome=changed.outcome, reason=reason
         )
@@ -319,7 +374,7 @@ class JobBook:
         token_digest: str = "",
     ) -> Share:
         """Move a share by the table; raises IllegalTransition. What is given is kept where the state changes."""
-        state, _ = step_task(share.status, event)
+        state = step_task(share.status, event)
         if state is share.status:
             return share
         now = self.clock.now_ms()
@@ -452,6 +507,45 @@ class Jobs:
         asked = _Submission(name, project_id, flow_id, dag, config)
         return await self._submitted(lambda tx: self._submit(tx, asked))
 
+    async def rerun(self, job_id: str, task_name: str | None) -> Job:
+        """Submit a job of ours anew; tasks that had succeeded are not run again, `task_name` and what follows it are.
+
+        Raises Refused where the job is another node's, has not ended, or has no such task.
+        """
+
+        def work(tx: Tx) -> Job:
+            job = self._book.get(tx, job_id)
+            plan = self._book.plan(job)
+            if job.initiator != self._book.own:
+                raise Refused(f"only {job.initiator}, who submitted the job, can run it again")
+            if job.status not in JOB_FINAL:
+                raise Refused("the job has not ended yet", kind=Kind.ILLEGAL_TRANSITION)
+            if task_name and task_name not in plan.nodes:
+                raise Refused(f"the job has no task {task_name[:64]!r}", kind=Kind.NOT_FOUND)
+            again = plan.downstream(TaskName(task_name)) if task_name else frozenset()
+            reused = self._reusable(tx, job, plan, again)
+            config = json.loads(json.dumps(job.config))
+            common = config.setdefault("job_params", {}).setdefault("common", {})
+            common.pop(RERUN, None)
+            if reused:
+                common[RERUN] = {"job_id": job.job_id, "tasks": reused}
+            return self._submit(tx, _Submission(job.name, job.project_id, job.flow_id, job.dag, config))
+
+        return await self._submitted(work)
+
+    def _reusable(self, tx: Tx, job: Job, plan: Plan, again: frozenset[TaskName]) -> list[str]:
+        """Tasks that succeeded everywhere, as far as is known here, and whose producers are not run again."""
+        states: dict[TaskName, list[TaskState]] = {}
+        known: list[TaskView | Share] = [*tx.select(TaskView, job_id=job.job_id), *tx.select(Share, job_id=job.job_id)]
+        for each in known:
+            states.setdefault(each.task_name, []).append(each.status)
+        reused: list[str] = []
+        for name in plan.order:
+            done = name in states and set(states[name]) == {TaskState.SUCCESS}
+            if done and name not in again and all(edge.producer in reused for edge in plan.nodes[name].inputs):
+                reused.append(name)
+        return reused
+
     async def _submitted(self, work: Callable[[Tx], Job]) -> Job:
         job = await self._store.run(work)
         self._runtime.poke()
@@ -464,6 +558,8 @@ class Jobs:
             raise DagError("config.initiator.node_id", "must be this node")
         for problem in self._problems(tx, plan):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
+        others = [node for node in plan.participants if node != own]
+        self._book.check_room(tx, project_id=asked.project_id, flow_id=asked.flow_id, dag=plan.dag, others=others)
         job_id = JobId(f"job-{self._entropy.token(16).hex()}")
         now = self._book.clock.now_ms()
         job = Job(
@@ -488,7 +584,6 @@ class Jobs:
         )
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
-        others = [node for node in plan.participants if node != own]
         if not self._book.rules.require_job_audit or not others:
             return self._book.advance(tx, job, JobEvent.APPROVE)
         body = {
@@ -570,6 +665,8 @@ class Jobs:
         if self._book.own not in plan.participants:
             raise Refused("conf.role does not name this node")
         # Else job/create would refuse it, after people had approved it.
+        named = {"project_id": str(audit.body.get("project_id", "")), "flow_id": str(audit.body.get("flow_id", ""))}
+        self._book.check_room(tx, **named, dag=plan.dag, others=[plan.initiator])
         job_id = JobId(safe_id(audit.subject, "job_id", self._book.limits))
         now = self._book.clock.now_ms()
         job = Job(
@@ -635,6 +732,7 @@ class Jobs:
         shares = tx.select(Share, job_id=job.job_id)
         audits = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id)
         tasks = [self._task(plan, name, views, shares, tx) for name in plan.order]
+        story = Story(job, plan, views, shares, audits, self._book)
         return {
             "job": asdict(replace(job, permits={})),
             "tasks": tasks,
@@ -651,9 +749,13 @@ class Jobs:
                 for audit in audits
             ],
             "datasets": {
-                dataset: sorted(components) for dataset, components in plan.uses(self._book.own_parties(plan)).items()
+                dataset: sorted(
+                    {node.component.name for node in plan.nodes.values() if node.component.key() in components}
+                )
+                for dataset, components in plan.uses(self._book.own_parties(plan)).items()
             },
-            "explanation": explain(job, plan, views, shares, audits, own=self._book.own),
+            "waiting": [asdict(wait) for wait in story.waits()],
+            "explanation": story.text(),
         }
 
     def _task(
@@ -670,7 +772,18 @@ class Jobs:
             running = plan.parties_of(name, self._book.lookup(tx))
             known = {(share.role, share.index): share.status for share in mine}
             parties = [{"node_id": p.node_id, "role": p.role, "status": known.get((p.role, p.index))} for p in running]
-        keep = ("role", "index", "status", "progress", "result_code", "message", "exit_code", "started", "finished")
+        keep = (
+            "role",
+            "index",
+            "status",
+            "progress",
+            "result_code",
+            "message",
+            "exit_code",
+            "created",
+            "started",
+            "finished",
+        )
         return {
             "task_id": ids[0] if ids else None,
             "task_name": name,
@@ -722,8 +835,8 @@ class Jobs:
 
     async def register(self, *, info: Json, image: str) -> Component:
         """Register a component (N-S component/register)."""
-        now = self._book.clock.now_ms()
-        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, now=now))
+        now, code = self._book.clock.now_ms(), await asyncio.to_thread(code_digest, image)
+        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, code=code, now=now))
 
 
 def withdraw(tx: Tx, audits: Audits, job: Job) -> None:
@@ -736,109 +849,6 @@ def withdraw(tx: Tx, audits: Audits, job: Job) -> None:
 def audit_config(audit: Audit) -> Any:
     """`conf` of a job audit, or `config`: both names are accepted (A-12)."""
     return audit.body.get("conf", audit.body.get("config"))
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def explain(
-    job: Job,
-    plan: Plan,
-    views: Sequence[TaskView],
-    shares: Sequence[Share],
-    audits: Sequence[Audit],
-    *,
-    own: NodeId,
-) -> str:
-    """Why the job is where it is, in words: whom it waits for and since when, or what failed where and what to do."""
-    match job.status:
-        case JobState.PENDING:
-            return _why_pending(job, audits, own)
-        case JobState.READY:
-            if not job.scheduler:
-                return f"Approved here. Waits since {_at(job.heard)} for {job.initiator} to create and start it."
-            return f"Approved by all. Waits since {_at(job.heard)} for {job.scheduler} to start it."
-        case JobState.RUNNING:
-            return _why_running(job, plan, views, shares)
-        case JobState.REJECTED:
-            return (
-                f"Rejected at {_at(job.finished)}: {job.reason}. Nothing ran. Agree with the partner and submit anew."
-            )
-        case JobState.FINISHED:
-            return _how_ended(job, plan, shares)
-    raise AssertionError(job.status)
-
-
-def _why_pending(job: Job, audits: Sequence[Audit], own: NodeId) -> str:
-    incoming = [a for a in audits if a.direction is Direction.IN and a.status is ApprovalState.APPLIED]
-    if incoming:
-        return (
-            f"Waits since {_at(incoming[0].created)} for this node's own decision. Look at dag and conf, then: "
-            f"interconn job approve {job.job_id} (or reject)."
-        )
-    waiting = [a for a in audits if a.direction is Direction.OUT and a.status is ApprovalState.APPLIED]
-    whom = ", ".join(f"{a.peer_node_id} since {_at(a.created)}" for a in waiting) or own
-    return f"Waits for the approval of {whom}."
-
-
-def _why_running(job: Job, plan: Plan, views: Sequence[TaskView], shares: Sequence[Share]) -> str:
-    busy = [
-        f"{view.task_name} at {view.node_id} ({view.role}) since {_at(view.updated)}"
-        + (f", no answer to the last {view.misses} polls" if view.misses else "")
-        for view in views
-        if view.status in {TaskState.RUNNING, TaskState.READY}
-    ]
-    if not busy:
-        busy = [
-            f"{s.task_name} here ({s.role}.{s.index}) since {_at(s.started or s.created)}"
-            for s in shares
-            if s.status not in TASK_FINAL
-        ]
-    done = {share.task_name for share in shares if share.status is TaskState.SUCCESS}
-    if not busy:
-        return f"Running since {_at(job.started)}; waits for {job.scheduler} to start the next task."
-    so_far = f"{len(done)} of {len(plan.nodes)} tasks done here"
-    return f"Running since {_at(job.started)}, {so_far}; waits for {'; '.join(busy)}."
-
-
-def _how_ended(job: Job, plan: Plan, shares: Sequence[Share]) -> str:
-    if job.outcome is Outcome.SUCCEEDED:
-        return f"Succeeded at {_at(job.finished)}. Results of this node: interconn job outputs {job.job_id}."
-    failed = [share for share in shares if share.status is TaskState.FAILED and share.exit_code is not None]
-    text = f"{job.outcome.value.capitalize()} at {_at(job.finished)}: {job.reason}."
-    for share in failed:
-        component = plan.nodes[share.task_name].component.name if share.task_name in plan.nodes else share.component
-        advice = _ADVICE.get(share.result_code)
-        text += (
-            f" Task {share.task_name} (component {component}, party {share.role}.{share.index}, here) ended with "
-            f"code {share.result_code or share.exit_code}: {share.message}. {f'{advice} ' if advice else ''}"
-            f"Its log: interconn job logs {job.job_id} --task {share.task_name}."
-        )
-    if "no answer to" in job.reason or "no word from" in job.reason:
-        text += " Ask that party whether its gateway runs, and look at the connection between the nodes."
-    elif any(words in job.reason for words in _GRANT_WORDS):
-        text += " Ask for a grant that covers the job: interconn dataset apply."
-    elif job.outcome is Outcome.FAILED and not failed:
-        text += " The cause lies with another party; its operator finds it with interconn job status there."
-    return text
-
-
-_ADVICE: Final = {
-    "4001": "Correct the parameter, column or dataset that it names and submit the job again.",
-    "4002": "Remove the repeated ids from the dataset and submit the job again.",
-    "4003": "Check that both sides use the same kind of id, in the same spelling.",
-    "4004": "Ask the partner whether its side runs; look at the connection between the nodes.",
-    "4005": "Ask the partner which version of the component it runs.",
-    "4006": "The partner's own log has the cause.",
-    "4007": "Look whether this gateway's data process runs and reaches the partner.",
-    "4008": "Look at the free space and the rights of the gateway's work folder.",
-    "4009": "Compare the parameters of both parties.",
-}
-_GRANT_WORDS: Final = tuple(WIRE[k].text for k in (Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED))
-
-
-def _at(ms: int | None) -> str:
-    return "?" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def sides(shares: Iterable[Share]) -> Mapping[TaskId, TaskState]:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from gateway.auth.canonical import key_proof
 from gateway.auth.keys import KeyRing
-from gateway.auth.schemes import Credential, Signer, parse_credential
+from gateway.auth.schemes import Credential, Signer, pin_ca
 from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.messages import check_address, node_body
 from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.crls import revoke
 from gateway.mgmt_plane.service.partners import Partners, is_valid
 from gateway.model import Contract, Identity, OwnKey
 from gateway.ports import Caller, Clock, Tx
@@ -50,7 +51,7 @@ class Keys:
     # --- ours -------------------------------------------------------------------------------------------------------
 
     def keep(self, tx: Tx, signer: Signer, *, key_uri: str, emergency: bool) -> OwnKey:
-        """Our newest key from now on; emergency: those before it are compromised."""
+        """Our newest key from now on; emergency: those before it are compromised, and go into our revocation list."""
         newest = tx.select(OwnKey, order="-created", limit=1)
         made = OwnKey(
             key_id=signer.key_id,
@@ -61,6 +62,10 @@ class Keys:
             created=max(self._clock.now_ms(), newest[0].created + 1 if newest else 0),
         )
         tx.insert(made)
+        if emergency:
+            for each in self._ring.all():
+                if each.auth_type is AuthType.CERT:
+                    revoke(tx, each.credential, now=self._clock.now_ms())
         return made
 
     def untold(self, tx: Tx) -> list[Contract]:
@@ -114,8 +119,7 @@ class Keys:
             raise Refused("signed under another contract", kind=Kind.CONTRACT_INVALID, detail="")
         if body["inst_id"] != old.peer_inst_id:
             raise Refused("inst_id cannot change under a contract", kind=Kind.CONFLICT)
-        credential = parse_credential(body["auth_type"], body["auth_credential"])
-        credential.check(node_id=old.peer_node_id, now_ms=self._clock.now_ms())
+        credential = self._partners.credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
         proven = self._proven(old, credential, body)
         new = replace(
             old,
@@ -175,6 +179,22 @@ class Keys:
         if len(mark) != _HEX_DIGITS or set(mark) - set("0123456789abcdef"):
             raise Refused("a fingerprint is 64 hex digits", kind=Kind.MALFORMED)
         return self._save(tx, old, replace(old, ca_allowed=mark))
+
+    def allow_ca(self, tx: Tx, contract_id: str, ca_pem: str) -> Contract:
+        """Our admin gives the new TLS CA of a partner that signs with a bare key, which cannot name one itself.
+
+        The CA before it is accepted for the overlap. Raises Refused(CONFLICT) for a partner with certificates.
+        """
+        old = self._partners.get(tx, contract_id)
+        if old.auth_type == AuthType.CERT.value:
+            raise Refused("this partner tells its CA itself: allow its fingerprint", kind=Kind.CONFLICT)
+        now = self._clock.now_ms()
+        ca, _ = pin_ca(ca_pem, now_ms=now)
+        if ca == old.tls_ca:
+            return old
+        new = replace(old, tls_ca=ca, old_tls_ca=old.tls_ca, old_until=now + self._overlap_ms)
+        # A key that was replaced before must not live longer for it.
+        return self._save(tx, old, replace(new, old_auth_type="", old_auth_credential=""))
 
     def revoke_old(self, tx: Tx, contract_id: str) -> Contract:
         """End the overlap of the key that the partner has replaced."""

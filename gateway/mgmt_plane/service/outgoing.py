@@ -2,10 +2,15 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
+from gateway.errors import Kind, Refused
 from gateway.model import CallState, Contract, OutCall, TraceId
 from gateway.ports import Clock, Entropy, Tx
+
+FORGET: Final = 500
+"""Calls deleted in one transaction, at most, of each end."""
 
 
 def new_trace(entropy: Entropy) -> TraceId:
@@ -64,3 +69,32 @@ class Outgoing:
         tx.insert(call)
         self._wake()
         return call
+
+
+def forget(tx: Tx, *, before_ms: int, limit: int = FORGET) -> int:
+    """Delete up to `limit` calls of each end (DONE, DEAD) last tried before `before_ms`; the larger count of the two.
+
+    Parked calls stay: they wait for the admin.
+    """
+    counts = []
+    for state in (CallState.DONE, CallState.DEAD):
+        over = [each for each in tx.select(OutCall, order="due", limit=limit, state=state) if each.due < before_ms]
+        for each in over:
+            tx.delete(each)
+        counts.append(len(over))
+    return max(counts)
+
+
+def retry(tx: Tx, call_id: str, *, now: int) -> OutCall:
+    """The admin's word: perform a parked or dead call again, at once. Raises Refused(NOT_FOUND, CONFLICT)."""
+    old = tx.get(OutCall, call_id)
+    if old is None:
+        raise Refused(f"call {call_id} is not known", kind=Kind.NOT_FOUND)
+    if old.state not in (CallState.PARKED, CallState.DEAD):
+        raise Refused(f"call {call_id} is {old.state}, neither parked nor dead", kind=Kind.CONFLICT)
+    if old.state is CallState.DEAD and old.route.endswith(".audit.apply"):
+        # Nobody waits for its answer any more: the application counts as refused.
+        raise Refused("that application is over: apply again", kind=Kind.CONFLICT)
+    new = replace(old, state=CallState.DUE, attempts=0, due=now, error="", created=now)
+    tx.replace(old, new)
+    return new

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import KeyRing
+from gateway.auth.revocation import NONE, Revocations
 from gateway.auth.schemes import Credential, Signer, parse_credential, pin_ca
-from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
+from gateway.errors import WIRE, CallerError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.approval import Effect, Event, decision, step
 from gateway.mgmt_plane.core.messages import apply_body, check_address, confirm_body
-from gateway.mgmt_plane.core.profile import Profile, profile
+from gateway.mgmt_plane.core.profile import Profile, Signature, profile
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.model import (
     CallState,
     Contract,
     ContractId,
+    Crl,
     Direction,
     Identity,
     InstId,
@@ -32,6 +35,8 @@ from specs.states import ApprovalState, AuthType
 DEFAULT_LIFE_MS: Final = 365 * 86_400_000
 """Of a contract for which nobody named an end; confirm must carry one (M-026)."""
 _CANDIDATES: Final = 8
+_UNSAID: Final = {"inst_id": "", "institution": "", "system": "", "system_version": ""}
+"""What an application that describes its receiver leaves open about its sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def pinned_cas(contract: Contract, now: int) -> str:
 class Partners:
     """All contracts of this node.
 
-    signer: our key, or the ring of keys of which a partner is told the current one.
+    signer: our key, or the ring of keys of which a new partner is told the one for first contact.
 
     on_routes_changed: called inside the transaction, on the store's thread, when `routes` may give another answer; it
     may only schedule, and sees the change when it reads through the store afterwards (M-075).
@@ -89,8 +94,12 @@ class Partners:
         outgoing: Outgoing,
         default_profile: str = "strict-1.2",
         on_routes_changed: Callable[[], None] = lambda: None,
+        lists: Revocations = NONE,
+        insecure_unsigned: bool = False,
     ) -> None:
-        profile(default_profile)  # an unknown one stops the start
+        if profile(default_profile).signature is Signature.NONE:  # an unknown one stops the start too
+            raise CallerError(f"{default_profile} is for single partners, never the default")
+        self._insecure_unsigned = insecure_unsigned
         self.identity = identity
         self._signer = signer
         self._limits = limits
@@ -99,7 +108,14 @@ class Partners:
         self._outgoing = outgoing
         self._profile = default_profile
         self._on_routes_changed = on_routes_changed
+        self._lists = lists
+        self._shows: Callable[[Contract], tuple[str, str]] = lambda _contract: ("", "")
         self._closed: list[Callable[[Tx, Contract], None]] = []
+
+    @property
+    def default_profile(self) -> str:
+        """The dialect of whoever has no contract yet."""
+        return self._profile
 
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
         """`listener` is called inside the transaction that terminates an approved or applied contract."""
@@ -108,6 +124,10 @@ class Partners:
     def on_routes_changed(self, listener: Callable[[], None]) -> None:
         """Set who learns of new and removed routes."""
         self._on_routes_changed = listener
+
+    def on_shown(self, shows: Callable[[Contract], tuple[str, str]]) -> None:
+        """Set who says which TLS files of ours (chain, key) a partner is shown; "" for those of the process itself."""
+        self._shows = shows
 
     def routes_changed(self) -> None:
         """Say that `routes` may give another answer; inside the transaction that makes it so."""
@@ -170,6 +190,7 @@ class Partners:
         for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
             if is_valid(each, now) and each.tls_ca:
                 found.setdefault(each.peer_node_id, each)
+        lists = {each.ca: each.pem for each in tx.select(Crl)}
         return [
             PeerRoute(
                 node_id=each.peer_node_id,
@@ -177,6 +198,9 @@ class Partners:
                 address=each.peer_address,
                 tls_ca=pinned_cas(each, now),
                 profile=each.profile,
+                crls=_lists_of(pinned_cas(each, now), lists),
+                our_chain=self._shows(each)[0],
+                our_key=self._shows(each)[1],
             )
             for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
         ]
@@ -187,7 +211,7 @@ class Partners:
         """The body of our contract/apply."""
         if expired_time is not None:
             self._check_end(expired_time)
-        signer = self._signer.current
+        signer = self._signer.greeting
         return apply_body(
             self.identity,
             auth_type=signer.auth_type.value,
@@ -222,7 +246,7 @@ class Partners:
             description=description,
             created=now,
             updated=now,
-            our_key=self._signer.current.key_id,
+            our_key=self._signer.greeting.key_id,
         )
 
     def applied(self, tx: Tx, contract: Contract) -> Contract:
@@ -243,7 +267,7 @@ class Partners:
         state, effects = step(old.status, event)
         if event is Event.REJECT:
             return self._save(tx, old, replace(old, status=state))
-        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
+        credential = self.credential(body["auth_type"], body["auth_credential"], node_id=old.peer_node_id)
         if credential.auth_type is AuthType.CERT and credential.fingerprint != self._pinned_fingerprint(old):
             raise Refused("the credential's CA is not the one that was pinned", kind=Kind.UNAUTHENTICATED)
         new = replace(
@@ -271,13 +295,17 @@ class Partners:
 
     def receive_apply(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
         """A new IN contract with an id of 128 random bits; every apply makes its own (M-021, M-023)."""
-        if body["node_id"] != caller.node_id:
-            raise ProtocolViolation("node_id is not that of x-source-node-id")
         if caller.node_id == self.identity.node_id:
             raise ProtocolViolation("node_id is this node's own")
+        if profile(self._profile).describes_receiver and body["node_id"] == self.identity.node_id:
+            # As in v1.0: it says whom it is for. Who applies is in the head alone; our admin adds the rest.
+            body = {**body, "node_id": caller.node_id, "name": caller.node_id, "address": "", **_UNSAID}
+        if body["node_id"] != caller.node_id:
+            raise ProtocolViolation("node_id is not that of x-source-node-id")
         if tx.count(Contract, direction=Direction.IN, status=ApprovalState.APPLIED) >= self._limits.open_contracts:
             raise Refused("too many contracts wait for a decision", kind=Kind.TOO_MANY, detail="")
-        credential = self._credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
+        self._forget_withdrawn(tx)
+        credential = self.credential(body["auth_type"], body["auth_credential"], node_id=caller.node_id)
         if "expired_time" in body:
             self._check_end(body["expired_time"])
         now = self._clock.now_ms()
@@ -292,7 +320,7 @@ class Partners:
             peer_institution=body["institution"],
             peer_system=body["system"],
             peer_system_version=body["system_version"],
-            peer_address=check_address(body["address"]),
+            peer_address=check_address(body["address"]) if body["address"] else "",
             auth_type=body["auth_type"],
             auth_credential=body["auth_credential"],
             tls_ca=credential.ca,
@@ -307,6 +335,13 @@ class Partners:
         tx.insert(contract)
         return contract
 
+    def _forget_withdrawn(self, tx: Tx) -> None:
+        """Whoever applies and withdraws for ever must not fill the database; the trail has told of each."""
+        nothing: dict[str, Any] = {"direction": Direction.IN, "status": ApprovalState.TERMINATED, "our_key": ""}
+        if tx.count(Contract, **nothing) >= self._limits.ended_contracts:
+            for oldest in tx.select(Contract, limit=1, **nothing):
+                tx.delete(oldest)
+
     def decide(
         self,
         tx: Tx,
@@ -316,11 +351,14 @@ class Partners:
         expired_time: int | None = None,
         fingerprint: str | None = None,
         ca_pem: str | None = None,
+        address: str = "",
+        inst_id: str = "",
     ) -> Contract:
         """Our admin's answer to an IN contract; goes to the partner as confirm through the outbox.
 
         fingerprint: must be the contract's when given. ca_pem: the partner's TLS CA, needed where its credential is a
-        bare key. Deciding the same again changes nothing.
+        bare key. address, inst_id: the partner's, where its application (v1.0) does not say.
+        Deciding the same again changes nothing.
         """
         old = self.get(tx, contract_id)
         if old.direction is not Direction.IN:
@@ -328,20 +366,38 @@ class Partners:
         state, effects = step(old.status, Event.APPROVE if approve else Event.REJECT)
         if state is old.status:
             return old
-        signer = self._signer.current
+        signer = self._signer.greeting
         new = replace(old, status=state, our_key=signer.key_id)
+        if address and not old.peer_address:
+            new = replace(new, peer_address=check_address(address), peer_inst_id=InstId(inst_id or old.peer_node_id))
+        if not new.peer_address:
+            raise Refused("the application says not where its sender is: give its address", kind=Kind.MALFORMED)
         if approve:
             new = self._approved(tx, new, expired_time, fingerprint, ca_pem)
         new = self._save(tx, old, new)
-        self._outgoing.put(
-            tx,
-            contract=new,
-            route="node.contract.confirm",
-            body=confirm_body(new, auth_type=signer.auth_type.value, credential=signer.credential),
-            subject=f"contract:{new.contract_id}",
-        )
+        self.confirm_again(tx, new)
         self._act(tx, new, effects)
         return new
+
+    def confirm_again(self, tx: Tx, contract: Contract) -> None:
+        """Send our decision, with the key that the contract says the partner knows."""
+        signer = self._signer.of(contract.our_key) if isinstance(self._signer, KeyRing) else self._signer
+        self._put(
+            tx,
+            contract,
+            "node.contract.confirm",
+            confirm_body(contract, auth_type=signer.auth_type.value, credential=signer.credential),
+        )
+
+    def confirm_refused(self, tx: Tx, call: OutCall, refusal: PeerError) -> None:
+        """An applicant that does not know the contract it asked for (it fell over before it kept the id) has none."""
+        contract = tx.get(Contract, call.contract_id)
+        unknown = str(WIRE[Kind.CONTRACT_UNKNOWN].code)
+        if contract is not None and contract.status is ApprovalState.APPROVED and refusal.peer_code == unknown:
+            self._end(tx, contract)
+
+    def _put(self, tx: Tx, contract: Contract, route: str, body: Mapping[str, Any]) -> None:
+        self._outgoing.put(tx, contract=contract, route=route, body=body, subject=f"contract:{contract.contract_id}")
 
     def _approved(
         self, tx: Tx, contract: Contract, expired_time: int | None, fingerprint: str | None, ca_pem: str | None
@@ -354,7 +410,7 @@ class Partners:
                 raise Refused(
                     f"contract {other.contract_id} with this node holds; terminate it first", kind=Kind.CONFLICT
                 )
-        self._credential(contract.auth_type, contract.auth_credential, node_id=contract.peer_node_id)
+        self.credential(contract.auth_type, contract.auth_credential, node_id=contract.peer_node_id)
         tls_ca = contract.tls_ca
         if not tls_ca:
             if not ca_pem:
@@ -373,14 +429,16 @@ class Partners:
             raise Refused("an application is rejected, not terminated", kind=Kind.ILLEGAL_TRANSITION)
         new = self._end(tx, old)
         if new != old and profile(new.profile).managed:
-            self._outgoing.put(
-                tx,
-                contract=new,
-                route="node.contract.terminate",
-                body={"contract_id": new.contract_id},
-                subject=f"contract:{new.contract_id}",
-            )
+            self.terminate_again(tx, new)
         return new
+
+    def terminate_again(self, tx: Tx, contract: Contract) -> None:
+        """Tell the partner that a contract is over."""
+        self._put(tx, contract, "node.contract.terminate", {"contract_id": contract.contract_id})
+
+    def ended_there(self, tx: Tx, contract: Contract) -> Contract:
+        """A comparison showed that the partner has closed it (service.reconcile); nobody is told."""
+        return self._end(tx, contract)
 
     def terminated(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
         """The partner ends it (M-032)."""
@@ -415,6 +473,10 @@ class Partners:
     def set_profile(self, tx: Tx, node_id: NodeId, name: str) -> list[Contract]:
         """Name the dialect of a partner, in all open contracts with it. Raises Refused(NODE_UNKNOWN, CONFLICT)."""
         wanted = _known_profile(name)
+        if wanted.signature is Signature.NONE and not self._insecure_unsigned:
+            raise Refused(
+                "calls without a signature are not allowed: [profile] insecure_unsigned is not set", kind=Kind.FORBIDDEN
+            )
         open_ = [
             each
             for each in tx.select(Contract, peer_node_id=node_id)
@@ -490,14 +552,21 @@ class Partners:
         tx.replace(old, new)
         return new
 
-    def _credential(self, auth_type: str, text: str, *, node_id: NodeId) -> Credential:
+    def credential(self, auth_type: str, text: str, *, node_id: NodeId) -> Credential:
+        """What a partner wants to sign with, checked as of now. Raises Refused(UNAUTHENTICATED)."""
         credential = parse_credential(auth_type, text)
-        credential.check(node_id=node_id, now_ms=self._clock.now_ms())
+        credential.check(node_id=node_id, now_ms=self._clock.now_ms(), lists=self._lists)
         return credential
 
     def _check_end(self, expired_time: int) -> None:
         if expired_time <= self._clock.now_ms():
             raise ProtocolViolation("expired_time must lie in the future (milliseconds)")
+
+
+def _lists_of(cas: str, lists: Mapping[str, str]) -> Mapping[str, str]:
+    """Those of the revocation lists (by CA) that are of these CAs (PEM)."""
+    marks = [fingerprint(each) for each in certificates(cas)] if lists else []
+    return {mark: lists[mark] for mark in marks if mark in lists}
 
 
 def _known_profile(name: str) -> Profile:

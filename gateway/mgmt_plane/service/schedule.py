@@ -5,12 +5,15 @@ task/start, stop and poll the sender of create or the initiator; stop_all, statu
 caller is proven by the edge; a local call carries this node's own id. Repeats change nothing and answer code 0 (B-19).
 """
 
-from collections.abc import Mapping
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from gateway.auth.tokens import parse_token_set
-from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
+from gateway.errors import GatewayError, IllegalTransition, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import DatasetUse
 from gateway.mgmt_plane.core.dag import Plan, artifact_name, digest, parse_plan, problems, safe_id
 from gateway.mgmt_plane.core.job import (
@@ -22,6 +25,7 @@ from gateway.mgmt_plane.core.job import (
     parse_task_state,
     step_task,
 )
+from gateway.mgmt_plane.service.datasets import read_header
 from gateway.mgmt_plane.service.jobs import (
     Audits,
     Grants,
@@ -40,6 +44,7 @@ from gateway.model import (
     JobId,
     Json,
     Outcome,
+    Party,
     Share,
     TaskId,
     TaskName,
@@ -47,6 +52,8 @@ from gateway.model import (
 )
 from gateway.ports import Caller, PeerClient, Store, Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +137,19 @@ class Schedule:
             raise Refused("only the initiator or the scheduler named in config may create the job")
         if self._book.own not in create.plan.participants:
             raise Refused("config.role does not name this node", kind=Kind.NODE_UNKNOWN)
-        await self._store.run(lambda tx: self._create(tx, caller, create))
+        headers = await self._headers(create.plan)
+        await self._store.run(lambda tx: self._create(tx, caller, create, headers))
         return {}
+
+    async def _headers(self, plan: Plan) -> Mapping[DatasetId, list[str]]:
+        """The column names that the files of our datasets in another node's job have now."""
+        if plan.initiator == self._book.own:
+            return {}
+        wanted = list(plan.uses(self._book.own_parties(plan)))
+        found = await self._store.run(
+            lambda tx: [each for name in wanted if (each := tx.get(Dataset, name)) is not None]
+        )
+        return {each.dataset_id: await asyncio.to_thread(read_header, Path(each.location)) for each in found}
 
     def _read_create(self, body: Json) -> _Create:
         job_id = JobId(safe_id(body.get("job_id"), "job_id", self._book.limits))
@@ -143,7 +161,7 @@ class Schedule:
             raise ProtocolViolation("flow_id must be a short text")
         return _Create(job_id, flow or "", parse_plan(body["dag"], body["config"], self._book.limits))
 
-    def _create(self, tx: Tx, caller: Caller, create: _Create) -> None:
+    def _create(self, tx: Tx, caller: Caller, create: _Create, headers: Mapping[DatasetId, list[str]]) -> None:
         job = tx.get(Job, create.job_id)
         plan = create.plan
         if job is not None:
@@ -158,13 +176,21 @@ class Schedule:
             if job.status is JobState.FINISHED:
                 raise Refused("the job has ended", kind=Kind.STOPPED)
         project_id = self._check_approval(tx, caller, create)
+        if plan.initiator != self._book.own:
+            flow_id = create.flow_id or (job.flow_id if job is not None else "")
+            self._book.check_room(tx, project_id=project_id, flow_id=flow_id, dag=plan.dag, others=[plan.initiator])
         own = self._book.own_parties(plan)
         for problem in problems(plan, self._book.lookup(tx), parties=own):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
+        self._check_rerun(tx, plan, own)
         uses = plan.uses(own)
         for dataset in uses:
-            if tx.get(Dataset, dataset) is None:
+            found = tx.get(Dataset, dataset)
+            if found is None:
                 raise Refused(f"this node has no dataset {dataset[:64]}", kind=Kind.NOT_FOUND)
+            if dataset in headers and headers[dataset] != [each.get("name") for each in found.column_metas]:
+                words = f"the file of {dataset[:64]} has other columns than the catalogue"
+                raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         now = self._book.clock.now_ms()
         if plan.initiator != self._book.own and uses:
             self._grants.authorise(
@@ -183,6 +209,26 @@ class Schedule:
             trace = job.trace_id or caller.trace_id
             tx.replace(job, replace(job, scheduler=caller.node_id, trace_id=trace, heard=now))
         self._book.journal.note("job.created", job_id=create.job_id, peer=caller.node_id, trace_id=caller.trace_id)
+
+    def _check_rerun(self, tx: Tx, plan: Plan, own: Sequence[Party]) -> None:
+        """What is not to be run again must have succeeded here, for the same initiator, with the same parameters."""
+        if not plan.reused:
+            return
+        job = tx.get(Job, plan.rerun_of)
+        if job is None or job.initiator != plan.initiator:
+            raise Refused("the initiator has no such job here that could be run again", kind=Kind.NOT_FOUND)
+        former, lookup = self._book.plan(job), self._book.lookup(tx)
+        if former.dag != plan.dag or former.roles != plan.roles:
+            raise Refused("the job to be run again has another dag or other parties", kind=Kind.CONFLICT)
+        for name in sorted(plan.reused):
+            for party in own:
+                if party not in plan.parties_of(name, lookup):
+                    continue
+                if former.params(party, name) != plan.params(party, name):
+                    raise Refused(f"{name} was run with other parameters and cannot be reused", kind=Kind.CONFLICT)
+                here = {"job_id": job.job_id, "task_name": name, "role": party.role, "index": party.index}
+                if not tx.count(Share, **here, status=TaskState.SUCCESS):
+                    raise Refused(f"{name} has not succeeded here and cannot be reused", kind=Kind.CONFLICT)
 
     def _check_approval(self, tx: Tx, caller: Caller, create: _Create) -> str:
         """This node's approval of exactly this dag and config (M-065); the project that was named with it."""
@@ -240,6 +286,8 @@ class Schedule:
 
         def work(tx: Tx) -> None:
             job = self._commanded(tx, caller, job_id)
+            if job.status in JOB_FINAL:
+                raise IllegalTransition(_ended(job))
             self._book.advance(tx, job, JobEvent.START)
 
         await self._store.run(work)
@@ -278,7 +326,7 @@ class Schedule:
         if any(artifact_name(task_id, output.key) in taken for output in plan.nodes[name].outputs):
             raise Refused("task_id would give an output the name of another task's", kind=Kind.CONFLICT)
         if job.status is JobState.FINISHED:
-            raise Refused("the job has ended", kind=Kind.STOPPED)
+            raise Refused(_ended(job), kind=Kind.STOPPED)
         if job.status is not JobState.RUNNING:
             raise Refused("the job has not been started", kind=Kind.ILLEGAL_TRANSITION)
         parties = [p for p in plan.parties_of(name, self._book.lookup(tx)) if p.node_id == self._book.own]
@@ -309,12 +357,38 @@ class Schedule:
 
     def recheck(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
         """Columns granted of each dataset that a task opens here, () = all; raises Refused where no grant holds now."""
+        return self._granted(tx, job, plan, name, self._grants.recheck)
+
+    def open(self, tx: Tx, job: Job, plan: Plan, name: TaskName) -> Mapping[DatasetId, tuple[str, ...]]:
+        """As `recheck`, when the task's data are about to be read: counts the use of the grants.
+
+        What was approved is what runs, also if the store was changed behind our back since the job was created.
+        """
+        if plan.initiator != self._book.own:
+            asked = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.IN)
+            asked = [each for each in asked if each.peer_node_id == plan.initiator]
+            standing = [each for each in asked if each.status is ApprovalState.APPROVED]
+            if (asked or self._book.rules.require_job_audit) and not standing:
+                raise Refused("the approval of the job does not stand any more", kind=Kind.GRANT_REVOKED)
+            runs = digest(job.dag, job.config)
+            if any(digest(each.body.get("dag", {}), audit_config(each) or {}) != runs for each in standing):
+                raise Refused("dag or config differs from what was approved", kind=Kind.NOT_AS_APPROVED)
+        return self._granted(tx, job, plan, name, self._grants.open)
+
+    def _granted(
+        self,
+        tx: Tx,
+        job: Job,
+        plan: Plan,
+        name: TaskName,
+        ask: Callable[..., Mapping[DatasetId, tuple[str, ...]]],
+    ) -> Mapping[DatasetId, tuple[str, ...]]:
         parties = self._book.own_parties(plan)
         opened = {plan.dataset_of(party, name) for party in parties} - {None}
         if not opened or plan.initiator == self._book.own:
             return {}
         uses = [DatasetUse(d, components) for d, components in plan.uses(parties).items() if d in opened]
-        return self._grants.recheck(
+        return ask(
             tx,
             user=plan.initiator,
             job_id=job.job_id,
@@ -364,8 +438,7 @@ class Schedule:
             if not job.scheduler:
                 reason = f"ended by {by} before this node took part; job status there tells why"
         # A scheduler's own job that somebody else stops through job/stop.
-        self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)
-        return failed is None and not job.scheduling
+        return self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason, unsure=True).unsure
 
     def stop_shares(self, tx: Tx, job: Job, name: TaskName, *, by: str) -> None:
         """Stop `name` and what comes after it here. Where `name` has succeeded it is a clean-up (C-086, B-20)."""
@@ -409,7 +482,7 @@ class Schedule:
         if named and aggregate(named) is TaskState.SUCCESS and not any(v.status is TaskState.RUNNING for v in views):
             return False
         for view in views:
-            status, _ = step_task(view.status, TaskEvent.STOP)
+            status = step_task(view.status, TaskEvent.STOP)
             if status is not view.status:
                 tx.replace(view, replace(view, status=status, stopped=True, updated=self._book.clock.now_ms()))
         self.stop_shares(tx, job, name, by=by)
@@ -440,7 +513,8 @@ class Schedule:
             if task_name:
                 self.stop_shares(tx, current, TaskName(task_name), by=own)
             else:
-                self._book.advance(tx, current, JobEvent.STOP, outcome=Outcome.STOPPED, reason=f"stopped by {own}")
+                reason = f"stopped by {own}"
+                self._book.advance(tx, current, JobEvent.STOP, outcome=Outcome.STOPPED, reason=reason, unsure=True)
 
         await self._store.run(work)
         self._runtime.settle(job.job_id)
@@ -454,25 +528,32 @@ class Schedule:
 
         def work(tx: Tx) -> Json:
             job = self._concerned(tx, caller, job_id)
-            return {"job_status": job.status.value, "status": states(tx, job)}
+            # The wire has no word for how a job ended; ours stands beside it for whoever knows it.
+            more = {"job_outcome": job.outcome.value} if job.scheduling and job.status in JOB_FINAL else {}
+            return {"job_status": job.status.value, "status": states(tx, job), **more}
 
         return await self._store.run(work)
 
     async def task_poll(self, caller: Caller, body: Json) -> Json:
-        """State of this node's shares of a task in one role; an empty or unknown role means all (C-050 to C-053)."""
+        """State of this node's shares of a task in one role; an empty or unknown role means all (C-050 to C-053).
+
+        With FAILED comes the result code where there is one (`result_code`, ours): the code, never the message.
+        """
         task_id, role = body.get("task_id"), body.get("role")
         if not isinstance(task_id, str) or not task_id or not isinstance(role, str):
             raise ProtocolViolation("task_id and role must be texts")
 
-        def work(tx: Tx) -> TaskState:
+        def work(tx: Tx) -> Json:
             shares = tx.select(Share, task_id=task_id)
             if not shares:
                 raise Refused("unknown task_id", kind=Kind.NOT_FOUND)
             self._commanded(tx, caller, shares[0].job_id)
             asked = [share for share in shares if role in {share.role, f"{share.role}.{share.index}"}]
-            return aggregate(share.status for share in asked or shares)
+            codes = [s.result_code for s in asked or shares if s.status is TaskState.FAILED and s.result_code]
+            status = aggregate(share.status for share in asked or shares).value
+            return {"status": status, **({"result_code": codes[0]} if codes else {})}
 
-        return {"status": (await self._store.run(work)).value}
+        return await self._store.run(work)
 
     async def task_callback(self, caller: Caller, body: Json) -> Json:
         """As the scheduler: a participant tells the state of its part of a task (C-055, C-057, C-058)."""
@@ -480,6 +561,7 @@ class Schedule:
         if not isinstance(task_id, str) or not task_id or not isinstance(role, str):
             raise ProtocolViolation("task_id and role must be texts")
         reported = parse_task_state(body.get("status"))
+        code = result_code(body)
 
         def work(tx: Tx) -> None:
             views = tx.select(TaskView, task_id=task_id)
@@ -491,11 +573,35 @@ class Schedule:
             bare = role.partition(".")[0]
             now = self._book.clock.now_ms()
             for view in [view for view in mine if view.role == bare] or mine:
-                tx.replace(view, replace(view, status=observe(view.status, reported), misses=0, updated=now))
+                status = observe(view.status, reported)
+                changed = now if status is not view.status else view.updated
+                tx.replace(view, replace(view, status=status, misses=0, updated=changed, code=view.code or code))
 
         await self._store.run(work)
         self._runtime.poke()
         return {}
+
+    # -- deadlines
+
+    async def expire(self) -> None:
+        """End the jobs that have waited too long for an approval or a start."""
+
+        def work(tx: Tx) -> list[JobId]:
+            ended = []
+            now, limit = self._book.clock.now_ms(), self._book.rules.approval_s
+            for job in (*tx.select(Job, status=JobState.PENDING), *tx.select(Job, status=JobState.READY)):
+                if now - job.created <= limit * 1000:
+                    continue
+                what = "approved" if job.status is JobState.PENDING else "started"
+                reason = f"the job was not {what} within {limit:g} s"
+                self._book.advance(tx, job, JobEvent.FAIL, outcome=Outcome.FAILED, reason=reason, unsure=True)
+                if job.initiator == self._book.own:
+                    withdraw(tx, self._audits, job)
+                ended.append(job.job_id)
+            return ended
+
+        for job_id in await self._store.run(work):
+            self._runtime.settle(job_id)
 
     # -- who may
 
@@ -528,6 +634,16 @@ class Schedule:
         if name is not None and not isinstance(name, str):
             raise ProtocolViolation("task_name must be a text")
         return TaskName(name) if name else None
+
+
+def result_code(body: Mapping[str, Any]) -> str:
+    """The result code beside a FAILED state, "" where there is none that could stand in a message of ours."""
+    value = body.get("result_code")
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def _ended(job: Job) -> str:
+    return f"the job has ended: {job.reason}" if job.reason else "the job has ended"
 
 
 def states(tx: Tx, job: Job) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from weakref import ReferenceType, ref
 
@@ -36,7 +37,15 @@ FAILURES_A_MINUTE: Final = 60
 """Rows per minute that strangers can make us write; what is beyond is counted in one row more."""
 
 _REFUSALS: Final = frozenset(
-    {Kind.FORBIDDEN, Kind.GRANT_MISSING, Kind.GRANT_EXPIRED, Kind.GRANT_EXHAUSTED, Kind.UNAUTHENTICATED}
+    {
+        Kind.FORBIDDEN,
+        Kind.GRANT_MISSING,
+        Kind.GRANT_EXPIRED,
+        Kind.GRANT_EXHAUSTED,
+        Kind.GRANT_REVOKED,
+        Kind.NOT_AS_APPROVED,
+        Kind.UNAUTHENTICATED,
+    }
 )
 """Refusals inside a transaction of our own side that are acts; those of partners come from the edge."""
 
@@ -84,8 +93,10 @@ def record(tx: Tx, event: str, subject: str, **facts: Any) -> None:
 class TrailedTx:
     """A transaction that notes the acts of what passes through it. Same contract as ports.Tx."""
 
-    def __init__(self, inner: Tx) -> None:
+    def __init__(self, inner: Tx, watched: Mapping[type, Callable[[], None]] = MappingProxyType({})) -> None:
+        """watched: record class -> called before one of it is written; see TrailedStore."""
         self._inner = inner
+        self._watched = watched
         self.acts: list[Act] = []
         self.trace_id = ""
         """Of the first call that the transaction puts into the outbox: it carries the matter to the partner."""
@@ -118,6 +129,8 @@ class TrailedTx:
     def _guard(self, record: Record) -> None:
         if isinstance(record, TrailEntry):
             raise CallerError("the trail is written by Trail alone")
+        if (told := self._watched.get(type(record))) is not None:
+            told()
 
     def select(
         self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
@@ -400,12 +413,20 @@ class TrailedStore:
         self._inner = inner
         self._trail = trail
         self._clock = clock
+        self._watched: dict[type, Callable[[], None]] = {}
+
+    def on_write(self, kind: type, told: Callable[[], None]) -> None:
+        """`told` is called before a record of `kind` is written, inside the transaction and on the store's thread.
+
+        The transaction may still fail. Whoever reads through this store after `told` sees what it left behind.
+        """
+        self._watched[kind] = told
 
     async def run(self, work: Callable[[Tx], T]) -> T:
         actor = _actor()
 
         def watched(tx: Tx) -> T:
-            seen = TrailedTx(tx)
+            seen = TrailedTx(tx, self._watched)
             result = work(seen)
             if seen.acts:
                 by = actor if actor.trace_id else replace(actor, trace_id=seen.trace_id)
