@@ -96,7 +96,7 @@ def _masks(cipher: str) -> tuple[Backend, ...]:
         Backend("avx512ifma", 20, wide, _native("NativeMasks", "avx512ifma", cipher=cipher)),
         Backend("avx2", 15, _needs_flags("avx2", "aes"), _native("NativeMasks", "avx2", cipher=cipher)),
         Backend("portable", 10, _needs_native, _native("NativeMasks", "portable", cipher=cipher)),
-        Backend("reference", 0, lambda _: None, _reference("OpensslMasks", cipher=cipher)),
+        Backend("reference", 0, _needs_gmpy2, _reference("OpensslMasks", cipher=cipher)),
     )
 
 
