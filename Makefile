@@ -15,8 +15,10 @@ test: $(STAMP)
 
 # Two gateways are killed at random for some minutes, then compared. The seed is printed: SEED=N runs the same again.
 KILLS ?= 500
+JOBS ?= 100
 soak: $(STAMP)
 	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -46,6 +48,7 @@ sanitize: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write
+	$(BIN)/python -m tests.cli_page --write
 
 clean:
 	rm -f accel/*.so

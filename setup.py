@@ -11,11 +11,15 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = [
-    "module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c",
+    "module.c", "mont_portable.c", "mont_ifma.c", "x25519_portable.c", "x25519_ifma.c", "threads.c",
+    "bind_curves.c", "digest_portable.c", "digest_x86.c", "group25519_ifma.c", "group25519_portable.c",
+    "wcurve_ifma.c", "wcurve_portable.c",
     "bind_masks.c", "masks_portable.c", "masks_avx2.c", "masks_avx512.c", "rings.c",
 ]  # fmt: skip
 HEADERS = [
-    "binding.h", "digits.h", "masks.h", "masks_lanes.h", "mont.h", "mont_algos.h", "ring128.h", "rings.h", "x25519.h",
+    "bind_curves.h", "binding.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h", "f25519_portable.h",
+    "group25519.h", "group25519_algos.h", "masks.h", "masks_lanes.h", "mont.h", "mont_algos.h", "ring128.h", "rings.h",
+    "threads.h", "wcurve.h", "wcurve_algos.h", "x25519.h",
 ]  # fmt: skip
 
 
@@ -38,7 +42,8 @@ setup(
             "accel._native",
             sources=[f"accel/csrc/{name}" for name in SOURCES],
             depends=[f"accel/csrc/{name}" for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c11", "-O2", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_link_args=["-pthread"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             optional=True,

@@ -172,6 +172,168 @@ def check_points(scalars: builtins.bytes, points: builtins.bytes, *, shared: boo
         raise BadInput("a scalar and a point are 32 bytes each")
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Texts:
+    """A batch of byte strings: text i is data[offsets[i]:offsets[i + 1]], offsets int64 (count + 1), 0 to len(data).
+
+    The texts may be secret: time may depend on their lengths, never on their bytes unless a kernel says so.
+    """
+
+    data: builtins.bytes
+    offsets: Ints
+
+    def __post_init__(self) -> None:
+        if self.offsets.dtype != np.int64 or self.offsets.ndim != 1 or not len(self.offsets):
+            raise BadInput("offsets are a one-dimensional int64 array, one longer than the batch")
+        rises = not bool(np.any(np.diff(self.offsets) < 0))
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.data) or not rises:
+            raise BadInput("offsets do not rise from 0 to the end of the data")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"Texts({len(self)})"
+
+    @classmethod
+    def of(cls, texts: Sequence[builtins.bytes]) -> Self:
+        """From single strings."""
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        return cls(b"".join(texts), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]))
+
+    def __getitem__(self, i: int) -> builtins.bytes:
+        return self.data[self.offsets[i] : self.offsets[i + 1]]
+
+
+DIGEST_BYTES: Final = 32
+
+
+class Digest(Protocol):
+    """SHA-256 (FIPS 180-4) or SM3 (GB/T 32905-2016) of many texts."""
+
+    name: str
+    algorithm: str
+    """ "sha256" or "sm3" """
+
+    def digest(self, texts: Texts) -> builtins.bytes:
+        """32 bytes a text, one after the other."""
+        ...
+
+
+AFFINE_BYTES: Final = 64
+
+
+class PrimeCurve(Protocol):
+    """A curve y^2 = x^3 - 3x + b of prime order n over a field of 256 bits, in batches: "p256" (SP 800-186,
+    secp256r1) or "sm2" (GB/T 32918.5).
+
+    Points are 64 bytes each, x then y, both big-endian and below p; `decode` and `encode` translate from and to SEC 1.
+    Every point given is checked first: coordinates in range, on the curve, not infinity; else BadInput and no work.
+    (The order is prime, so there is no smaller subgroup.) Scalars are 32 bytes, big-endian, any value, taken modulo n.
+    A scalar that is 0 modulo n gives 64 zero bytes, which is no point: whoever needs a secret result must look for
+    them. Time depends neither on scalars nor on points (not so for `reference`).
+    """
+
+    name: str
+    curve: str
+
+    def mask_points(self, secret: builtins.bytes, points: builtins.bytes) -> builtins.bytes:
+        """Every point times one scalar."""
+        ...
+
+    def exchange(self, secrets: builtins.bytes, points: builtins.bytes) -> builtins.bytes:
+        """Every point times the scalar in the same place."""
+        ...
+
+    def base_points(self, secrets: builtins.bytes) -> builtins.bytes:
+        """The generator times every scalar."""
+        ...
+
+    def check(self, points: builtins.bytes) -> None:
+        """BadInput unless all are points."""
+        ...
+
+    def decode(self, data: builtins.bytes, *, compressed: bool) -> builtins.bytes:
+        """SEC 1 section 2.3.4: 33 bytes a point, beginning with 2 or 3, or 65, beginning with 4; BadInput otherwise."""
+        ...
+
+    def encode(self, points: builtins.bytes, *, compressed: bool) -> builtins.bytes:
+        """SEC 1 section 2.3.3, 33 or 65 bytes a point."""
+        ...
+
+    def lift(self, xs: builtins.bytes, *, odd: bool = False) -> tuple[builtins.bytes, NDArray[np.bool_]]:
+        """For numbers of 32 bytes, taken modulo p: whether there is a point with that x, and the one whose y is odd or
+        even. Where there is none, its place holds x modulo p and 32 bytes without meaning. Time does not tell which.
+        """
+        ...
+
+    def from_hash(
+        self, texts: Texts, tag: builtins.bytes, *, digest: str = "sha256", uniform: bool = True
+    ) -> builtins.bytes:
+        """RFC 9380 hash_to_curve, or encode_to_curve if not `uniform`, with expand_message_xmd, L = 48 and the
+        simplified SWU map: for "p256" and "sha256" the suites P256_XMD:SHA-256_SSWU_RO_ and _NU_; for "sm2" and "sm3"
+        the same construction, Z = -9 by appendix H.2 (no published suite). tag: the domain separation, 1 to 255 bytes.
+        """
+        ...
+
+
+class Group25519(Protocol):
+    """Hashing to curve25519 and edwards25519, and the ristretto255 group, in batches.
+
+    Everything is 32 bytes a point, little-endian. Time depends on counts and text lengths only (not for `reference`).
+    """
+
+    name: str
+
+    def to_curve25519(self, texts: Texts, tag: builtins.bytes, *, uniform: bool = True) -> builtins.bytes:
+        """The u coordinates (as X25519 takes them) of RFC 9380's curve25519_XMD:SHA-512_ELL2_RO_, or _NU_; in the
+        subgroup of prime order.
+        """
+        ...
+
+    def to_edwards25519(self, texts: Texts, tag: builtins.bytes, *, uniform: bool = True) -> builtins.bytes:
+        """RFC 9380's edwards25519_XMD:SHA-512_ELL2_RO_, or _NU_, encoded as in RFC 8032 section 5.1.2."""
+        ...
+
+    def to_ristretto(self, texts: Texts, tag: builtins.bytes) -> builtins.bytes:
+        """RFC 9380 appendix B: ristretto255_XMD:SHA-512_R255MAP_RO_."""
+        ...
+
+    def derive(self, uniform: builtins.bytes) -> builtins.bytes:
+        """RFC 9496 section 4.3.4: 64 uniformly random bytes to each element of ristretto255."""
+        ...
+
+    def check(self, elements: builtins.bytes) -> None:
+        """BadInput unless every text is the encoding of an element of ristretto255 (RFC 9496 section 4.3.1)."""
+        ...
+
+    def mask_elements(self, secret: builtins.bytes, elements: builtins.bytes) -> builtins.bytes:
+        """Every element of ristretto255 times one scalar of 32 bytes, little-endian, not clamped. BadInput if one is no
+        encoding. The identity, 32 zero bytes, may come in and out.
+        """
+        ...
+
+    def exchange_elements(self, secrets: builtins.bytes, elements: builtins.bytes) -> builtins.bytes:
+        """Every element times the scalar in the same place."""
+        ...
+
+
+def check_tag(tag: builtins.bytes) -> None:
+    """Refuse a domain separation tag that RFC 9380 section 5.3 does not know."""
+    if not 1 <= len(tag) <= 255:
+        raise BadInput("a domain separation tag has 1 to 255 bytes")
+
+
+MAX_THREADS: Final = 64
+
+
+def check_threads(threads: int) -> int:
+    """How many native threads a kernel may use for a batch; more than MAX_THREADS are never asked for."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise BadInput(f"1 to {MAX_THREADS} threads")
+    return threads
+
+
 class ModularPower(Protocol):
     """Powers, products and squares modulo one odd number, in batches: what a scheme that is not here is built from.
 

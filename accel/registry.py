@@ -3,6 +3,8 @@
 For every kernel there is a list of backends. The one of highest priority that neither refuses nor fails its known
 answers is taken, or exactly the one named by the caller: if that one refuses it is an error, never a silent fallback.
 The name comes as an argument; who reads the environment (`INTERCONN_ACCEL`) is the caller.
+Where `threads` can be given, a kernel cuts each batch over that many native threads at most (1 to 64, BadInput
+otherwise), which live for the call only.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from accel import selftest
-from accel.kernels import X25519, AdditiveHE, Masks, ModularPower, Ring128, RingMatrices
+from accel.kernels import (
+    X25519,
+    AdditiveHE,
+    Digest,
+    Group25519,
+    Masks,
+    ModularPower,
+    PrimeCurve,
+    Ring128,
+    RingMatrices,
+)
 from accel.probe import Machine, probe
 
 
@@ -81,12 +93,20 @@ def _reference(name: str, **fixed: str) -> Callable[..., Any]:
     return make
 
 
-def _backends(native: str, reference: str) -> tuple[Backend, ...]:
+def _backends(native: str, reference: str, **fixed: str) -> tuple[Backend, ...]:
     return (
-        Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma")),
-        Backend("portable", 10, _needs_native, _native(native, "portable")),
-        Backend("reference", 0, _needs_gmpy2, _reference(reference)),
+        Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma", **fixed)),
+        Backend("portable", 10, _needs_native, _native(native, "portable", **fixed)),
+        Backend("reference", 0, _needs_gmpy2, _reference(reference, **fixed)),
     )
+
+
+def _digests(algorithm: str) -> tuple[Backend, ...]:
+    all_cpus = _backends("NativeDigest", "HashlibDigest", algorithm=algorithm)
+    if algorithm != "sha256":
+        return all_cpus
+    rounds = _native("NativeDigest", "shani", algorithm=algorithm)
+    return (*all_cpus, Backend("shani", 15, _needs_flags("sha_ni"), rounds))
 
 
 def _masks(cipher: str) -> tuple[Backend, ...]:
@@ -107,6 +127,11 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "he.paillier-textbook": _backends("TextbookPaillier", "TextbookPaillier"),
     "modpow": _backends("NativePower", "GmpPower"),
     "x25519": _backends("NativeX25519", "OpensslX25519"),
+    "curve.p256": _backends("NativeCurve", "IntegerCurve", curve="p256"),
+    "curve.sm2": _backends("NativeCurve", "IntegerCurve", curve="sm2"),
+    "group25519": _backends("NativeGroup25519", "IntegerGroup25519"),
+    "hash.sha256": _digests("sha256"),
+    "hash.sm3": _digests("sm3"),
     "mask.aes128ctr": _masks("aes128ctr"),
     "mask.chacha20": _masks("chacha20"),
     "ringmatrices": _backends("NativeRingMatrices", "NumpyRingMatrices"),
@@ -120,6 +145,11 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "he.paillier-textbook": selftest.check_paillier_textbook,
     "modpow": selftest.check_power,
     "x25519": selftest.check_x25519,
+    "curve.p256": selftest.check_p256,
+    "curve.sm2": selftest.check_sm2,
+    "group25519": selftest.check_group25519,
+    "hash.sha256": selftest.check_sha256,
+    "hash.sm3": selftest.check_sm3,
     "mask.aes128ctr": selftest.check_aes128ctr,
     "mask.chacha20": selftest.check_chacha20,
     "ringmatrices": selftest.check_ring_matrices,
@@ -165,19 +195,34 @@ def ring128(forced: str | None = None) -> Ring128:
     return cast("Ring128", _make("ring128", forced))
 
 
-def additive_he(scheme: str, forced: str | None = None) -> AdditiveHE:
+def additive_he(scheme: str, forced: str | None = None, *, threads: int = 1) -> AdditiveHE:
     """The scheme "ou", "paillier" (DJN, short exponents) or "paillier-textbook" (r^n). Raises BackendRefused."""
-    return cast("AdditiveHE", _make(f"he.{scheme}", forced))
+    return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads))
 
 
-def modular_power(forced: str | None = None) -> ModularPower:
+def modular_power(forced: str | None = None, *, threads: int = 1) -> ModularPower:
     """Batches of powers modulo an odd number. Raises BackendRefused."""
-    return cast("ModularPower", _make("modpow", forced))
+    return cast("ModularPower", _make("modpow", forced, threads))
 
 
-def x25519(forced: str | None = None) -> X25519:
+def x25519(forced: str | None = None, *, threads: int = 1) -> X25519:
     """Batches of Diffie-Hellman on Curve25519. Raises BackendRefused."""
-    return cast("X25519", _make("x25519", forced))
+    return cast("X25519", _make("x25519", forced, threads))
+
+
+def prime_curve(curve: str, forced: str | None = None, *, threads: int = 1) -> PrimeCurve:
+    """The curve "p256" or "sm2". Raises BackendRefused."""
+    return cast("PrimeCurve", _make(f"curve.{curve}", forced, threads))
+
+
+def group25519(forced: str | None = None, *, threads: int = 1) -> Group25519:
+    """Hashing to curve25519, edwards25519 and ristretto255. Raises BackendRefused."""
+    return cast("Group25519", _make("group25519", forced, threads))
+
+
+def digest(algorithm: str, forced: str | None = None, *, threads: int = 1) -> Digest:
+    """The digest "sha256" or "sm3" of many texts. Raises BackendRefused."""
+    return cast("Digest", _make(f"hash.{algorithm}", forced, threads))
 
 
 def masks(cipher: str = "aes128ctr", forced: str | None = None) -> Masks:
@@ -190,11 +235,12 @@ def ring_matrices(forced: str | None = None) -> RingMatrices:
     return cast("RingMatrices", _make("ringmatrices", forced))
 
 
-def _make(kernel: str, forced: str | None) -> Any:
+def _make(kernel: str, forced: str | None, threads: int | None = None) -> Any:
+    """Threads: None for a kernel that has no such option; the reference backends take it and do not use it."""
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))
-    return backend.make()
+    return backend.make() if threads is None else backend.make(threads=threads)
 
 
 def _self_test(kernel: str, backend: Backend) -> str | None:

@@ -13,13 +13,17 @@ from accel.kernels import (
     X25519,
     AdditiveHE,
     Ciphertexts,
+    Digest,
+    Group25519,
     HePublicKey,
     HeSecretKey,
     Masks,
     ModularPower,
+    PrimeCurve,
     Ring128,
     RingMatrices,
     SparseMatrix,
+    Texts,
     Uints,
 )
 
@@ -132,6 +136,128 @@ def check_x25519(make: Callable[[], X25519]) -> None:
     for i, (scalar, _, _) in enumerate(_X25519):
         masked = kernel.mask_points(bytes.fromhex(scalar), points)
         _expect("mask_points", got=masked[32 * i : 32 * i + 32], wanted=wanted[32 * i : 32 * i + 32])
+
+
+# k and x, y of k G. P-256: RFC 6979 A.2.5 (private and public key), and n - 1. SM2: GM/T 0003.5 annex A (the same
+# private and public key), and n - 1.
+_P256: Final = (
+    (
+        "c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721",
+        (
+            "60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6"
+            "7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299"
+        ),
+    ),
+    (
+        "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632550",
+        (
+            "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+            "b01cbd1c01e58065711814b583f061e9d431cca994cea1313449bf97c840ae0a"
+        ),
+    ),
+)
+_SM2: Final = (
+    (
+        "3945208f7b2144b13f36e38ac6d39f95889393692860b51a42fb81ef4df7c5b8",
+        (
+            "09f9df311e5421a150dd7d161e4bc5c672179fad1833fc076bb08ff356f35020"
+            "ccea490ce26775a52dc6ea718cc1aa600aed05fbf35e084a6632f6072da9ad13"
+        ),
+    ),
+    (
+        "fffffffeffffffffffffffffffffffff7203df6b21c6052b53bbf40939d54122",
+        (
+            "32c4ae2c1f1981195f9904466a39c9948fe30bbff2660be1715a4589334c74c7"
+            "43c8c95c0b098863a642311c9496deac2f56788239d5b8c0fd20cd1adec60f5f"
+        ),
+    ),
+)
+# RFC 9380 J.1.1, message "abc": P
+_P256_ABC: Final = (
+    "0bb8b87485551aa43ed54f009230450b492fead5f1cc91658775dac4a3388a0f"
+    "5c41b3d0731a27a7b14bc0bf0ccded2d8751f83493404c84a88e71ffd424212e"
+)
+_TAGS: Final = "QUUX-V01-CS02-with-"
+
+
+def check_p256(make: Callable[[], PrimeCurve]) -> None:
+    """Multiples of the generator and another point, SEC 1 both ways, RFC 9380's map."""
+    curve = make()
+    _check_curve(curve, _P256)
+    tag = f"{_TAGS}P256_XMD:SHA-256_SSWU_RO_".encode()
+    _expect("from_hash", got=curve.from_hash(Texts.of([b"abc"]), tag).hex(), wanted=_P256_ABC)
+
+
+def check_sm2(make: Callable[[], PrimeCurve]) -> None:
+    """As check_p256, without a map: nobody published an answer."""
+    _check_curve(make(), _SM2)
+
+
+def _check_curve(curve: PrimeCurve, rows: tuple[tuple[str, str], ...]) -> None:
+    scalars = b"".join(bytes.fromhex(k) for k, _ in rows)
+    wanted = b"".join(bytes.fromhex(point) for _, point in rows)
+    _expect("base_points", got=curve.base_points(scalars), wanted=wanted)
+    generator = curve.base_points((1).to_bytes(32, "big"))
+    _expect("exchange", got=curve.exchange(scalars, generator * len(rows)), wanted=wanted)
+    _expect("mask_points", got=curve.mask_points(scalars[:32], generator + wanted[64:])[:64], wanted=wanted[:64])
+    for compressed in (False, True):
+        data = curve.encode(wanted, compressed=compressed)
+        _expect("decode", got=curve.decode(data, compressed=compressed), wanted=wanted)
+
+
+# RFC 9380 J.4.1 (P.x, as printed), J.5.1 (P as RFC 8032 encodes it), message "abc"; RFC 9496 A.1 (2 B) and A.3 (first).
+_CURVE25519_ABC: Final = "2b4419f1f2d48f5872de692b0aca72cc7b0a60915dd70bde432e826b6abc526d"
+_EDWARDS25519_ABC: Final = "31558a26887f23fb8218f143e69d5f0af2e7831130bd5b432ef23883b895839a"
+_RISTRETTO_2B: Final = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919"
+_RISTRETTO_B: Final = "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76"
+_RISTRETTO_DERIVED: Final = (
+    (
+        "5d1be09e3d0c82fc538112490e35701979d99e06ca3e2b5b54bffe8b4dc772c1"
+        "4d98b696a1bbfb5ca32c436cc61c16563790306c79eaca7705668b47dffe5bb6"
+    ),
+    "3066f82a1a747d45120d1740f14358531a8f04bbffe6a819f86dfe50f44a0a46",
+)
+
+
+def check_group25519(make: Callable[[], Group25519]) -> None:
+    """Both maps of RFC 9380 on "abc", RFC 9496's derivation, a doubling of the generator."""
+    group, abc = make(), Texts.of([b"abc"])
+    tags = [f"{_TAGS}{suite}_XMD:SHA-512_ELL2_RO_".encode() for suite in ("curve25519", "edwards25519")]
+    _expect("to_curve25519", got=group.to_curve25519(abc, tags[0])[::-1].hex(), wanted=_CURVE25519_ABC)
+    _expect("to_edwards25519", got=group.to_edwards25519(abc, tags[1]).hex(), wanted=_EDWARDS25519_ABC)
+    uniform, element = (bytes.fromhex(text) for text in _RISTRETTO_DERIVED)
+    _expect("derive", got=group.derive(uniform), wanted=element)
+    doubled = group.mask_elements(b"\2" + bytes(31), bytes.fromhex(_RISTRETTO_B))
+    _expect("mask_elements", got=doubled.hex(), wanted=_RISTRETTO_2B)
+
+
+# FIPS 180-4 and GB/T 32905-2016: "abc", and the text of the two blocks' example.
+_DIGESTS: Final = {
+    "sha256": (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+    ),
+    "sm3": (
+        "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
+        "debe9ff92275b8a138604889c18e5a4d6fdb70e5387e5765293dcba39c0c5732",
+    ),
+}
+_TWO_BLOCKS: Final = {"sha256": b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "sm3": b"abcd" * 16}
+
+
+def check_sha256(make: Callable[[], Digest]) -> None:
+    """The standard's examples, side by side."""
+    _check_digest(make(), "sha256")
+
+
+def check_sm3(make: Callable[[], Digest]) -> None:
+    """As check_sha256."""
+    _check_digest(make(), "sm3")
+
+
+def _check_digest(kernel: Digest, algorithm: str) -> None:
+    got = kernel.digest(Texts.of([b"abc", _TWO_BLOCKS[algorithm]]))
+    _expect("digest", got=got.hex(), wanted="".join(_DIGESTS[algorithm]))
 
 
 def check_power(make: Callable[[], ModularPower]) -> None:

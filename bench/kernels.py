@@ -6,6 +6,7 @@ and named. Rates mean nothing on another machine; ratios mean little on another 
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -21,12 +22,14 @@ from typing import Any
 
 import gmpy2
 import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from accel import registry
 from accel.entropy import OsRandom
-from accel.kernels import SparseMatrix
+from accel.kernels import SparseMatrix, Texts
 from accel.probe import probe
 
 RANDOM = OsRandom()
@@ -219,6 +222,120 @@ def curve(quick: bool) -> Iterator[Row]:
     yield Row("x25519", "one scalar for all, constant time", "1/s", rival, tuple(ours))
 
 
+def curve_rows(quick: bool) -> Iterator[Row]:
+    """P-256 and SM2 against OpenSSL's P-256: it has no batch of SM2 products to offer."""
+    count = 512
+    private = ec.generate_private_key(ec.SECP256R1())
+    keys = [ec.generate_private_key(ec.SECP256R1()).public_key() for _ in range(32)]
+    openssl = f"cryptography {metadata.version('cryptography')} (OpenSSL"
+    rival = Contestant(f"{openssl} P-256 ECDH)", 32, lambda: [private.exchange(ec.ECDH(), key) for key in keys])
+    making = Contestant(
+        f"{openssl} P-256 key generation)", 32, lambda: [ec.generate_private_key(ec.SECP256R1()) for _ in range(32)]
+    )
+    secret, secrets_of = os.urandom(32), os.urandom(32 * count)
+    texts = Texts.of([b"%016d" % i for i in range(count)])
+    for name in ("p256", "sm2"):
+        jobs: dict[str, list[Contestant]] = {}
+        for backend in native_backends(f"curve.{name}"):
+            kernel = registry.prime_curve(name, backend)
+            points = kernel.base_points(secrets_of)
+            packed = kernel.encode(points, compressed=True)
+            for job, run in {
+                "one scalar for all": lambda k=kernel, p=points: k.mask_points(secret, p),
+                "one scalar each": lambda k=kernel, p=points: k.exchange(secrets_of, p),
+                "compressed in and out, one scalar": lambda k=kernel, p=packed: k.encode(
+                    k.mask_points(secret, k.decode(p, compressed=True)), compressed=True
+                ),
+                "of the generator": lambda k=kernel: k.base_points(secrets_of),
+                "hash to curve (SSWU, uniform)": lambda k=kernel: k.from_hash(texts, b"bench"),
+            }.items():
+                jobs.setdefault(job, []).append(Contestant(backend, count, run))
+        for job, ours in jobs.items():
+            yield Row(
+                f"{name} products" if "hash" not in job else f"{name} hashing",
+                f"{job}, constant time", "1/s", making if "generator" in job else rival, tuple(ours),
+            )  # fmt: skip
+    del quick
+
+
+def group_rows(quick: bool) -> Iterator[Row]:
+    del quick
+    count = 512
+    private = X25519PrivateKey.generate()
+    keys = [X25519PrivateKey.generate().public_key() for _ in range(64)]
+    rival = Contestant(
+        f"cryptography {metadata.version('cryptography')} (OpenSSL X25519)",
+        64,
+        lambda: [private.exchange(k) for k in keys],
+    )
+    secret, texts = os.urandom(32), Texts.of([b"%016d" % i for i in range(count)])
+    jobs: dict[str, list[Contestant]] = {}
+    for name in native_backends("group25519"):
+        kernel = registry.group25519(name)
+        elements = kernel.to_ristretto(texts, b"bench")
+        for job, run in {
+            "ristretto255 products": lambda k=kernel, e=elements: k.mask_elements(secret, e),
+            "ristretto255 hashing": lambda k=kernel: k.to_ristretto(texts, b"bench"),
+            "curve25519 hashing (ELL2, uniform)": lambda k=kernel: k.to_curve25519(texts, b"bench"),
+        }.items():
+            jobs.setdefault(job, []).append(Contestant(name, count, run))
+    for job, ours in jobs.items():
+        yield Row(job, "constant time", "1/s", rival, tuple(ours))
+
+
+def digests(quick: bool) -> Iterator[Row]:
+    del quick
+    count = 10_000
+    items = [b"%016d" % i for i in range(count)]
+    texts = Texts.of(items)
+
+    def sm3() -> None:
+        for item in items[:1000]:
+            one = hashes.Hash(hashes.SM3())
+            one.update(item)
+            one.finalize()
+
+    openssl = f"cryptography {metadata.version('cryptography')} (OpenSSL)"
+    rivals = {
+        "sha256": Contestant("python hashlib (OpenSSL)", count, lambda: [hashlib.sha256(t).digest() for t in items]),
+        "sm3": Contestant(openssl, 1000, sm3),
+    }
+    for algorithm, rival in rivals.items():
+        ours = []
+        for name in native_backends(f"hash.{algorithm}"):
+            kernel = registry.digest(algorithm, name)
+            ours.append(Contestant(name, count, lambda k=kernel: k.digest(texts)))
+        yield Row(algorithm, "ids of 16 bytes", "1/s", rival, tuple(ours))
+
+
+def threads(quick: bool) -> Iterator[Row]:
+    """Two native threads against one of the same kernel; worth reading only where two cores are idle."""
+    del quick
+    count = 8192
+    secret, points = os.urandom(32), os.urandom(32 * count)
+    one, two = registry.x25519(), registry.x25519(threads=2)
+    yield Row(
+        "two threads: x25519", f"batch of {count}", "1/s",
+        Contestant("the same, one thread", count, lambda: one.mask_points(secret, points)),
+        (Contestant(two.name, count, lambda: two.mask_points(secret, points)),),
+    )  # fmt: skip
+    single, double = registry.prime_curve("sm2"), registry.prime_curve("sm2", threads=2)
+    on_curve = single.base_points(points)
+    yield Row(
+        "two threads: sm2", f"batch of {count}", "1/s",
+        Contestant("the same, one thread", count, lambda: single.mask_points(secret, on_curve)),
+        (Contestant(double.name, count, lambda: double.mask_points(secret, on_curve)),),
+    )  # fmt: skip
+    n = secrets.randbits(2048) | 1 | 1 << 2047
+    bases, exponent = plain([secrets.randbelow(n) for _ in range(256)], 32), plain([n >> 1], 32)
+    alone, pair = registry.modular_power(), registry.modular_power(threads=2)
+    yield Row(
+        "two threads: modexp", "2048 bits, secret exponent, batch of 256", "1/s",
+        Contestant("the same, one thread", 256, lambda: alone.power(n, bases, exponent)),
+        (Contestant(pair.name, 256, lambda: pair.power(n, bases, exponent)),),
+    )  # fmt: skip
+
+
 def ring(quick: bool) -> Iterator[Row]:
     rows = 20_000 if quick else 100_000
     matrix = sparse(rows, 40, 20)
@@ -297,7 +414,9 @@ def textbook(quick: bool) -> Iterator[Row]:
     yield Row("paillier-textbook encrypt", "40-bit plaintext, 2048-bit key, r^n both", "1/s", rival, tuple(ours))
 
 
-FAMILIES = (modexp, additive, textbook, curve, ring, masks, ring_products)
+FAMILIES = (
+    modexp, additive, textbook, curve, curve_rows, group_rows, digests, threads, ring, masks, ring_products,
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

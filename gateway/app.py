@@ -50,8 +50,15 @@ from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
 from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
+from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
 from gateway.mgmt_plane.rest.client import SignedClient
-from gateway.mgmt_plane.rest.documentation import add_documentation, document
+from gateway.mgmt_plane.rest.documentation import (
+    ADMIN_OPENAPI_PATH,
+    ADMIN_PAGE_PATH,
+    add_documentation,
+    admin_document,
+    document,
+)
 from gateway.mgmt_plane.rest.edge import Edge
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.health import Health
@@ -62,10 +69,12 @@ from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.deadlines import own as own_deadlines
+from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.known import KnownPartners
+from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
@@ -75,6 +84,7 @@ from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
+from gateway.mgmt_plane.service.users import Users
 from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
 from gateway.ports import Journal
 from gateway.runtime.control_server import ControlServer
@@ -84,6 +94,7 @@ from gateway.runtime.launch import Addresses, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
+from gateway.runtime.notifier import Notifier
 from gateway.runtime.observe import ObservedJournal, failures_of
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.reconcile import Reconciler
@@ -93,6 +104,7 @@ from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
+from gateway.runtime.tracing import Spans, exporting
 from gateway.runtime.trail import TrailTender
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
@@ -239,6 +251,10 @@ class Control:
         counters = Counters()
         lists = RevocationLists()
         journal.listen(counters.listen)
+        self._spans: Spans | None = None
+        if config.tracing.endpoint:
+            self._spans = exporting(config.tracing.endpoint, node_id=identity.node_id, clock=clock)
+            journal.listen(self._spans.listen)
         journal.listen(failures_of(self._trail.failures, clock))
         self._client = SignedClient(
             identity=identity,
@@ -402,7 +418,28 @@ class Control:
             snapshot=self._snapshot,
             limits=limits,
         )
+        four_eyes = frozenset(config.approvals.four_eyes)
+        self._notifier: Notifier | None = None
+        decisions = Decisions(clock=clock, four_eyes=four_eyes)
+        if config.notify.webhook:
+            self._notifier = Notifier(
+                url=config.notify.webhook,
+                secret=read_secret(config.path(config.notify.secret_file)).strip(),
+                node_id=identity.node_id,
+                store=self._store,
+                journal=journal,
+                clock=clock,
+                entropy=entropy,
+                attempts=config.notify.attempts,
+            )
+            notices = Notices(clock=clock, entropy=entropy, wake=self._notifier.wake)
+            notices.attend(self._partners, audits)
+            decisions = Decisions(clock=clock, four_eyes=four_eyes, on_first=notices.first_word)
+        users = Users(clock=clock, entropy=entropy, four_eyes=bool(four_eyes))
+        user_admin = UserAdmin(users=users, store=self._store, clock=clock, entropy=entropy, journal=journal)
         context = AdminContext(
+            decisions=decisions,
+            four_eyes=four_eyes,
             services=services,
             client=self._client,
             clock=clock,
@@ -416,7 +453,12 @@ class Control:
             },
         )
         job_admin = JobAdmin(
-            jobs=self._jobs, schedule=self._schedule, files=self._runner, sent_bytes=self._link.sent_bytes
+            jobs=self._jobs,
+            schedule=self._schedule,
+            files=self._runner,
+            sent_bytes=self._link.sent_bytes,
+            decisions=decisions,
+            store=self._store,
         )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         self._expiry = ExpiryWatch(
@@ -457,6 +499,7 @@ class Control:
             *ReceiptAdmin(receipts, self._store).routes(),
             *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
+            *user_admin.routes(),
             *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
             *tls_admin.routes(),
             *CrlAdmin(
@@ -469,9 +512,12 @@ class Control:
             *outbox_admin.routes(),
             *health.routes(),
         ]
-        app = admin_app(routes, token=token, limits=limits, journal=journal)
+        guard = UserGuard(users=users, store=self._store, clock=clock)
+        app = admin_app(routes, token=token, limits=limits, journal=journal, guard=guard)
         listeners = {Side.EDGE: config.node.address, Side.PLATFORM: context.listeners["platform"]}
         add_documentation(app, document(version=identity.system_version, servers=listeners))
+        described = admin_document(version=identity.system_version, server=context.listeners["admin"])
+        add_documentation(app, described, path=ADMIN_OPENAPI_PATH, page_path=ADMIN_PAGE_PATH)
         self._admin = web.AppRunner(app, handle_signals=False, shutdown_timeout=5.0, access_log=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -506,6 +552,8 @@ class Control:
         await self._tell_all()
         await self._runtime.start(self._schedule)
         self._outbox.start()
+        if self._notifier is not None:
+            self._notifier.start()
         self._reconciler.start()
         self._rekeyer.start()
         self._expiry.start()
@@ -531,6 +579,8 @@ class Control:
         await self._rekeyer.stop()
         await self._reconciler.stop()
         await self._outbox.stop()
+        if self._notifier is not None:
+            await self._notifier.stop()
         await self._runtime.close(leave=leave)
         await self._server.stop()
         await self._nonces.close()
@@ -539,6 +589,8 @@ class Control:
         await self._tender.stop()
         await self._watch.close()
         await self._store.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         self._journal.note("control.stopped")
 
     async def _snapshot(self) -> Mapping[str, Any]:

@@ -17,11 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind
 from gateway.model import Limits
-from specs.states import AuthType
+from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
 LAB_STATE = "lab-state.json"
 """What a lab keeps of itself, in the folder that holds the nodes' folders."""
+_APPROVED = frozenset({"contract", *(kind.value for kind in AuditKind)})
 AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
@@ -163,6 +164,31 @@ class DeliverySection:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSection:
+    endpoint: str = ""
+    """Where spans go: an OpenTelemetry collector's OTLP/HTTP address, .../v1/traces. Needs the extra `otel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalsSection:
+    """four_eyes: kinds of which two users with the role admin must approve: contract, dataset, project, flow, job,
+    model.
+    """
+
+    four_eyes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySection:
+    """Where word of what waits for a decision goes. webhook: https URL, http on loopback; empty: nowhere."""
+
+    webhook: str = ""
+    secret_file: Path = Path("notify.secret")
+    """At least 32 bytes that only its owner can read: the key of the signature of every notice."""
+    attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     folder: Path
     node: NodeSection
@@ -176,6 +202,9 @@ class Config:
     profile: ProfileSection = field(default_factory=ProfileSection)
     expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
+    tracing: TracingSection = field(default_factory=TracingSection)
+    approvals: ApprovalsSection = field(default_factory=ApprovalsSection)
+    notify: NotifySection = field(default_factory=NotifySection)
     delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
@@ -270,6 +299,13 @@ def _check(config: Config) -> None:
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
     _check_store(config.store.url)
+    if config.tracing.endpoint and not config.tracing.endpoint.startswith(("http://", "https://")):
+        raise ConfigError("tracing.endpoint must be an http(s) URL")
+    unknown = sorted(set(config.approvals.four_eyes) - _APPROVED)
+    if unknown:
+        raise ConfigError(f"approvals.four_eyes {unknown[0]!r}: one of {', '.join(sorted(_APPROVED))}")
+    if not 1 <= config.notify.attempts <= 100:
+        raise ConfigError("notify.attempts must be 1 to 100")
     for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any, NewType
 
+from specs.admin import Role
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
 NodeId = NewType("NodeId", str)
@@ -474,6 +475,83 @@ class TrailEntry:
 
     def key(self) -> str:
         return f"{self.seq:016d}"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may use the admin API; the name is never given to anybody else, not even after `closed`."""
+
+    name: str
+    role: Role
+    password: str = field(repr=False)
+    """Argon2id in PHC form; empty: no password, tokens only."""
+    closed: bool
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token of a user for the admin API. The token itself is random and not kept."""
+
+    digest: str = field(repr=False)
+    """SHA-256 of the token, hex."""
+    token_id: str
+    """By which lists and the audit trail name it."""
+    user: str
+    session: bool
+    """Made by a password, for a short time."""
+    label: str
+    expires: int
+    created: int
+
+    def key(self) -> str:
+        return self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who decided on a partner's application. Kept from the first word on; under four eyes it is final with the second.
+
+    kind: contract, or the kind of an audit. subject: key of the contract or audit.
+    """
+
+    kind: str
+    subject: str
+    approve: bool
+    by: str
+    second: str
+    """Who agreed to what `by` had approved; empty where one was enough or nobody has yet."""
+    terms: Json
+    """What the approval restricts or adds, as it was asked for."""
+    final: bool
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return f"{self.kind}:{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Word of something that waits for a decision here, to be sent to the webhook; gone once it was taken."""
+
+    notice_id: str
+    kind: str
+    subject: str
+    peer_node_id: NodeId
+    peer_name: str
+    second: bool
+    """One admin has agreed already."""
+    attempts: int
+    due: int
+    created: int
+
+    def key(self) -> str:
+        return self.notice_id
 
 
 @dataclass(frozen=True, slots=True)

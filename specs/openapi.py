@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from specs import headers
+from specs import admin, headers
 from specs.routes import ROUTES, Auth, Route, Side
 
 Json = Mapping[str, Any]
@@ -18,6 +18,8 @@ REQUESTS: Final = ("management.json", "control.json")
 ANSWERS: Final = "answers.json"
 EXAMPLES: Final = "examples.json"
 FILES: Final = (*REQUESTS, ANSWERS, EXAMPLES)
+ADMIN: Final = "admin.json"
+"""Bodies, queries and answers of our own admin API, by the names of specs.admin."""
 
 _PARTS: Final = {
     "1": "Management (part 1)",
@@ -118,6 +120,78 @@ def build(files: Mapping[str, Json], *, version: str, servers: Mapping[Side, str
             },
         },
     }
+
+
+def build_admin(files: Mapping[str, Json], *, version: str, server: str, records: Mapping[str, Json]) -> dict[str, Any]:
+    """The document of our own admin API, from specs.admin and the file ADMIN. records: schemas of what we keep."""
+    said = files[ADMIN]
+    paths: dict[str, Any] = {}
+    for name, entry in admin.ROUTES.items():
+        operation = _admin_operation(name, entry, {part: said[part].get(name) for part in _ADMIN_PARTS})
+        paths.setdefault(entry.path, {})[entry.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "interconn admin",
+            "version": version,
+            "summary": "What administrators, operators and auditors of a node may do",
+            "description": "HTTP 200 holds the value itself; every other status an error with a code of the one table."
+            " Unknown members are ignored.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": server}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(name.partition(".")[0] for name in admin.ROUTES)],
+        "paths": paths,
+        "components": {
+            "schemas": {name: _moved(schema) for name, schema in {**said["$defs"], **records}.items()},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+_ADMIN_PARTS: Final = ("bodies", "queries", "answers")
+_ADMIN_ERRORS: Final = {
+    "400": "Malformed",
+    "401": "Token missing or wrong",
+    "403": "Not for this role, or refused by a rule",
+    "404": "Unknown",
+    "409": "Not possible as things stand, or somebody was faster",
+    "413": "Body too large",
+    "429": "Too many attempts, or too many of them",
+    "502": "The partner did not answer, or refused",
+    "503": "Busy, or the database does not answer",
+}
+
+
+def _admin_operation(name: str, entry: admin.AdminEntry, said: Mapping[str, Json | None]) -> dict[str, Any]:
+    query: Any = said["queries"] or {}
+    required = query.get("required", ())
+    parameters = [
+        {**_parameter(part, "path", True), "schema": {"type": "string", "minLength": 1, "maxLength": 4096}}
+        for part in re.findall(r"{(\w+)}", entry.path)
+    ] + [
+        {**_parameter(key, "query", key in required), "schema": schema}
+        for key, schema in query.get("properties", {}).items()
+    ]
+    who = ", ".join(sorted(entry.roles)) or "anybody, without a token"
+    done: dict[str, Any] = {"description": "Done"}
+    if said["answers"] is not None:
+        done["content"] = {"application/json": {"schema": _moved(said["answers"])}}
+    failed = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/error"}}}}
+    made: dict[str, Any] = {
+        "operationId": name,
+        "tags": [name.partition(".")[0]],
+        "summary": entry.words,
+        "description": f"For {who}." + (f" On the command line: interconn {entry.command}." if entry.command else ""),
+        "security": [{"token": []}] if entry.roles else [],
+        "parameters": parameters,
+        "responses": {"200": done}
+        | {status: {"description": words, **failed} for status, words in _ADMIN_ERRORS.items()},
+    }
+    if entry.method == "POST":
+        schema = _moved(said["bodies"] or {"type": "object"})
+        made["requestBody"] = {"required": "required" in schema, "content": {"application/json": {"schema": schema}}}
+    return made
 
 
 def _moved(schema: Any, prefix: str = "") -> Any:

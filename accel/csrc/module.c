@@ -4,10 +4,11 @@
 
 #include <stdlib.h>
 
+#include "bind_curves.h"
 #include "digits.h"
 #include "mont.h"
 #include "ring128.h"
-#include "x25519.h"
+#include "threads.h"
 
 #define MODULUS "accel._native.modulus"
 #define PLAIN "portable-plain"
@@ -15,6 +16,7 @@
 typedef struct {
     mont_ctx ctx;
     const mont_core *core;
+    size_t threads; /* that every batch of rows is cut over, threads.h */
 } modulus;
 
 static const mont_core *core_of(const char *name) {
@@ -72,19 +74,19 @@ static PyObject *py_layout(PyObject *self, PyObject *args) {
     return Py_BuildValue("nnn", (Py_ssize_t)digits, (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
 }
 
-/* modulus(core, n, r, r2): little-endian bytes of an odd n, R mod n and R^2 mod n */
+/* modulus(core, bits, n, r, r2, threads = 1): little-endian bytes of an odd n, R mod n and R^2 mod n */
 static PyObject *py_modulus(PyObject *self, PyObject *args) {
     const char *name;
     Py_buffer n, one, r2;
-    Py_ssize_t bits;
+    Py_ssize_t bits, threads = 1;
     (void)self;
-    if (!PyArg_ParseTuple(args, "sny*y*y*", &name, &bits, &n, &one, &r2)) {
+    if (!PyArg_ParseTuple(args, "sny*y*y*|n", &name, &bits, &n, &one, &r2, &threads)) {
         return NULL;
     }
     PyObject *capsule = NULL;
     const mont_core *core = core_of(name);
     const uint8_t *bytes = n.buf;
-    if (!core || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
+    if (!core || threads < 1 || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
         !(bytes[0] & 1)) {
         PyErr_SetString(PyExc_ValueError, "not an odd modulus with its constants, or a core that cannot run here");
         goto done;
@@ -95,6 +97,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         goto done;
     }
     m->core = core;
+    m->threads = (size_t)threads;
     mont_ctx *c = &m->ctx;
     c->bits = (size_t)bits;
     c->digits = core->digits(c->bits);
@@ -138,6 +141,56 @@ static Py_ssize_t rows_in(const modulus *m, const Py_buffer *buffer) {
                                                                                   : (Py_ssize_t)((size_t)buffer->len / row);
 }
 
+/* One call on rows, for any of the cores' functions that take them one by one. */
+typedef struct {
+    const modulus *m;
+    enum { MUL, SQUARE, LOAD, DUMP, AFFINE, POWER, FIXED_POWER, SEGMENTS } what;
+    uint64_t *out;
+    const uint64_t *a, *b;
+    size_t a_step, b_step, size, times, windows;
+    const uint8_t *bytes;
+    const int64_t *idx, *starts;
+    uint8_t *to;
+    unsigned window;
+    int scan;
+} rows_job;
+
+static int slice_rows(void *data, size_t from, size_t to) {
+    const rows_job *j = data;
+    const mont_core *core = j->m->core;
+    const mont_ctx *c = &j->m->ctx;
+    size_t count = to - from;
+    uint64_t *out = j->out ? j->out + from * c->stride : NULL;
+    const uint64_t *a = j->a ? j->a + from * j->a_step : NULL;
+    const uint8_t *bytes = j->bytes ? j->bytes + from * j->size : NULL;
+    switch (j->what) {
+    case MUL:
+        return core->mul(c, out, a, j->a_step, j->b + from * j->b_step, j->b_step, count);
+    case SQUARE:
+        return core->square(c, out, a, j->times, count);
+    case LOAD:
+        return core->import(c, out, bytes, j->size, j->b, j->times, count);
+    case DUMP:
+        return core->export(c, j->to + from * j->size, j->size, a, count);
+    case AFFINE:
+        return core->affine(c, out, a, j->a_step, bytes, j->size, j->b, count);
+    case POWER:
+        return core->power(c, out, a, bytes, j->size, j->times, j->scan, count);
+    case FIXED_POWER:
+        return core->fixed_power(c, out, a, j->a_step, j->b, j->window, j->windows, bytes, j->size, j->scan, count);
+    case SEGMENTS:
+        return core->segments(c, out, j->a, j->idx, j->starts + from, count);
+    }
+    return 0;
+}
+
+/* Rows that a thread takes at once: the groups of lanes that go through a fixed table together. */
+#define ROW_GRAIN 128
+
+static int run_rows(rows_job *j, Py_ssize_t count, size_t grain) {
+    return run_slices(slice_rows, j, (size_t)count, grain, j->m->threads);
+}
+
 static PyObject *finish(int bad, int failed) {
     if (bad) {
         PyErr_SetString(PyExc_ValueError, "a buffer does not have the length that the call needs");
@@ -164,8 +217,9 @@ static PyObject *py_mul(PyObject *self, PyObject *args) {
         bad = count < 0 || (left != count && left != 1) || (right != count && right != 1);
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->mul(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, b.buf,
-                                  right == count ? m->ctx.stride : 0, (size_t)count);
+            rows_job j = {.m = m, .what = MUL, .out = out.buf, .a = a.buf, .b = b.buf,
+                          .a_step = left == count ? m->ctx.stride : 0, .b_step = right == count ? m->ctx.stride : 0};
+            failed = run_rows(&j, count, ROW_GRAIN);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -191,7 +245,9 @@ static PyObject *py_square(PyObject *self, PyObject *args) {
         bad = count < 0 || rows_in(m, &a) != count || times < 1;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->square(&m->ctx, out.buf, a.buf, (size_t)times, (size_t)count);
+            rows_job j = {.m = m, .what = SQUARE, .out = out.buf, .a = a.buf, .a_step = m->ctx.stride,
+                          .times = (size_t)times};
+            failed = run_rows(&j, count, 16);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -218,8 +274,9 @@ static PyObject *py_load(PyObject *self, PyObject *args) {
               bytes.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->import(&m->ctx, out.buf, bytes.buf, (size_t)size, factors.buf, (size_t)chunks,
-                                     (size_t)count);
+            rows_job j = {.m = m, .what = LOAD, .out = out.buf, .bytes = bytes.buf, .size = (size_t)size,
+                          .b = factors.buf, .times = (size_t)chunks};
+            failed = run_rows(&j, count, ROW_GRAIN);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -245,7 +302,9 @@ static PyObject *py_dump(PyObject *self, PyObject *args) {
         bad = count < 0 || size < (Py_ssize_t)(m->ctx.bits + 7) / 8 || out.len % size || out.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->export(&m->ctx, out.buf, (size_t)size, a.buf, (size_t)count);
+            rows_job j = {.m = m, .what = DUMP, .to = out.buf, .size = (size_t)size, .a = a.buf,
+                          .a_step = m->ctx.stride};
+            failed = run_rows(&j, count, ROW_GRAIN);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -272,8 +331,9 @@ static PyObject *py_affine(PyObject *self, PyObject *args) {
               plain.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->affine(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, plain.buf,
-                                     (size_t)size, slope.buf, (size_t)count);
+            rows_job j = {.m = m, .what = AFFINE, .out = out.buf, .a = a.buf, .b = slope.buf,
+                          .a_step = left == count ? m->ctx.stride : 0, .bytes = plain.buf, .size = (size_t)size};
+            failed = run_rows(&j, count, ROW_GRAIN);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -303,8 +363,9 @@ static PyObject *py_power(PyObject *self, PyObject *args) {
               (!shared && (exps.len % size || exps.len / size != count)) || (!shared && !scan);
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->power(&m->ctx, out.buf, a.buf, exps.buf, shared ? 0 : (size_t)size, (size_t)bits, scan,
-                                    (size_t)count);
+            rows_job j = {.m = m, .what = POWER, .out = out.buf, .a = a.buf, .a_step = m->ctx.stride, .bytes = exps.buf,
+                          .size = shared ? 0 : (size_t)size, .times = (size_t)bits, .scan = scan};
+            failed = run_rows(&j, count, 8);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -358,9 +419,10 @@ static PyObject *py_fixed_power(PyObject *self, PyObject *args) {
               windows > rows >> window || size < 1 || exps.len % size || exps.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->fixed_power(&m->ctx, out.buf, a.buf, left == count ? m->ctx.stride : 0, table.buf,
-                                          (unsigned)window, (size_t)windows, exps.buf, (size_t)size, scan,
-                                          (size_t)count);
+            rows_job j = {.m = m, .what = FIXED_POWER, .out = out.buf, .a = a.buf,
+                          .a_step = left == count ? m->ctx.stride : 0, .b = table.buf, .window = (unsigned)window,
+                          .windows = (size_t)windows, .bytes = exps.buf, .size = (size_t)size, .scan = scan};
+            failed = run_rows(&j, count, ROW_GRAIN);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -396,7 +458,8 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
                 bad = at[j] < 0 || at[j] >= sources;
             }
             if (!bad && count) {
-                failed = m->core->segments(&m->ctx, out.buf, src.buf, at, from, (size_t)count);
+                rows_job j = {.m = m, .what = SEGMENTS, .out = out.buf, .a = src.buf, .idx = at, .starts = from};
+                failed = run_rows(&j, count, 64);
             }
             Py_END_ALLOW_THREADS;
         }
@@ -572,44 +635,6 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
     return bad ? finish(bad, 0) : PyBool_FromLong(good);
 }
 
-/* x25519(core, out, scalars, points) -> whether no result is zero; one scalar, or one each */
-static PyObject *py_x25519(PyObject *self, PyObject *args) {
-    const char *name;
-    Py_buffer out, scalars, points;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "sw*y*y*", &name, &out, &scalars, &points)) {
-        return NULL;
-    }
-    const mont_core *core = core_of(name);
-    int bad = !core || out.len % 32 || points.len != out.len || (scalars.len != 32 && scalars.len != out.len);
-    int zeros = 0;
-    if (!bad) {
-        Py_BEGIN_ALLOW_THREADS;
-        size_t count = (size_t)out.len / 32, step = scalars.len == 32 ? 0 : 32;
-#ifdef HAVE_IFMA
-        if (core == &mont_ifma) {
-            x25519_ifma(out.buf, scalars.buf, step, points.buf, count);
-        } else
-#endif
-        {
-            x25519_portable(out.buf, scalars.buf, step, points.buf, count);
-        }
-        const uint8_t *result = out.buf;
-        for (size_t i = 0; i < count; i++, result += 32) {
-            uint8_t any = 0;
-            for (int j = 0; j < 32; j++) {
-                any |= result[j];
-            }
-            zeros |= !any;
-        }
-        Py_END_ALLOW_THREADS;
-    }
-    PyBuffer_Release(&out);
-    PyBuffer_Release(&scalars);
-    PyBuffer_Release(&points);
-    return bad ? finish(bad, 0) : PyBool_FromLong(!zeros);
-}
-
 /* ring128_matvec(out, indptr, indices, values, vector) */
 static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
     Py_buffer out, indptr, indices, values, vector;
@@ -668,7 +693,6 @@ static PyMethodDef methods[] = {
     {"logs", py_logs, METH_VARARGS, NULL},
     {"count_digits", py_count_digits, METH_VARARGS, NULL},
     {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
-    {"x25519", py_x25519, METH_VARARGS, NULL},
     {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},
     {"in_range", py_in_range, METH_VARARGS, NULL},
     {"mask", py_mask, METH_VARARGS, NULL},
@@ -685,5 +709,9 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__native(void) {
-    return PyModule_Create(&definition);
+    PyObject *made = PyModule_Create(&definition);
+    if (made && PyModule_AddFunctions(made, curve_methods)) {
+        Py_CLEAR(made);
+    }
+    return made;
 }

@@ -2,88 +2,7 @@
 #include "mont.h"
 #include "x25519.h"
 
-#pragma GCC optimize("O3")
-#define MASK51 ((UINT64_C(1) << 51) - 1)
-
-typedef unsigned __int128 wide;
-typedef struct {
-    uint64_t d[5];
-} field;
-
-static inline field add(field a, field b) {
-    for (int i = 0; i < 5; i++) {
-        a.d[i] += b.d[i];
-    }
-    return a;
-}
-
-/* a - b + 4 p, for b below 2^53 in every limb */
-static inline field sub(field a, field b) {
-    const uint64_t middle = (UINT64_C(1) << 53) - 4;
-    const uint64_t bias[5] = {(UINT64_C(1) << 53) - 76, middle, middle, middle, middle};
-    for (int i = 0; i < 5; i++) {
-        a.d[i] += bias[i] - b.d[i];
-    }
-    return a;
-}
-
-static inline field carry(wide z[5]) {
-    field r;
-    for (int i = 0; i < 4; i++) {
-        z[i + 1] += (uint64_t)(z[i] >> 51);
-        r.d[i] = (uint64_t)z[i] & MASK51;
-    }
-    uint64_t top = (uint64_t)(z[4] >> 51);
-    r.d[4] = (uint64_t)z[4] & MASK51;
-    wide low = (wide)top * 19 + r.d[0];
-    r.d[0] = (uint64_t)low & MASK51;
-    r.d[1] += (uint64_t)(low >> 51);
-    return r;
-}
-
-static inline field mul(field a, field b) {
-    wide z[5];
-    uint64_t b19[5];
-    for (int i = 0; i < 5; i++) {
-        b19[i] = 19 * b.d[i];
-    }
-#pragma GCC unroll 5
-    for (int k = 0; k < 5; k++) {
-        z[k] = 0;
-#pragma GCC unroll 5
-        for (int i = 0; i < 5; i++) {
-            z[k] += (wide)a.d[i] * (i <= k ? b.d[k - i] : b19[k - i + 5]);
-        }
-    }
-    return carry(z);
-}
-
-static inline field sqr(field a) {
-    const uint64_t a0 = 2 * a.d[0], a1 = 2 * a.d[1], a3 = 19 * a.d[3], a4 = 19 * a.d[4], a42 = 2 * a4;
-    wide z[5] = {
-        (wide)a.d[0] * a.d[0] + (wide)a42 * a.d[1] + (wide)(2 * a3) * a.d[2],
-        (wide)a0 * a.d[1] + (wide)a42 * a.d[2] + (wide)a3 * a.d[3],
-        (wide)a0 * a.d[2] + (wide)a.d[1] * a.d[1] + (wide)a42 * a.d[3],
-        (wide)a0 * a.d[3] + (wide)a1 * a.d[2] + (wide)a4 * a.d[4],
-        (wide)a0 * a.d[4] + (wide)a1 * a.d[3] + (wide)a.d[2] * a.d[2],
-    };
-    return carry(z);
-}
-
-static inline field add_scaled(field a, field b) {
-    wide z[5];
-    for (int i = 0; i < 5; i++) {
-        z[i] = (wide)b.d[i] * 121665 + a.d[i];
-    }
-    return carry(z);
-}
-
-static field square_times(field a, int times) {
-    while (times--) {
-        a = sqr(a);
-    }
-    return a;
-}
+#include "f25519_portable.h"
 
 static field invert(field z) {
     field z2 = sqr(z), z9 = mul(square_times(z2, 2), z), z11 = mul(z9, z2);
@@ -98,33 +17,6 @@ static inline void swap(field *a, field *b, uint64_t which) {
         uint64_t x = (a->d[i] ^ b->d[i]) & (0 - which);
         a->d[i] ^= x;
         b->d[i] ^= x;
-    }
-}
-
-static void pack(uint8_t out[32], field a) {
-    for (int round = 0; round < 2; round++) {
-        a.d[0] += 19 * (a.d[4] >> 51);
-        a.d[4] &= MASK51;
-        for (int i = 0; i < 4; i++) {
-            a.d[i + 1] += a.d[i] >> 51;
-            a.d[i] &= MASK51;
-        }
-    }
-    field r;
-    uint64_t rest = 19;
-    for (int i = 0; i < 5; i++) {
-        r.d[i] = a.d[i] + rest;
-        rest = r.d[i] >> 51;
-        r.d[i] &= MASK51;
-    }
-    /* a + 19 reached 2^255: then that less 2^255 is a - p */
-    for (int i = 0; i < 5; i++) {
-        a.d[i] = (r.d[i] & (0 - rest)) | (a.d[i] & ~(0 - rest));
-    }
-    uint64_t w[4] = {a.d[0] | a.d[1] << 51, a.d[1] >> 13 | a.d[2] << 38, a.d[2] >> 26 | a.d[3] << 25,
-                     a.d[3] >> 39 | a.d[4] << 12};
-    for (int i = 0; i < 32; i++) {
-        out[i] = (uint8_t)(w[i / 8] >> (8 * (i % 8)));
     }
 }
 

@@ -161,7 +161,8 @@ def check_leaf(
     _within_validity(leaf, now_ms)
     if named_node(leaf) != node_id:
         raise _no("certificate names another node")
-    lists.check(leaf.serial_number, fingerprint(ca), now_ms=now_ms)
+    if lists.any:
+        lists.check(leaf.serial_number, fingerprint(ca), now_ms=now_ms)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -29,6 +29,11 @@ _PEM: Final = b"-----BEGIN X509 CRL-----"
 class Revocations(Protocol):
     """Where a verifier asks whether a certificate still counts."""
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a list at all; where not, nobody need compute a fingerprint."""
+        ...
+
     def check(self, serial: int, ca: str, *, now_ms: int) -> None:
         """ca: SHA-256 of the issuer's DER, hex. Raises Refused(UNAUTHENTICATED) for a revoked one."""
         ...
@@ -135,6 +140,10 @@ class RevocationLists:
         if new != self._lists:
             self._lists = new
             self.generation += 1
+
+    @property
+    def any(self) -> bool:
+        return bool(self._lists)
 
     def check(self, serial: int, ca: str, *, now_ms: int) -> None:
         """As Revocations.check; a CA of which there is no list revokes nothing."""

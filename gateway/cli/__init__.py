@@ -25,6 +25,8 @@ from gateway.cli import (
     show,
     store,
     trail,
+    user,
+    watch,
 )
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
@@ -40,7 +42,9 @@ Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
                 interconn node                       who it is, and what ends soon
 Work with it    interconn invite | partner | key | dataset | audit | project | job
-Look after it   interconn store backup | restore | migrate | rollback | prune
+See how it is   interconn node | pending | events | job status
+Look after it   interconn user add | list | token | revoke | passwd
+                interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
 About           interconn version | backends
 
@@ -60,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
     node.add(actions)
+    watch.add(actions)
     invite.add(add_group(actions, "invite", "pairing with other nodes by a signed file"))
     partner.add(add_group(actions, "partner", "contracts with other nodes"))
     key.add(add_group(actions, "key", "signing keys, ours and the partners'"))
@@ -71,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     return top

@@ -16,6 +16,7 @@ from gateway.cli.show import Output
 from gateway.errors import CallerError, Kind, Refused
 
 CONFIG_VARIABLE: Final = "INTERCONN_CONFIG"
+TOKEN_VARIABLE: Final = "INTERCONN_TOKEN_FILE"  # noqa: S105  # a variable's name
 FINGERPRINT_DIGITS: Final = 64
 DAY_MS: Final = 86_400_000
 
@@ -49,7 +50,12 @@ class Call:
 
     def client(self) -> AdminClient:
         """The admin API of the chosen node; raises UsageError where none is chosen."""
-        return client_of(self.config, self.lab, self.node)
+        file = self.token_file or os.environ.get(TOKEN_VARIABLE)
+        return client_of(self.config, self.lab, self.node, token_file=None if file is None else Path(file))
+
+    def anonymous(self) -> AdminClient:
+        """The same API without a token: for the one call that gets one."""
+        return client_of(self.config, self.lab, self.node, token_file=Path(os.devnull))
 
     def agree(self, question: str, *, otherwise: str) -> bool:
         """Ask a person, unless --yes. Without a terminal that is a UsageError that names the option `otherwise`."""
@@ -62,8 +68,21 @@ class Call:
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def client_of(config: Path | None, lab_directory: Path | None, node: str | None) -> AdminClient:
-    """--lab DIR --as NODE, else --config FILE, else the file that INTERCONN_CONFIG names."""
+def _token(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise Refused(f"cannot read {file}: {reason}", kind=Kind.NOT_FOUND) from error
+
+
+def client_of(
+    config: Path | None, lab_directory: Path | None, node: str | None, *, token_file: Path | None = None
+) -> AdminClient:
+    """--lab DIR --as NODE, else --config FILE, else the file that INTERCONN_CONFIG names.
+
+    token_file: whose token is shown; by default the node's own token file.
+    """
     if lab_directory is not None:
         if config is not None:
             raise UsageError("give either --config or --lab, not both")
@@ -71,7 +90,8 @@ def client_of(config: Path | None, lab_directory: Path | None, node: str | None)
             raise UsageError("--lab needs --as, for example: --lab build/lab --as bank")
         from gateway import lab  # noqa: PLC0415  # only where a lab is meant
 
-        return lab.read(lab_directory).node(node).client()
+        found = lab.read(lab_directory).node(node)
+        return found.client() if token_file is None else AdminClient(found.admin_url, _token(token_file))
     if node is not None:
         raise UsageError("--as needs --lab")
     if config is None and os.environ.get(CONFIG_VARIABLE):
@@ -81,11 +101,7 @@ def client_of(config: Path | None, lab_directory: Path | None, node: str | None)
     from gateway import config as node_config  # noqa: PLC0415  # only where a file is read
 
     read = node_config.load(config)
-    token_file = read.path(read.admin.token_file)
-    try:
-        token = token_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise Refused(f"cannot read {token_file}: {error.strerror}", kind=Kind.NOT_FOUND) from error
+    token = _token(token_file or read.path(read.admin.token_file))
     return AdminClient(f"http://{read.admin.host}:{read.admin.port}", token)
 
 

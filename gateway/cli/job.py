@@ -49,6 +49,7 @@ def add(group: Group) -> None:
     outputs = group.command("outputs", harvesting, "results that this side may see")
     _which(outputs)
     outputs.add_argument("--download", type=Path, metavar="DIR", help="also fetch them into this folder")
+    _which(group.command("bytes", counting, "how much was sent to each partner"))
     stop = group.command("stop", stopping, "stop a job, or one task and those behind it")
     _which(stop)
     stop.add_argument("--task", metavar="NAME", help="only from this task on")
@@ -182,11 +183,21 @@ def approving(call: Call) -> Exit:
     if not call.agree("Take part in this job?", otherwise="--yes"):
         call.out.line("Nothing was changed.")
         return Exit.FAILED
-    return _done(call, client.post("jobs", call.job, "approve"), "approved")
+    done = client.post("jobs", call.job, "approve")
+    decision = done.get("decision") or {"final": True}
+    waits = "" if decision["final"] else f"{decision['by']} agreed, another admin must"
+    return _done(call, done, waits or "approved")
 
 
 def rejecting(call: Call) -> Exit:
     return _done(call, call.client().post("jobs", call.job, "reject"), "rejected")
+
+
+def counting(call: Call) -> Exit:
+    sent = call.client().get("jobs", call.job, "bytes")
+    rows = [[node, size(count)] for node, count in sent.items()]
+    call.out.value(sent, lambda: call.out.table(("partner", "sent"), rows, empty="Nothing was sent."))
+    return Exit.OK
 
 
 def stopping(call: Call) -> Exit:

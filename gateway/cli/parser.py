@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.call import CONFIG_VARIABLE, Call, Exit
+from gateway.cli.call import CONFIG_VARIABLE, TOKEN_VARIABLE, Call, Exit
 
 if TYPE_CHECKING:
     Actions = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # it has no public name
@@ -23,6 +23,9 @@ def shared(*, node: bool) -> argparse.ArgumentParser:
         which.add_argument("--config", type=Path, metavar="FILE", help=f"its node.toml (or {CONFIG_VARIABLE})")
         which.add_argument("--lab", type=Path, metavar="DIR", help="a lab's folder, with --as")
         which.add_argument("--as", dest="node", metavar="NAME", help="a node of that lab: bank, payment ...")
+        which.add_argument(
+            "--token-file", type=Path, metavar="FILE", help=f"your own token (or {TOKEN_VARIABLE}); else the node's"
+        )
     return parser
 
 

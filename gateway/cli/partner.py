@@ -4,10 +4,12 @@ import argparse
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli import invite
+from gateway.cli.audit import still
 from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
 from gateway.cli.node import tell_expiring
 from gateway.cli.parser import Group
@@ -56,6 +58,8 @@ def add(group: Group) -> None:
         help="strict-1.2, strict-1.2-rfc9421, strict-1.2-seconds, legacy-1.1, legacy-1.0, lenient, insecure_unsigned, "
         "fate-2.x, kuscia",
     )
+    group.command("profiles", naming, "the dialects there are")
+    _which(group.command("query", querying, "ask a partner how it sees a contract whose answer never came"))
     _which(group.command("doctor", doctoring, "ask a partner in several dialects and say which profile fits"))
     crl = group.command("crl", giving_crl, "keep the revocation list that a partner has sent")
     _which(crl)
@@ -107,7 +111,8 @@ def listing(call: Call) -> Exit:
 
     def show() -> None:
         call.out.table(columns, rows, empty="No contracts yet.")
-        tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
+        with suppress(Refused):  # a gateway of an older version has no such list
+            tell_expiring(call, [each for each in call.client().get("expiring") if each["peer"]])
 
     call.out.value(contracts, show)
     return Exit.OK
@@ -251,6 +256,16 @@ def setting_profile(call: Call) -> Exit:
     return Exit.OK
 
 
+def naming(call: Call) -> Exit:
+    names = call.client().get("profiles")
+    call.out.value(names, lambda: call.out.line("\n".join(names)))
+    return Exit.OK
+
+
+def querying(call: Call) -> Exit:
+    return _decide(call, _find(call), "query")
+
+
 def doctoring(call: Call) -> Exit:
     """FAILED where no profile fits."""
     node_id = _find(call)["peer_node_id"]
@@ -307,5 +322,7 @@ def terminating(call: Call) -> Exit:
 
 def _decide(call: Call, contract: Mapping[str, Any], verb: str, **body: Any) -> Exit:
     done = call.client().post("partners", contract["contract_id"], verb, **body)
-    call.out.value(done, lambda: call.out.line(f"{contract['peer_name']}: {(done or {}).get('status', verb)}"))
+    call.out.value(
+        done, lambda: call.out.line(f"{contract['peer_name']}: {(done or {}).get('status', verb)}{still(done)}")
+    )
     return Exit.OK

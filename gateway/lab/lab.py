@@ -30,6 +30,7 @@ from gateway.lab.node import CA, CONFIG, TOKEN, NodeSettings, Scalar, create_fol
 from gateway.lab.ports import PortClaims
 from gateway.lab.processes import STOP_S, Process, alive, spawn, stop
 from gateway.model import InstId, NodeId
+from gateway.runtime.shim import end_left
 from specs.states import ApprovalState, AuthType
 
 NAMES: Final = ("bank", "payment", "telecom")
@@ -515,6 +516,9 @@ def _handshake(node: LabNode) -> None:
 def _stop(state: _State, directory: Path, *, grace_s: float = STOP_S) -> list[str]:
     processes = state.running(directory)
     killed = {process.pid for process in stop(list(processes.values()), grace_s=grace_s)}
+    for name in state.names:
+        # A gateway that was killed before has left them to the next one, which will not come.
+        end_left(directory / name / "work")
     state.processes = {}
     _save(state, directory)
     if state.run_root:

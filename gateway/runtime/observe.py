@@ -63,7 +63,10 @@ def failures_of(failures: Failures, clock: Clock) -> Listener:
             name, actor = ("access.refused", "partner") if door == "edge" else ("auth.failed", "claimed")
         else:
             return
-        who = str(ids.get("peer") or "") if door == "edge" else door
+        if ids.get("user"):
+            # The admin listener's door knows whom it refused.
+            name, actor = "access.refused", "admin"
+        who = str(ids.get("peer") or "") if door == "edge" else str(ids.get("user") or ids.get("claimed") or door)
         about = str(ids.get("route") or ids.get("path") or "")
         address = str(ids.get("address") or "")
         failure = Failure(name, actor, who, f"{door}:{about}", kind.value, address)

@@ -124,6 +124,31 @@ def claim_launch(run: Path, text: str) -> bool:
     return True
 
 
+def end_left(work: Path, *, grace_s: float = 10.0) -> int:
+    """End what still runs below a gateway's work folder while the gateway does not; how many components. Blocking."""
+    found = []
+    for file in work.glob(f"jobs/*/*/runs/*/{STARTED}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(file.read_text(encoding="utf-8"))
+            pid, started = int(known["pid"]), int(known["started"])
+            if _is(pid, started):
+                os.kill(pid, signal.SIGTERM)
+                found.append((pid, started))
+    deadline = time.monotonic() + grace_s
+    while any(_is(*each) for each in found) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid, started in found:
+        if _is(pid, started):
+            _send(pid, signal.SIGKILL)
+    return len(found)
+
+
+def _is(pid: int, started: int) -> bool:
+    """Exactly this process runs."""
+    stat = stat_of(pid)
+    return stat is not None and stat[STATE] not in "ZX" and int(stat[START]) == started
+
+
 class TaskLog:
     """A task's log file: `<time> <LEVEL> <text>` per line, bounded."""
 

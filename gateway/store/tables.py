@@ -10,15 +10,18 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, Table, Text
 
 from gateway.model import (
+    AccessToken,
     Audit,
     Component,
     Contract,
     Crl,
     Dataset,
+    Decision,
     ExpiryNotice,
     Grant,
     GrantUse,
     Job,
+    Notice,
     OutCall,
     OwnKey,
     OwnTls,
@@ -27,6 +30,7 @@ from gateway.model import (
     Share,
     TaskView,
     TrailEntry,
+    User,
 )
 from gateway.store.codec import KEY, Member, members
 
@@ -57,7 +61,7 @@ TABLES: Final[Mapping[type, Table]] = {
         Audit,
         ("kind", "subject"),
         ("kind", "direction", "status"),
-        ("peer_node_id", "direction", "status"),
+        ("peer_node_id", "direction", "status", "kind"),
         ("contract_id",),
         ("created", KEY),
     ),
@@ -72,6 +76,10 @@ TABLES: Final[Mapping[type, Table]] = {
         "out_call", OutCall, ("state", "created", KEY), ("peer_node_id", "state"), ("subject",), ("created",)
     ),
     OwnKey: _table("own_key", OwnKey, ("created",)),
+    User: _table("admin_user", User),
+    AccessToken: _table("access_token", AccessToken, ("user",)),
+    Decision: _table("decision", Decision, ("final",)),
+    Notice: _table("notice", Notice, ("due",)),
     OwnTls: _table("own_tls", OwnTls, ("created",)),
     ExpiryNotice: _table("expiry_notice", ExpiryNotice),
     Crl: _table("crl", Crl, ("node_id",)),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,9 @@ async def test_one_that_takes_too_much(tmp_path: Path, body: str, why: str, laun
 
 
 async def test_one_that_calls_often_is_not_silent(tmp_path: Path) -> None:
-    launch = what(tmp_path, "time.sleep(0.6)", silent_s=0.3)
+    launch = what(tmp_path, "time.sleep(1.3)", silent_s=1.0)
     running = await quick().launch(launch, lambda *_: None)
-    for _ in range(6):
+    for _ in range(12):
         (launch.run / shim.ALIVE).touch()
         await asyncio.sleep(0.1)
     assert (await running.wait()).success
@@ -214,6 +215,20 @@ async def test_an_adopted_component_can_be_stopped(tmp_path: Path) -> None:
     await running.kill()
     assert (await running.wait()).why == "stopped"
     assert not alive(daemon)
+
+
+async def test_a_lab_that_goes_down_leaves_none_behind(tmp_path: Path) -> None:
+    """Also where the gateway was killed before and did not come back."""
+    launch = what(tmp_path, f"{ESCAPE}time.sleep(60)")
+    folder = tmp_path / "work" / "jobs" / "job-1" / "guest-0" / "runs"
+    folder.mkdir(parents=True)
+    launch = replace(launch, run=folder / "t-one")
+    await launched_by_another(launch)
+    daemon = await word_of(launch)
+    assert await asyncio.to_thread(shim.end_left, tmp_path / "work") == 1
+    assert not alive(daemon)
+    assert (launch.run / shim.EXIT).exists()
+    assert await asyncio.to_thread(shim.end_left, tmp_path / "work") == 0
 
 
 async def test_one_whose_shim_is_gone_is_lost(tmp_path: Path) -> None:

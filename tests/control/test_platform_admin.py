@@ -13,8 +13,11 @@ import pytest
 from gateway.errors import GatewayError, Kind
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_server import FileAnswer
+from gateway.mgmt_plane.service.decisions import Decisions
+from gateway.mgmt_plane.service.users import Principal
 from gateway.model import Component, Outcome
 from gateway.ports import EdgeRequest
+from specs.admin import Role
 from specs.description import builtin_description
 from specs.routes import CONTROL, PLATFORM
 from specs.states import JobState, TaskState
@@ -37,12 +40,22 @@ async def refused(kind: Kind, node: Node, route: str, payload: Mapping[str, Any]
     return str(error.value)
 
 
+ALICE = Principal("alice", Role.ADMIN, "")
+
+
 def admin(node: Node) -> Any:
-    made = JobAdmin(jobs=node.jobs, schedule=node.schedule, files=node.runner, sent_bytes=node.data_plane.sent_bytes)
-    table = {(route.method, route.path.removeprefix("/v1/admin/jobs")): route.handler for route in made.routes()}
+    made = JobAdmin(
+        jobs=node.jobs,
+        schedule=node.schedule,
+        files=node.runner,
+        sent_bytes=node.data_plane.sent_bytes,
+        decisions=Decisions(clock=node.clock, four_eyes=frozenset()),
+        store=node.store,
+    )
+    table = {(route.method, route.path.removeprefix("/v1/admin/jobs")): route for route in made.routes()}
 
     async def ask(method: str, path: str, body: Any = None, query: Any = None, **params: str) -> Any:
-        answer = await table[method, path](params, query or {}, body or {})
+        answer = await table[method, path].serve(ALICE, params, query or {}, body or {})
         return answer if isinstance(answer, FileAnswer) else json.loads(json.dumps(answer))
 
     return ask

@@ -207,7 +207,7 @@ async def test_a_job_that_was_created_and_not_started(tmp_path: Path) -> None:
         def before_start(call: Call) -> None:
             if call.route == "job.start" and not taken.is_set():
                 taken.set()
-                raise Unavailable("not yet")
+                raise PeerError("not today", peer_code="403")
 
         world.disturb = before_start
         job_id = await approved(world, job_file())

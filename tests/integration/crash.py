@@ -109,8 +109,7 @@ def node_of(name: str, component: str, *inputs: str) -> dict[str, Any]:
 DAG = {
     "version": "2.0",
     "components": [
-        node_of("one", "work"),
-        node_of("two", "swap", "one"),
+        node_of("two", "swap"),
         node_of("three", "work", "two"),
         node_of("side", "work"),
     ],
@@ -245,7 +244,12 @@ class Pair:
 
     def kill(self, kind: str, node: lab.LabNode, job_id: str) -> bool:
         if kind in {"shim", "component"}:
-            found = [pid for pid, is_shim in self.of_job(job_id, node) if is_shim == (kind == "shim")]
+            found = []
+            for _ in range(20):
+                found = [pid for pid, is_shim in self.of_job(job_id, node) if is_shim == (kind == "shim")]
+                if found:
+                    break
+                time.sleep(0.05)
         else:
             found = self.pids(node, kind)
             self.deaths[node.name, kind] += 1
@@ -267,7 +271,7 @@ class Pair:
         sync = self.random.choice(("poll", "callback"))
         body = {"dag": DAG, "config": config(initiator, roles, sync_type=sync)}
         job_id = str(platform(initiator, "job/create_all", body)["job_id"])
-        time.sleep(self.random.uniform(0.0, 2.2) if delay is None else delay)
+        time.sleep(self.random.uniform(0.0, 1.5) if delay is None else delay)
         if not self.kill(kind, victims, job_id):
             kind = "nobody"
         for node in self.nodes:

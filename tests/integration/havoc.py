@@ -26,6 +26,8 @@ from typing import Any
 
 from gateway.admin_client import AdminClient
 from gateway.errors import GatewayError
+from gateway.mgmt_plane.core.trail import Header, json_line, verify
+from gateway.model import TrailEntry
 from tests.integration import rig as rigs
 from tests.integration.faulty import Faults, FaultyTap
 
@@ -407,6 +409,16 @@ def _alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def _verified(side: rigs.Side) -> list[str]:
+    """What `interconn audit verify` would find in an export of all."""
+    header = Header(**side.client.post("trail", "export"))
+    lines = [json_line(header).encode()]
+    while len(lines) <= header.last:
+        page = side.client.get("trail", first=len(lines), last=header.last)
+        lines += [json_line(TrailEntry(**each)).encode() for each in page]
+    return [each.text for each in verify(lines, trusted=frozenset({side.node.fingerprint()})).problems]
 
 
 def _serves(side: rigs.Side) -> bool:

@@ -259,12 +259,12 @@ def start(
     taps: bool = True,
     tap: Callable[[int, int, Path, Path], Tap] = Tap,
     more: str = "",
-    payment_store: str = "",
     command: Sequence[str] = lab.SERVE,
+    payment_store: str = "",
 ) -> Rig:
     """A lab whose nodes advertise their tap's address, partnership signed.
 
-    more: further text of each node.toml. payment_store: URL of its database, else SQLite.
+    more: further text of each node.toml. payment_store: payment's database, else SQLite.
     """
     nodes = lab.up(directory, parties=2, jobs=jobs or {"poll_s": 0.1, "misses": 4, "silence_s": 4.0})
     loop = _Loop()

@@ -111,7 +111,12 @@ def missing(typed: Typed, screen: str) -> str | None:
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     directory = Path(tmp_path_factory.mktemp("admin")) / "lab"
     try:
-        yield lab.up(directory, parties=2)
+        made = lab.up(directory, parties=2)
+        lab.down(directory)
+        # As the page says of payment.
+        with (made.node("payment").ca_file.parent.parent / "node.toml").open("a") as config:
+            config.write('\n[approvals]\nfour_eyes = ["project"]\n')
+        yield lab.up(directory)
     finally:
         lab.down(directory)
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of random exchanges over a link that loses, repeats and delays: both sides agree at last.
+"""kill -9 at random moments, over a link that loses, repeats and delays: both sides agree in the end.
 
 The long run is `make soak`.
 """

@@ -13,9 +13,11 @@ from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer, admin_app
 from gateway.mgmt_plane.service.datasets import read_table
 from gateway.model import Limits
+from specs.admin import Role
 from tests.mgmt.world import Node, World
 
 TOKEN = "t" * 40
+ADMIN = frozenset({Role.ADMIN})
 
 
 class Browser:
@@ -49,7 +51,7 @@ async def browser(a: Node, tmp_path: Path) -> AsyncIterator[Browser]:
     async def broken(_params: Any, _query: Any, _body: Any) -> None:
         raise ValueError("secret")
 
-    more = [AdminRoute("GET", "/files/{name}", file), AdminRoute("GET", "/broken", broken)]
+    more = [AdminRoute("GET", "/files/{name}", file, ADMIN), AdminRoute("GET", "/broken", broken, ADMIN)]
     app = admin_app([*a.admin.routes(), *more], token=TOKEN, limits=Limits(body_bytes=20_000), journal=a.journal)
     server = TestServer(app)
     await server.start_server(access_log=None)

@@ -36,6 +36,7 @@ from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.crls import Crls
 from gateway.mgmt_plane.service.datasets import Datasets
+from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.known import KnownPartners
@@ -45,6 +46,7 @@ from gateway.mgmt_plane.service.projects import Projects
 from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
+from gateway.mgmt_plane.service.users import Principal
 from gateway.model import (
     Audit,
     CallState,
@@ -68,11 +70,13 @@ from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
 from specs import headers as names
+from specs.admin import Role
 from specs.routes import ROUTES
 from specs.states import AuditKind, AuthType
 
 NOW = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 T = TypeVar("T")
+ALICE = Principal("alice", Role.ADMIN, "")
 
 
 @dataclass
@@ -188,6 +192,7 @@ class Node:
     limits: Limits
     handlers: Mapping[str, Handler] = field(default_factory=dict)
     strict: bool = False
+    four_eyes: frozenset[str] = frozenset()
     auth_type: AuthType = AuthType.CERT
     up: bool = True
     insecure_unsigned: bool = False
@@ -269,6 +274,8 @@ class Node:
                 journal=self.journal,
                 fingerprint=lambda: self.ring.greeting.fingerprint,
                 listeners={"edge": self.identity.address},
+                decisions=Decisions(clock=self.clock, four_eyes=self.four_eyes),
+                four_eyes=self.four_eyes,
             )
         )
 
@@ -415,7 +422,7 @@ class Node:
             if route.method == method and len(parts) == len(wanted):
                 params = {w[1:-1]: p for p, w in zip(parts, wanted, strict=True) if w.startswith("{")}
                 if all(w.startswith("{") or p == w for p, w in zip(parts, wanted, strict=True)):
-                    return await route.handler(params, query, body or {})
+                    return await route.serve(ALICE, params, query, body or {})
         raise AssertionError(f"no admin route {method} {path}")
 
     async def flush(self) -> None:

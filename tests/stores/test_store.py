@@ -504,6 +504,7 @@ LISTS: tuple[tuple[type[Any], str, dict[str, object]], ...] = (
 COUNTS: tuple[tuple[type[Any], dict[str, object]], ...] = (
     (Dataset, {"public": True}),
     (Audit, {"peer_node_id": "n1", "direction": Direction.IN, "status": ApprovalState.APPLIED}),
+    (Audit, {"peer_node_id": "n1", "direction": Direction.IN, "kind": AuditKind.JOB}),
     (Audit, {"kind": AuditKind.JOB, "direction": Direction.IN, "status": ApprovalState.APPLIED}),
     (OutCall, {"state": CallState.DUE}),
 )

@@ -7,7 +7,7 @@ from accel import kernels
 from accel.backends.native.residues import Octets, ResidueRing, octets
 from accel.backends.reference.group import check_segments
 from accel.backends.reference.power import check_modulus_of_batch
-from accel.kernels import BadInput, Ints, Uints
+from accel.kernels import BadInput, Ints, Uints, check_threads
 
 
 class NativeResidues:
@@ -32,11 +32,11 @@ class NativeModularRing:
 
     __slots__ = ("_ring", "modulus", "name")
 
-    def __init__(self, core: str, modulus: int) -> None:
+    def __init__(self, core: str, modulus: int, *, threads: int = 1) -> None:
         check_modulus_of_batch(modulus)
         self.name = core
         self.modulus = modulus
-        self._ring = ResidueRing(core, gmpy2.mpz(modulus))
+        self._ring = ResidueRing(core, gmpy2.mpz(modulus), threads=threads)
 
     def __repr__(self) -> str:
         return f"NativeModularRing({self.name}, {self.modulus.bit_length()} bits)"
@@ -98,10 +98,11 @@ class NativeModularRing:
 class NativePower:
     """See accel.kernels.ModularPower for the contract. The last modulus' constants are kept."""
 
-    __slots__ = ("_last", "name")
+    __slots__ = ("_last", "_threads", "name")
 
-    def __init__(self, core: str) -> None:
+    def __init__(self, core: str, *, threads: int = 1) -> None:
         self.name = core
+        self._threads = check_threads(threads)
         self._last: NativeModularRing | None = None
 
     def __repr__(self) -> str:
@@ -127,7 +128,7 @@ class NativePower:
 
     def ring(self, modulus: int) -> NativeModularRing:
         if self._last is None or self._last.modulus != modulus:
-            self._last = NativeModularRing(self.name, modulus)
+            self._last = NativeModularRing(self.name, modulus, threads=self._threads)
         return self._last
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from accel import _native
 from accel.backends.reference.modular import Mpz, to_mpz
-from accel.kernels import BadInput, Ints, Uints
+from accel.kernels import BadInput, Ints, Uints, check_threads
 
 Octets = NDArray[np.uint8]
 
@@ -24,11 +24,13 @@ _LONG: Final = 96
 class ResidueRing:
     """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
 
-    __slots__ = ("_chunk", "_handle", "_layout", "_pairs", "_powers", "core", "modulus", "one", "size")
+    __slots__ = ("_chunk", "_handle", "_layout", "_pairs", "_powers", "_threads", "core", "modulus", "one", "size")
 
-    def __init__(self, core: str, modulus: Mpz) -> None:
+    def __init__(self, core: str, modulus: Mpz, *, threads: int = 1) -> None:
+        """Every batch is cut over at most `threads` native threads."""
         self.core = core
         self.modulus = modulus
+        self._threads = threads
         bits = gmpy2.bit_length(modulus)
         self.size = (bits + 7) // 8
         self._layout = _native.layout(core, bits)
@@ -36,10 +38,14 @@ class ResidueRing:
         self._chunk = digits * digit_bits // 8
         radix = gmpy2.mpz(1) << (digits * digit_bits)
         n, r, r2 = (int(v).to_bytes(self.size, "little") for v in (modulus, radix % modulus, radix**2 % modulus))
-        self._handle: object = _native.modulus(core, bits, n, r, r2)
+        self._handle: object = _native.modulus(core, bits, n, r, r2, check_threads(threads))
         self._powers = self.raw([radix**2 % modulus])
         self.one = self.raw([radix % modulus])
         self._pairs: tuple[Uints, Uints] | None = None
+
+    def beside(self, modulus: Mpz) -> "ResidueRing":
+        """Another modulus on the same core and as many threads."""
+        return ResidueRing(self.core, modulus, threads=self._threads)
 
     def __repr__(self) -> str:
         return f"ResidueRing({self.core}, {8 * self.size} bits)"

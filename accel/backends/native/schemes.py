@@ -19,7 +19,17 @@ from accel.backends.reference.group import GroupPublicKey, check_segments
 from accel.backends.reference.modular import Mpz, check_plain_bits
 from accel.backends.reference.paillier import draw_textbook
 from accel.backends.reference.sealed import SealedSecret
-from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, Ints, RandomSource, SparseMatrix, Uints
+from accel.kernels import (
+    BadInput,
+    Ciphertexts,
+    HePublicKey,
+    HeSecretKey,
+    Ints,
+    RandomSource,
+    SparseMatrix,
+    Uints,
+    check_threads,
+)
 
 AddPlain = Callable[[Uints, Uints], Uints]
 """(ciphertexts or one row, plain batch) -> ciphertexts with the plaintexts added, no noise."""
@@ -64,6 +74,11 @@ class NativePublicKey:
 
     def __repr__(self) -> str:
         return f"NativePublicKey({self.scheme}, {self.modulus_bits} bits, {self._ring.core})"
+
+    @property
+    def ring(self) -> ResidueRing:
+        """Of the ciphertexts."""
+        return self._ring
 
     def to_bytes(self) -> bytes:
         return self._key.to_bytes()
@@ -212,10 +227,10 @@ class _Logarithm:
 
     __slots__ = ("_exponent", "_inverse", "_over", "_square", "prime")
 
-    def __init__(self, core: str, p: Mpz, inverse: Mpz) -> None:
-        self._square = ResidueRing(core, p * p)
-        self._over = ResidueRing(core, p + 2)
-        self.prime = ResidueRing(core, p)
+    def __init__(self, ring: ResidueRing, p: Mpz, inverse: Mpz) -> None:
+        self._square = ring.beside(p * p)
+        self._over = ring.beside(p + 2)
+        self.prime = ring.beside(p)
         self._inverse = inverse
         self._exponent = int(p - 1).to_bytes(self.prime.size, "little")
 
@@ -246,12 +261,12 @@ class OuSecretKey(SealedSecret):
     __slots__ = ("_log", "_p", "public")
     _SECRETS = ("_log", "_p")
 
-    def __init__(self, p: Mpz, g: Mpz, public: NativePublicKey, core: str) -> None:
+    def __init__(self, p: Mpz, g: Mpz, public: NativePublicKey) -> None:
         self.public: NativePublicKey = public
         self._p = p
         square = p * p
         unit = (gmpy2.powmod_sec(g % square, p - 1, square) - 1) // p
-        self._log = _Logarithm(core, p, gmpy2.invert(unit, p))
+        self._log = _Logarithm(public.ring, p, gmpy2.invert(unit, p))
 
     def __repr__(self) -> str:
         return f"OuSecretKey({self.public.modulus_bits} bits)"
@@ -271,13 +286,13 @@ class PaillierSecretKey(SealedSecret):
     __slots__ = ("_factors", "_logs", "_n", "_p_inverse", "public")
     _SECRETS = ("_factors", "_logs", "_p_inverse")
 
-    def __init__(self, p: Mpz, q: Mpz, public: NativePublicKey, core: str) -> None:
+    def __init__(self, p: Mpz, q: Mpz, public: NativePublicKey) -> None:
         self.public: NativePublicKey = public
         self._factors = ((p,), (q,))
-        self._n = ResidueRing(core, p * q)
+        self._n = public.ring.beside(p * q)
         self._p_inverse = gmpy2.invert(p, q)
         # (1+N)^(p-1) = 1 + (p-1) N mod p^2, and L_p of it is (p-1) q = -q mod p
-        self._logs = tuple(_Logarithm(core, f, gmpy2.invert(-(p * q // f) % f, f)) for f in (p, q))
+        self._logs = tuple(_Logarithm(public.ring, f, gmpy2.invert(-(p * q // f) % f, f)) for f in (p, q))
 
     def __repr__(self) -> str:
         return f"PaillierSecretKey({self.public.modulus_bits} bits)"
@@ -309,15 +324,18 @@ class OkamotoUchiyama(reference.OkamotoUchiyama):
     nobody else shares.
     """
 
-    def __init__(self, core: str, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False) -> None:
+    def __init__(
+        self, core: str, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False, threads: int = 1
+    ) -> None:
         super().__init__(insecure_min_bits=insecure_min_bits)
         self.name = core
         self._leaking = cache_leaking_tables
+        self._threads = check_threads(threads)
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         prime, g = gmpy2.mpz(p), gmpy2.mpz(base)
         key = super().from_factors(p, q, base).public
-        return OuSecretKey(prime, g, self._native(key, g), self.name)
+        return OuSecretKey(prime, g, self._native(key, g))
 
     def load_public(self, data: memoryview) -> HePublicKey:
         key = super().load_public(data)
@@ -325,7 +343,7 @@ class OkamotoUchiyama(reference.OkamotoUchiyama):
 
     def _native(self, key: HePublicKey, g: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus)
+        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
         base = FixedBase(ring, g, leaking=self._leaking)
 
         def add(a: Uints, plain: Uints) -> Uints:
@@ -340,14 +358,17 @@ class OkamotoUchiyama(reference.OkamotoUchiyama):
 class Paillier(reference.Paillier):
     """AdditiveHE on one native core; see OkamotoUchiyama."""
 
-    def __init__(self, core: str, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False) -> None:
+    def __init__(
+        self, core: str, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False, threads: int = 1
+    ) -> None:
         super().__init__(insecure_min_bits=insecure_min_bits)
         self.name = core
         self._leaking = cache_leaking_tables
+        self._threads = check_threads(threads)
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         key = super().from_factors(p, q, base).public
-        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q), self.name)
+        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q))
 
     def load_public(self, data: memoryview) -> HePublicKey:
         key = super().load_public(data)
@@ -355,20 +376,21 @@ class Paillier(reference.Paillier):
 
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus)
+        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
         return NativePublicKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
 
 
 class TextbookPaillier(reference.TextbookPaillier):
     """AdditiveHE on one native core; there is no fixed base, hence no table."""
 
-    def __init__(self, core: str, *, insecure_min_bits: int = 2048) -> None:
+    def __init__(self, core: str, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
         super().__init__(insecure_min_bits=insecure_min_bits)
         self.name = core
+        self._threads = check_threads(threads)
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         key = super().from_factors(p, q, base).public
-        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q), self.name)
+        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q))
 
     def load_public(self, data: memoryview) -> HePublicKey:
         key = super().load_public(data)
@@ -376,7 +398,7 @@ class TextbookPaillier(reference.TextbookPaillier):
 
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus)
+        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
         return NativeTextbookKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=False)
 
 

@@ -61,7 +61,8 @@ class OkamotoUchiyama:
     scheme = "ou"
     name = "reference"
 
-    def __init__(self, *, insecure_min_bits: int = 2048) -> None:
+    def __init__(self, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
+        del threads
         self._min_bits = insecure_min_bits
 
     def __repr__(self) -> str:

@@ -13,6 +13,9 @@ class GmpPower:
 
     name = "reference"
 
+    def __init__(self, *, threads: int = 1) -> None:
+        del threads
+
     def __repr__(self) -> str:
         return "GmpPower()"
 

@@ -10,6 +10,9 @@ class OpensslX25519:
 
     name = "reference"
 
+    def __init__(self, *, threads: int = 1) -> None:
+        del threads
+
     def __repr__(self) -> str:
         return "OpensslX25519()"
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from gateway.model import (
+    AccessToken,
     Audit,
     Component,
     Contract,
     Crl,
     Dataset,
+    Decision,
     Grant,
     GrantUse,
     Job,
@@ -24,6 +26,7 @@ from gateway.model import (
     OwnTls,
     Project,
     RevokedCert,
+    User,
     UseState,
 )
 from gateway.ports import Record, Tx
@@ -159,7 +162,23 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
             return [Act("certificate.revoked", f"certificate:{record.serial}", {"ca": record.ca})]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
+        case User():
+            return [Act("user.added", _subject(record), {"role": record.role.value})]
+        case AccessToken():
+            made = {"user": record.user, "session": record.session, "label": record.label, "expires": record.expires}
+            return [Act("token.made", f"token:{record.token_id}", made)]
+        case Decision():
+            return [Act(f"decision.{'final' if record.final else 'first'}", record.key(), _decision(record))]
     return []
+
+
+def _decision(decision: Decision) -> Json:
+    return {
+        "approve": decision.approve,
+        "by": decision.by,
+        "second": decision.second,
+        "terms": decision.terms,
+    }
 
 
 def _tls(own: OwnTls) -> Json:
@@ -215,15 +234,29 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act("crl.taken", _subject(new), _crl(new))]
         case Component(), Component() if old != new:
             return [Act("component.changed", _subject(new), _component(new))]
+        case User(), User() if old != new:
+            return [Act("user.changed", _subject(new), _user_changed(old, new))]
+        case Decision(), Decision() if new.final and not old.final:
+            return [Act("decision.final", new.key(), _decision(new))]
     return []
 
 
 def of_delete(_tx: Tx, record: Record) -> Sequence[Act]:
     """The acts of a record that is taken away."""
     match record:
+        case AccessToken():
+            return [Act("token.revoked", f"token:{record.token_id}", {"user": record.user})]
         case Dataset() | Grant() | Contract() | Audit() | Component() | Crl():
             return [Act(f"{type(record).__name__.lower()}.removed", _subject(record), {})]
     return []
+
+
+def _user_changed(old: User, new: User) -> Json:
+    """A password is neither told nor digested: a digest could be tried at."""
+    facts: dict[str, Any] = {"role": new.role.value, "closed": new.closed}
+    if old.password != new.password:
+        facts["password"] = "set" if new.password else "removed"
+    return facts
 
 
 def _plain(changed: Mapping[str, Any]) -> dict[str, Any]:

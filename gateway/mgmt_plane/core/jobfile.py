@@ -22,7 +22,12 @@ _TOP: Final = frozenset(
     {"name", "project", "parties", "data", "step", "result_to", "deadlines", "resources", "sync_type", "flow"}
 )
 _STEP: Final = frozenset({"name", "component", "version", "provider", "params", "inputs", *ROLES})
-_DEADLINES: Final = {"task_s": "task_timeout_s", "job_s": "job_timeout_s", "silence_s": "silence_s"}
+_DEADLINES: Final = {
+    "task_s": "task_timeout_s",
+    "job_s": "job_timeout_s",
+    "silence_s": "silence_s",
+    "heartbeat_s": "heartbeat_s",
+}
 _RESOURCES: Final = frozenset({"cpu", "memory", "disk"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SOURCE: Final = "data"

@@ -52,6 +52,11 @@ _Validator: Final = extend(  # type: ignore[no-untyped-call]
 )
 
 
+def strict(schema: Mapping[str, Any]) -> Any:
+    """A validator of what comes from outside."""
+    return _Validator(schema)
+
+
 @cache
 def _document() -> Mapping[str, Any]:
     folder = resources.files("specs").joinpath("schemas")
@@ -77,10 +82,10 @@ def _inlined(schema: Any, shared: Mapping[str, Any]) -> Any:
 
 @cache
 def _validator(route: str) -> Any:
-    return _Validator(_document()[route])
+    return strict(_document()[route])
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Where and which rule; the value itself stays here."""
     where = ".".join(str(part) for part in error.absolute_path)[:200]
     if error.validator == "required":
@@ -126,7 +131,7 @@ def check(route: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     renamed = _canonical_names(route, payload)
     found = best_match(_validator(route).iter_errors(renamed))
     if found is not None:
-        raise ProtocolViolation(_explain(found))
+        raise ProtocolViolation(explain(found))
     return renamed
 
 

@@ -12,16 +12,20 @@ from typing import Any, Final
 from gateway.auth.schemes import pin_ca
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.acl import check_scope_shape
+from gateway.mgmt_plane.core.admin_messages import CALL_HIDDEN, CONTRACT_HIDDEN
 from gateway.mgmt_plane.core.messages import check, dataset_record, node_body
 from gateway.mgmt_plane.core.profile import PROFILES, UNSIGNED, apply_body_for, profile
-from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute
+from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute, PersonalRoute
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.handlers import Services
 from gateway.mgmt_plane.service.datasets import read_table
+from gateway.mgmt_plane.service.decisions import CONTRACT, Decisions, show_decision
+from gateway.mgmt_plane.service.notices import pending
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Pinned
-from gateway.model import Audit, Contract, ContractId, NodeId, OutCall, Project
-from gateway.ports import Clock, Entropy, Journal
+from gateway.mgmt_plane.service.users import Principal
+from gateway.model import Audit, Contract, ContractId, Decision, Json, NodeId, OutCall, Project
+from gateway.ports import Clock, Entropy, Journal, Tx
 from specs.admin import BASE
 from specs.states import AuditKind
 
@@ -34,7 +38,10 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
-    """What the admin routes need besides the services. listeners: name -> address, shown as it is."""
+    """What the admin routes need besides the services. listeners: name -> address, shown as it is.
+
+    four_eyes: kinds of which two admins must approve; decisions: who does.
+    """
 
     services: Services
     client: SignedClient
@@ -43,6 +50,8 @@ class AdminContext:
     journal: Journal
     fingerprint: Callable[[], str]
     listeners: Mapping[str, Any]
+    decisions: Decisions
+    four_eyes: frozenset[str] = frozenset()
 
 
 def _text(body: Mapping[str, Any], name: str, *, required: bool = True, longest: int = 4096) -> str:
@@ -74,9 +83,7 @@ def _texts(body: Mapping[str, Any], name: str) -> list[str]:
 
 def show_contract(contract: Contract) -> Answer:
     """A contract without the bodies of its credentials."""
-    shown = asdict(contract)
-    del shown["auth_credential"], shown["tls_ca"], shown["old_auth_credential"], shown["old_tls_ca"]
-    return shown
+    return {name: value for name, value in asdict(contract).items() if name not in CONTRACT_HIDDEN}
 
 
 def show_audit(audit: Audit) -> Answer:
@@ -89,7 +96,12 @@ def show_audit(audit: Audit) -> Answer:
 
 def show_call(call: OutCall) -> Answer:
     """A call of the outbox without its body."""
-    return {name: value for name, value in asdict(replace(call, body={})).items() if name != "body"}
+    return {name: value for name, value in asdict(replace(call, body={})).items() if name not in CALL_HIDDEN}
+
+
+def _open_decisions(tx: Tx) -> dict[str, Decision]:
+    """First words that wait for a second."""
+    return {each.key(): each for each in tx.select(Decision, final=False)}
 
 
 class Admin:
@@ -108,8 +120,6 @@ class Admin:
             ("GET", "/partners", self.partners),
             ("POST", "/partners/probe", self.probe),
             ("POST", "/partners/apply", self.apply),
-            ("POST", "/partners/{contract_id}/approve", self.approve_partner),
-            ("POST", "/partners/{contract_id}/reject", self.reject_partner),
             ("POST", "/partners/{contract_id}/terminate", self.terminate_partner),
             ("POST", "/partners/{contract_id}/query", self.query_partner),
             ("GET", "/partners/{node_id}/datasets", self.partner_datasets),
@@ -117,15 +127,20 @@ class Admin:
             ("POST", "/datasets", self.add_dataset),
             ("POST", "/datasets/apply", self.apply_dataset),
             ("GET", "/audits", self.audits),
-            ("POST", "/audits/{applicant}/{audit_id}/approve", self.approve_audit),
-            ("POST", "/audits/{applicant}/{audit_id}/reject", self.reject_audit),
             ("POST", "/audits/{applicant}/{audit_id}/terminate", self.terminate_audit),
             ("GET", "/projects", self.projects),
             ("POST", "/projects", self.add_project),
             ("GET", "/outbox", self.outbox),
             ("GET", "/events", self.events),
+            ("GET", "/pending", self.pending),
         )
-        return [AdminRoute(method, BASE + path, handler) for method, path, handler in table]
+        return [
+            *(AdminRoute(method, BASE + path, handler) for method, path, handler in table),
+            PersonalRoute("POST", BASE + "/partners/{contract_id}/approve", self.approve_partner),
+            PersonalRoute("POST", BASE + "/partners/{contract_id}/reject", self.reject_partner),
+            PersonalRoute("POST", BASE + "/audits/{applicant}/{audit_id}/approve", self.approve_audit),
+            PersonalRoute("POST", BASE + "/audits/{applicant}/{audit_id}/reject", self.reject_audit),
+        ]
 
     def _noted(self, event: str, **ids: str) -> None:
         self._context.journal.note(event, **ids)
@@ -144,7 +159,14 @@ class Admin:
     async def partners(
         self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
     ) -> list[Answer]:
-        return [show_contract(each) for each in await self._store.run(lambda tx: tx.select(Contract))]
+        def work(tx: Tx) -> list[Answer]:
+            said = _open_decisions(tx)
+            return [
+                {**show_contract(each), "decision": show_decision(said.get(f"{CONTRACT}:{each.key()}"))}
+                for each in tx.select(Contract)
+            ]
+
+        return await self._store.run(work)
 
     async def probe(self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         found = await self._contact(body)
@@ -207,34 +229,54 @@ class Admin:
         return show_contract(contract)
 
     async def approve_partner(
-        self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
+        self, by: Principal, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
     ) -> Answer:
-        return await self._decide_partner(params, body, approve=True)
+        return await self._decide_partner(by, params, body, approve=True)
 
     async def reject_partner(
-        self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
+        self, by: Principal, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
     ) -> Answer:
-        return await self._decide_partner(params, body, approve=False)
+        return await self._decide_partner(by, params, body, approve=False)
 
-    async def _decide_partner(self, params: Mapping[str, str], body: Mapping[str, Any], *, approve: bool) -> Answer:
-        expired_time = _number(body, "expired_time")
-        fingerprint = _text(body, "fingerprint", required=False, longest=128) or None
-        ca_pem = _text(body, "ca_pem", required=False, longest=32 << 10) or None
-        address = _text(body, "address", required=False, longest=2048)
-        inst_id = _text(body, "inst_id", required=False, longest=128)
-        contract = await self._store.run(
-            lambda tx: self._partners.decide(
+    async def _decide_partner(
+        self, by: Principal, params: Mapping[str, str], body: Mapping[str, Any], *, approve: bool
+    ) -> Answer:
+        contract_id = params["contract_id"]
+        terms = {
+            "expired_time": _number(body, "expired_time"),
+            "fingerprint": _text(body, "fingerprint", required=False, longest=128) or None,
+            "ca_pem": _text(body, "ca_pem", required=False, longest=32 << 10) or None,
+            "address": _text(body, "address", required=False, longest=2048) or None,
+            "inst_id": _text(body, "inst_id", required=False, longest=128) or None,
+        }
+
+        def do(tx: Tx, counts: Json) -> Contract:
+            return self._partners.decide(
                 tx,
-                params["contract_id"],
+                contract_id,
                 approve=approve,
-                expired_time=expired_time,
-                fingerprint=fingerprint,
-                ca_pem=ca_pem,
-                address=address,
-                inst_id=inst_id,
+                expired_time=counts.get("expired_time"),
+                fingerprint=counts.get("fingerprint"),
+                ca_pem=counts.get("ca_pem"),
+                address=counts.get("address", ""),
+                inst_id=counts.get("inst_id", ""),
             )
+
+        done = await self._context.decisions.decide(
+            self._store,
+            by,
+            find=lambda tx: self._partners.get(tx, contract_id),
+            approve=approve,
+            terms=terms if approve else {},
+            do=do,
         )
-        return self._changed(contract)
+        if done is None:
+            waiting = await self._store.run(lambda tx: self._partners.get(tx, contract_id))
+            return {**show_contract(waiting), **await self._said(f"{CONTRACT}:{contract_id}")}
+        return {**self._changed(done), **await self._said(f"{CONTRACT}:{contract_id}")}
+
+    async def _said(self, key: str) -> Answer:
+        return {"decision": show_decision(await self._store.run(lambda tx: tx.get(Decision, key)))}
 
     def _changed(self, contract: Contract) -> Answer:
         self._noted(
@@ -377,35 +419,59 @@ class Admin:
         equals: dict[str, Any] = {
             name: query[name] for name in ("kind", "direction", "status", "subject") if query.get(name)
         }
-        return [show_audit(each) for each in await self._store.run(lambda tx: tx.select(Audit, **equals))]
+
+        def work(tx: Tx) -> list[Answer]:
+            said = _open_decisions(tx)
+            return [
+                {**show_audit(each), "decision": show_decision(said.get(f"{each.kind}:{each.key()}"))}
+                for each in tx.select(Audit, **equals)
+            ]
+
+        return await self._store.run(work)
+
+    async def pending(
+        self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
+    ) -> list[Answer]:
+        """What waits for an admin of this node, oldest first."""
+        return await self._store.run(lambda tx: pending(tx, self._context.four_eyes))
 
     @staticmethod
     def _key(params: Mapping[str, str]) -> str:
         return f"{params['applicant']}/{params['audit_id']}"
 
     async def approve_audit(
-        self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
+        self, by: Principal, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
     ) -> Answer:
-        columns = _texts(body, "columns")
-        time_limit, times_limit = _number(body, "time_limit"), _number(body, "times_limit")
-        audit = await self._store.run(
-            lambda tx: self._audits.decide(
-                tx,
-                self._key(params),
-                approve=True,
-                columns=columns,
-                time_limit=time_limit,
-                times_limit=times_limit,
-            )
-        )
-        return self._decided(audit)
+        terms = {
+            "columns": _texts(body, "columns"),
+            "time_limit": _number(body, "time_limit"),
+            "times_limit": _number(body, "times_limit"),
+        }
+        return await self._decide_audit(by, self._key(params), terms, approve=True)
 
     async def reject_audit(
-        self, params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
+        self, by: Principal, params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
     ) -> Answer:
-        return self._decided(
-            await self._store.run(lambda tx: self._audits.decide(tx, self._key(params), approve=False))
-        )
+        return await self._decide_audit(by, self._key(params), {}, approve=False)
+
+    async def _decide_audit(self, by: Principal, key: str, terms: Json, *, approve: bool) -> Answer:
+        def do(tx: Tx, counts: Json) -> Audit:
+            return self._audits.decide(
+                tx,
+                key,
+                approve=approve,
+                columns=counts.get("columns", ()),
+                time_limit=counts.get("time_limit"),
+                times_limit=counts.get("times_limit"),
+            )
+
+        def find(tx: Tx) -> Audit:
+            return self._audits.get(tx, *key.split("/", 1))
+
+        done = await self._context.decisions.decide(self._store, by, find=find, approve=approve, terms=terms, do=do)
+        audit: Audit = await self._store.run(find) if done is None else done
+        said = await self._said(f"{audit.kind}:{key}")
+        return {**(show_audit(audit) if done is None else self._decided(audit)), **said}
 
     async def terminate_audit(
         self, params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]

@@ -11,10 +11,13 @@ from typing import Any, Protocol
 
 from gateway.errors import Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.dag import session_of
-from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer
+from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer, PersonalRoute
+from gateway.mgmt_plane.service.decisions import Decisions, show_decision
 from gateway.mgmt_plane.service.jobs import Jobs
 from gateway.mgmt_plane.service.schedule import Schedule
-from gateway.model import Job, JobId, Json, NodeId, Party, SessionId, Share
+from gateway.mgmt_plane.service.users import Principal
+from gateway.model import Decision, Job, JobId, Json, NodeId, Party, SessionId, Share
+from gateway.ports import Store, Tx
 from specs.admin import BASE
 from specs.states import LogLevel
 
@@ -39,11 +42,22 @@ class TaskFiles(Protocol):
 class JobAdmin:
     """Handlers of /v1/admin/jobs."""
 
-    def __init__(self, *, jobs: Jobs, schedule: Schedule, files: TaskFiles, sent_bytes: SentBytes) -> None:
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        schedule: Schedule,
+        files: TaskFiles,
+        sent_bytes: SentBytes,
+        decisions: Decisions,
+        store: Store,
+    ) -> None:
         self._jobs = jobs
         self._schedule = schedule
         self._files = files
         self._sent_bytes = sent_bytes
+        self._decisions = decisions
+        self._store = store
 
     def routes(self) -> Sequence[AdminRoute]:
         """Routes for the admin server."""
@@ -53,8 +67,8 @@ class JobAdmin:
             AdminRoute("POST", base, self._submit),
             AdminRoute("GET", base, self._list),
             AdminRoute("GET", f"{base}/{{job_id}}", self._show),
-            AdminRoute("POST", f"{base}/{{job_id}}/approve", self._approve),
-            AdminRoute("POST", f"{base}/{{job_id}}/reject", self._reject),
+            PersonalRoute("POST", f"{base}/{{job_id}}/approve", self._approve),
+            PersonalRoute("POST", f"{base}/{{job_id}}/reject", self._reject),
             AdminRoute("POST", f"{base}/{{job_id}}/stop", self._stop),
             AdminRoute("POST", f"{base}/{{job_id}}/rerun", self._rerun),
             AdminRoute("GET", f"{base}/{{job_id}}/logs", self._logs),
@@ -82,11 +96,32 @@ class JobAdmin:
                     share["progress"] = newest.get((share["role"], share["index"]), share["progress"])
         return shown
 
-    async def _approve(self, params: Params, _query: Params, _body: Json) -> Any:
-        return _job(await self._jobs.decide(params["job_id"], approve=True))
+    async def _approve(self, by: Principal, params: Params, _query: Params, _body: Json) -> Any:
+        return await self._decide(by, params["job_id"], approve=True)
 
-    async def _reject(self, params: Params, _query: Params, _body: Json) -> Any:
-        return _job(await self._jobs.decide(params["job_id"], approve=False))
+    async def _reject(self, by: Principal, params: Params, _query: Params, _body: Json) -> Any:
+        return await self._decide(by, params["job_id"], approve=False)
+
+    async def _decide(self, by: Principal, job_id: str, *, approve: bool) -> Any:
+        done = await self._decisions.decide(
+            self._store,
+            by,
+            find=lambda tx: self._jobs.application(tx, job_id),
+            approve=approve,
+            terms={},
+            do=lambda tx, _terms: self._jobs.answer(tx, job_id, approve=approve),
+        )
+        if done is not None:
+            self._jobs.answered(done)
+
+        def look(tx: Tx) -> tuple[Job, Decision | None]:
+            job, asked = tx.get(Job, job_id), self._jobs.application(tx, job_id)
+            if job is None:
+                raise Refused("the job is gone", kind=Kind.NOT_FOUND)
+            return job, tx.get(Decision, f"{asked.kind}:{asked.key()}")
+
+        job, decision = await self._store.run(look)
+        return {**_job(done or job), "decision": show_decision(decision)}
 
     async def _stop(self, params: Params, _query: Params, body: Json) -> Any:
         await self._schedule.stop(params["job_id"], _task_name(body))

@@ -13,12 +13,16 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.mgmt_plane.core.admin_messages import record_schemas
 from specs import openapi
+from specs.admin import BASE
 from specs.routes import Side
 
 OPENAPI_PATH: Final = "/openapi.json"
 PAGE_PATH: Final = "/docs"
-OPEN_PATHS: Final = frozenset({OPENAPI_PATH, PAGE_PATH})
+ADMIN_OPENAPI_PATH: Final = f"{BASE}/openapi.json"
+ADMIN_PAGE_PATH: Final = f"{BASE}/docs"
+OPEN_PATHS: Final = frozenset({OPENAPI_PATH, PAGE_PATH, ADMIN_OPENAPI_PATH, ADMIN_PAGE_PATH})
 
 _CSS: Final = """
 :root{color-scheme:light dark;--line:#8885;--soft:#8882;--link:#2563eb}
@@ -43,7 +47,7 @@ _SECURITY: Final = {
 def read_files() -> dict[str, Any]:
     """The files of specs/schemas that the document is made of."""
     folder = resources.files("specs").joinpath("schemas")
-    return {name: json.loads(folder.joinpath(name).read_text("utf-8")) for name in openapi.FILES}
+    return {name: json.loads(folder.joinpath(name).read_text("utf-8")) for name in (*openapi.FILES, openapi.ADMIN)}
 
 
 def document(*, version: str, servers: Mapping[Side, str]) -> dict[str, Any]:
@@ -51,10 +55,17 @@ def document(*, version: str, servers: Mapping[Side, str]) -> dict[str, Any]:
     return openapi.build(read_files(), version=version, servers=servers)
 
 
-def add_documentation(app: web.Application, made: Mapping[str, Any]) -> None:
+def admin_document(*, version: str, server: str) -> dict[str, Any]:
+    """The OpenAPI document of the admin API."""
+    return openapi.build_admin(read_files(), version=version, server=server, records=record_schemas())
+
+
+def add_documentation(
+    app: web.Application, made: Mapping[str, Any], *, path: str = OPENAPI_PATH, page_path: str = PAGE_PATH
+) -> None:
     """Serve the document and its page on an application whose door lets OPEN_PATHS through."""
     text = json.dumps(made, ensure_ascii=False).encode()
-    page = render(made).encode()
+    page = render(made, at=path).encode()
 
     async def as_json(_: web.Request) -> web.Response:
         return web.Response(body=text, content_type="application/json", headers=_SECURITY)
@@ -62,11 +73,11 @@ def add_documentation(app: web.Application, made: Mapping[str, Any]) -> None:
     async def as_page(_: web.Request) -> web.Response:
         return web.Response(body=page, content_type="text/html", charset="utf-8", headers=_SECURITY)
 
-    app.router.add_get(OPENAPI_PATH, as_json)
-    app.router.add_get(PAGE_PATH, as_page)
+    app.router.add_get(path, as_json)
+    app.router.add_get(page_path, as_page)
 
 
-def render(made: Mapping[str, Any]) -> str:
+def render(made: Mapping[str, Any], *, at: str = OPENAPI_PATH) -> str:
     """The page: every operation with its parameters, body, answer and example. Nothing in it runs."""
     info = made["info"]
     by_tag: dict[str, list[str]] = {tag["name"]: [] for tag in made["tags"]}
@@ -79,7 +90,7 @@ def render(made: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{_text(info['title'])} API</title><style>{_CSS}</style></head><body>"
         f"<h1>{_text(info['title'])} {_text(info['version'])}</h1><p>{_text(info['summary'])}. "
-        f'{_text(info["description"])} As a document: <a href="{OPENAPI_PATH}">{OPENAPI_PATH}</a>.</p>'
+        f'{_text(info["description"])} As a document: <a href="{at}">{at}</a>.</p>'
         f"{sections}</body></html>"
     )
 
@@ -105,14 +116,29 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], made: Mappi
         parts.append(_members("body", media["schema"], made))
         if "example" in media:
             parts.append(_json(media["example"]))
-    answer = operation["responses"]["200"]["content"].get("application/json")
+    answer = operation["responses"]["200"].get("content", {}).get("application/json")
     if answer is not None:
-        parts.append(_members("data", answer["schema"]["allOf"][1]["anyOf"][0]["properties"]["data"], made))
+        parts.append(_members("answer", *_data(answer["schema"], made)))
     name = operation["operationId"]
     return (
         f'<details id="{_text(name)}"><summary><b>{method}</b><code>{_text(path)}</code>'
         f"<span>{_text(name)}</span></summary><div>{''.join(parts)}</div></details>"
     )
+
+
+def _data(schema: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The part of an answer that is worth a table: without the envelope, and of a list one entry."""
+    schema = _resolved(schema, made)
+    if schema.get("type") == "array":
+        return _data(schema["items"], made)
+    both = schema.get("allOf", ())
+    if both and "anyOf" in both[-1]:
+        return both[1]["anyOf"][0]["properties"]["data"], made
+    if both:
+        shown = [_resolved(each, made) for each in both]
+        merged = {name: rule for each in shown for name, rule in each.get("properties", {}).items()}
+        return {"properties": merged, "required": [name for each in shown for name in each.get("required", ())]}, made
+    return schema, made
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

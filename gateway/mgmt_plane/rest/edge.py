@@ -138,8 +138,9 @@ class _Seen:
 class RateLimit:
     """Calls per minute and address, in windows of a minute; remembers a bounded number of addresses."""
 
-    def __init__(self, *, per_minute: int, addresses: int) -> None:
+    def __init__(self, *, per_minute: int, addresses: int, what: str = "unsigned calls") -> None:
         self._per_minute = per_minute
+        self._what = what
         self._addresses = addresses
         self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
@@ -152,7 +153,7 @@ class RateLimit:
         if len(self._seen) > self._addresses:
             self._seen.popitem(last=False)
         if calls > self._per_minute:
-            raise Refused(f"more than {self._per_minute} unsigned calls a minute", kind=Kind.TOO_MANY, detail="")
+            raise Refused(f"more than {self._per_minute} {self._what} a minute", kind=Kind.TOO_MANY, detail="")
 
 
 def _header(headers: Mapping[str, str], name: str, longest: int) -> str:

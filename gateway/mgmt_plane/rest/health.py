@@ -23,8 +23,8 @@ class Health:
 
     def routes(self) -> list[AdminRoute]:
         return [
-            AdminRoute("GET", "/healthz", self.healthz, open=True),
-            AdminRoute("GET", "/readyz", self.readyz, open=True),
+            AdminRoute("GET", "/healthz", self.healthz),
+            AdminRoute("GET", "/readyz", self.readyz),
             AdminRoute("GET", "/metrics", self.metrics),
         ]
 

@@ -391,8 +391,11 @@ class JobBook:
             finished=now if final else None,
         )
         tx.replace(share, changed)
+        job = tx.get(Job, share.job_id)
         self.journal.note(
             "task.state",
+            trace_id=job.trace_id if job is not None else None,
+            ms=now - share.started if final and share.started is not None else None,
             job_id=share.job_id,
             task_id=share.task_id,
             task=share.task_name,
@@ -698,16 +701,24 @@ class Jobs:
 
     async def decide(self, job_id: str, *, approve: bool) -> Job:
         """Approve or refuse a partner's job; raises Refused(NOT_FOUND) where nobody asks."""
-
-        def work(tx: Tx) -> Job:
-            for audit in self._audits.find(tx, kind=AuditKind.JOB, subject=job_id, direction=Direction.IN):
-                self._audits.decide(tx, audit.key(), approve=approve)
-                return self._book.get(tx, job_id)
-            raise Refused("no partner asks for an approval of this job", kind=Kind.NOT_FOUND)
-
-        job = await self._store.run(work)
-        self._runtime.settle(job.job_id)
+        job = await self._store.run(lambda tx: self.answer(tx, job_id, approve=approve))
+        self.answered(job)
         return job
+
+    def application(self, tx: Tx, job_id: str) -> Audit:
+        """What a partner asks of us for this job; raises Refused(NOT_FOUND)."""
+        for audit in self._audits.find(tx, kind=AuditKind.JOB, subject=job_id, direction=Direction.IN):
+            return audit
+        raise Refused("no partner asks for an approval of this job", kind=Kind.NOT_FOUND)
+
+    def answer(self, tx: Tx, job_id: str, *, approve: bool) -> Job:
+        """As `decide`, in the caller's transaction; then `answered` is due."""
+        self._audits.decide(tx, self.application(tx, job_id).key(), approve=approve)
+        return self._book.get(tx, job_id)
+
+    def answered(self, job: Job) -> None:
+        """The answer is committed: make the world match."""
+        self._runtime.settle(job.job_id)
 
     # -- reading
 

@@ -111,6 +111,7 @@ class Partners:
         self._lists = lists
         self._shows: Callable[[Contract], tuple[str, str]] = lambda _contract: ("", "")
         self._closed: list[Callable[[Tx, Contract], None]] = []
+        self._applied: list[Callable[[Tx, Contract], None]] = []
 
     @property
     def default_profile(self) -> str:
@@ -120,6 +121,10 @@ class Partners:
     def on_closed(self, listener: Callable[[Tx, Contract], None]) -> None:
         """`listener` is called inside the transaction that terminates an approved or applied contract."""
         self._closed.append(listener)
+
+    def on_applied(self, listener: Callable[[Tx, Contract], None]) -> None:
+        """`listener` is called inside the transaction that keeps a partner's application."""
+        self._applied.append(listener)
 
     def on_routes_changed(self, listener: Callable[[], None]) -> None:
         """Set who learns of new and removed routes."""
@@ -333,6 +338,8 @@ class Partners:
             updated=now,
         )
         tx.insert(contract)
+        for listener in self._applied:
+            listener(tx, contract)
         return contract
 
     def _forget_withdrawn(self, tx: Tx) -> None:

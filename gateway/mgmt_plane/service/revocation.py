@@ -24,8 +24,8 @@ KINDS: Final = (AuditKind.DATASET, AuditKind.PROJECT, AuditKind.FLOW, AuditKind.
 LATE_MS: Final = 60_000
 """A job that failed at the partner so shortly before we hear what the partner took back failed because of it."""
 _LATEST: Final = 100
-_THEIRS: Final = ("failed at", "stopped by", "ended by")
-"""How reasons begin to name the partner that ended a job."""
+_THEIRS: Final = ("failed at {}", "stopped by {}", "ended by {}", "{} ended the job")
+"""How reasons name the partner that ended a job."""
 _LIVE: Final = (JobState.PENDING, JobState.READY, JobState.RUNNING)
 _WIRE: Final = WIRE[Kind.GRANT_REVOKED]
 
@@ -116,9 +116,11 @@ class Revocation:
         now = self._book.clock.now_ms()
         for job in tx.select(Job, status=JobState.FINISHED, order="-finished", limit=_LATEST):
             late = now - (job.finished or 0) > LATE_MS
-            theirs = any(f"{words} {audit.peer_node_id}" in job.reason for words in _THEIRS)
-            if theirs and not late and _WIRE.text not in job.reason and uses(tx, job):
-                tx.replace(job, replace(job, outcome=Outcome.FAILED, reason=f"{job.reason}; {_words(what)}"))
+            theirs = any(words.format(audit.peer_node_id) in job.reason for words in _THEIRS)
+            if theirs and not late and _words(what) not in job.reason and uses(tx, job):
+                reason = f"{job.reason}; {_words(what)}"
+                # Nobody need be asked any more how it ended.
+                tx.replace(job, replace(job, outcome=Outcome.FAILED, reason=reason, unsure=False))
 
 
 def _words(what: str) -> str:

@@ -20,7 +20,7 @@ _NEW: _Indexes = {
     "dataset": (("created", "record_key"),),
     "audit": (
         ("kind", "direction", "status"),
-        ("peer_node_id", "direction", "status"),
+        ("peer_node_id", "direction", "status", "kind"),
         ("created", "record_key"),
     ),
     "project": (("created", "record_key"), ("initiator", "created", "record_key")),

@@ -1,0 +1,56 @@
+/* See threads.h. */
+#include "threads.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+typedef struct {
+    slice_fn *work;
+    void *job;
+    size_t count, slice;
+    atomic_size_t next; /* first element that nobody has taken */
+    atomic_int result;
+} share;
+
+static void *take_slices(void *shared) {
+    share *s = shared;
+    for (;;) {
+        size_t from = atomic_fetch_add(&s->next, s->slice);
+        if (from >= s->count) {
+            return NULL;
+        }
+        size_t to = s->count - from < s->slice ? s->count : from + s->slice;
+        int result = s->work(s->job, from, to);
+        if (result) {
+            atomic_fetch_or(&s->result, result);
+        }
+    }
+}
+
+int run_slices(slice_fn *work, void *job, size_t count, size_t grain, size_t threads) {
+    size_t pieces = (count + grain - 1) / grain;
+    threads = threads > MAX_THREADS ? MAX_THREADS : threads;
+    threads = threads > pieces ? pieces : threads;
+    if (threads <= 1) {
+        return count ? work(job, 0, count) : 0;
+    }
+    /* A few slices a thread, so that one on a busy core does not keep all waiting. */
+    size_t slices = pieces < 8 * threads ? pieces : 8 * threads;
+    share s = {.work = work, .job = job, .count = count, .slice = (pieces + slices - 1) / slices * grain};
+    pthread_t started[MAX_THREADS];
+    size_t running = 0;
+    sigset_t all, before;
+    /* Signals are Python's business, in its own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (running + 1 < threads && !pthread_create(&started[running], NULL, take_slices, &s)) {
+        running++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    take_slices(&s);
+    while (running) {
+        pthread_join(started[--running], NULL);
+    }
+    return atomic_load(&s.result);
+}
