@@ -25,6 +25,10 @@ def fixed_power(
     scan: bool, /,
 ) -> None: ...  # fmt: skip
 def segments(modulus: object, out: _Array, src: _Array, idx: _Array, starts: _Array, /) -> None: ...
+def logs(
+    modulus: object, out: _Array, out_size: int, data: _Bytes, size: int, factors: _Array, lift: _Array, exp: bytes,
+    exp_bits: int, /,
+) -> bool: ...  # fmt: skip
 def count_digits(values: _Array, window: int, /) -> tuple[int, int, int]: ...
 def sort_digits(
     indptr: _Array, indices: _Array, values: _Array, window: int, windows: int, tables: bool, starts: _Array,

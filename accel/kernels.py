@@ -353,6 +353,63 @@ class ModularPower(Protocol):
         """Element-wise products; equal lengths."""
         ...
 
+    def square(self, modulus: int, a: Uints) -> Uints:
+        """Element-wise squares."""
+        ...
+
+    def invert(self, modulus: int, a: Uints) -> Uints:
+        """Element-wise inverses by one inversion in all, whose time depends on the product of the numbers; BadInput
+        where one has none.
+        """
+        ...
+
+    def ring(self, modulus: int) -> "ModularRing":
+        """The same with batches that stay in the backend's own form between the calls."""
+        ...
+
+
+class Residues(Protocol):
+    """An opaque batch of residues, bound to the backend and modulus that made it: in Montgomery form where the backend
+    computes so.
+    """
+
+    def __len__(self) -> int: ...
+
+
+class ModularRing(Protocol):
+    """Batches modulo one odd number, from ModularPower.ring; conversions happen in load and dump only."""
+
+    name: str
+    modulus: int
+
+    def load(self, plain: Uints) -> Residues:
+        """A plain batch of numbers below the modulus."""
+        ...
+
+    def dump(self, a: Residues) -> Uints:
+        """Canonical residues as a plain batch of as many limbs as the modulus needs."""
+        ...
+
+    def multiply(self, a: Residues, b: Residues) -> Residues:
+        """Element-wise; equal lengths, or one of them a batch of one."""
+        ...
+
+    def square(self, a: Residues, times: int = 1) -> Residues:
+        """a^(2^times), times >= 1."""
+        ...
+
+    def power(self, a: Residues, exponents: Uints, *, secret: bool = True) -> Residues:
+        """As ModularPower.power."""
+        ...
+
+    def invert(self, a: Residues) -> Residues:
+        """As ModularPower.invert."""
+        ...
+
+    def products(self, a: Residues, index: Ints, starts: Ints) -> Residues:
+        """Product s is that of a[index[starts[s]]] to a[index[starts[s + 1] - 1]]; an empty one is 1."""
+        ...
+
 
 class Ciphertexts(Protocol):
     """An opaque batch, bound to the backend and key that made it."""
@@ -374,7 +431,8 @@ class HePublicKey(Protocol):
     modulus_bits: int
     plaintext_bits: int
     noise_bits: int
-    """Length of the noise of a fresh encryption: uniform in [0, 2^noise_bits)."""
+    """Length of the noise of a fresh encryption: uniform in [0, 2^noise_bits). "paillier-textbook" draws a fresh r and
+    multiplies by r^n, whatever noise_bits says."""
     ciphertext_bytes: int
 
     def to_bytes(self) -> builtins.bytes:
@@ -387,6 +445,24 @@ class HePublicKey(Protocol):
 
     def add(self, a: Ciphertexts, b: Ciphertexts) -> Ciphertexts:
         """Element-wise sum; equal lengths. Keeps the noise: not for sending to the owner."""
+        ...
+
+    def negate(self, a: Ciphertexts) -> Ciphertexts:
+        """Element-wise inverses in the group: plaintext and noise change their signs."""
+        ...
+
+    def subtract(self, a: Ciphertexts, b: Ciphertexts) -> Ciphertexts:
+        """Element-wise difference; equal lengths."""
+        ...
+
+    def sums(self, a: Ciphertexts, index: Ints, starts: Ints) -> Ciphertexts:
+        """Sum s is that of a[index[starts[s]]] to a[index[starts[s + 1] - 1]]; an empty one is a 0 without noise. Also
+        picks and reorders. Time depends on index and starts: they are no secret of this machine's neighbours.
+        """
+        ...
+
+    def shift(self, a: Ciphertexts, constant: int) -> Ciphertexts:
+        """One integer of either sign added to every plaintext, |constant| < 2^plaintext_bits; adds no noise."""
         ...
 
     def add_plain(self, a: Ciphertexts, plain: Uints) -> Ciphertexts:
@@ -438,13 +514,30 @@ class HeSecretKey(Protocol):
         """Plaintexts modulo the scheme's secret or public message modulus, shape (len(a), limbs); limbs cover it."""
         ...
 
+    def export(self, passphrase: builtins.bytes, random: RandomSource, *, cost_log2: int = 17) -> builtins.bytes:
+        """The key pair under a passphrase: scrypt with N = 2^cost_log2 (14 to 20; 128 MiB at 17), r = 8, p = 1, then
+        AES-256-GCM. There is no export in the clear.
+        """
+        ...
+
+    def factors(self) -> tuple[int, int]:
+        """The primes p and q, in the clear: for proofs about the key and for other implementations' key forms."""
+        ...
+
+    def wipe(self) -> None:
+        """Forgets the key: native constants are overwritten, Python's and gmpy2's integers only released. Every later
+        use raises BadInput.
+        """
+        ...
+
 
 class AdditiveHE(Protocol):
     """One additively homomorphic scheme.
 
-    Schemes: "ou" (Okamoto and Uchiyama, EUROCRYPT 1998; modulus n = p^2 q) and "paillier" (EUROCRYPT 1999, with the
-    short exponents of Damgard, Jurik and Nielsen, IJIS 2010). Both are secure against chosen plaintexts only: a
-    decryption must never be shown to the other side (for "ou" it would give away the factors).
+    Schemes: "ou" (Okamoto and Uchiyama, EUROCRYPT 1998; modulus n = p^2 q), "paillier" (EUROCRYPT 1999, with the short
+    exponents of Damgard, Jurik and Nielsen, IJIS 2010: the fast one, under an assumption more) and "paillier-textbook"
+    (the paper's own r^n, whose public key is n alone, as other libraries have it). All are secure against chosen
+    plaintexts only: a decryption must never be shown to the other side (for "ou" it would give away the factors).
     """
 
     scheme: str
@@ -457,6 +550,10 @@ class AdditiveHE(Protocol):
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         """A key from its primes and its base (g of "ou", h of "paillier"), for known answers; nothing is checked."""
+        ...
+
+    def load_secret(self, data: memoryview, passphrase: builtins.bytes) -> HeSecretKey:
+        """Inverse of HeSecretKey.export; BadInput for another passphrase, form or scheme, or a changed byte."""
         ...
 
     def load_public(self, data: memoryview) -> HePublicKey:

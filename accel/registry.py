@@ -116,7 +116,7 @@ def _masks(cipher: str) -> tuple[Backend, ...]:
         Backend("avx512ifma", 20, wide, _native("NativeMasks", "avx512ifma", cipher=cipher)),
         Backend("avx2", 15, _needs_flags("avx2", "aes"), _native("NativeMasks", "avx2", cipher=cipher)),
         Backend("portable", 10, _needs_native, _native("NativeMasks", "portable", cipher=cipher)),
-        Backend("reference", 0, lambda _: None, _reference("OpensslMasks", cipher=cipher)),
+        Backend("reference", 0, _needs_gmpy2, _reference("OpensslMasks", cipher=cipher)),
     )
 
 
@@ -124,6 +124,7 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "ring128": _backends("NativeRing128", "NumpyRing128"),
     "he.ou": _backends("OkamotoUchiyama", "OkamotoUchiyama"),
     "he.paillier": _backends("Paillier", "Paillier"),
+    "he.paillier-textbook": _backends("TextbookPaillier", "TextbookPaillier"),
     "modpow": _backends("NativePower", "GmpPower"),
     "x25519": _backends("NativeX25519", "OpensslX25519"),
     "curve.p256": _backends("NativeCurve", "IntegerCurve", curve="p256"),
@@ -141,6 +142,7 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
     "ring128": selftest.check_ring128,
     "he.ou": selftest.check_ou,
     "he.paillier": selftest.check_paillier,
+    "he.paillier-textbook": selftest.check_paillier_textbook,
     "modpow": selftest.check_power,
     "x25519": selftest.check_x25519,
     "curve.p256": selftest.check_p256,
@@ -194,7 +196,7 @@ def ring128(forced: str | None = None) -> Ring128:
 
 
 def additive_he(scheme: str, forced: str | None = None, *, threads: int = 1) -> AdditiveHE:
-    """The scheme "ou" or "paillier". Raises BackendRefused."""
+    """The scheme "ou", "paillier" (DJN, short exponents) or "paillier-textbook" (r^n). Raises BackendRefused."""
     return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads))
 
 

@@ -64,6 +64,13 @@ _PAILLIER_CASE: Final = (
 )
 
 
+_TEXTBOOK_CASE: Final = (
+    0x5D7282744F84C64CA2DB259FD71A54305FB21A3F9A571DE2,
+    0x91101FEBA220C1A7CEC778C921FB41571B1536DB5B82499D370B41A0258F0348A68541677C777301,
+    0x6301EF0A8EB8277647EAF86A52B12DF79DB0FDB3C69DD003830E16A20281E16C53F72C6D13C5B79EDAD92B00F75AFD3F,
+)  # fmt: skip
+
+
 def _expect(name: str, *, got: object, wanted: object) -> None:
     if got != wanted:
         raise WrongAnswer(name)
@@ -265,6 +272,14 @@ def check_power(make: Callable[[], ModularPower]) -> None:
         _expect("power", got=_ints(got), wanted=[pow(b, 65537, n) for b in bases])
         got = kernel.multiply(n, _limbs(bases), _limbs(bases[::-1]))
         _expect("multiply", got=_ints(got), wanted=[a * b % n for a, b in zip(bases, bases[::-1], strict=True)])
+        _expect("square", got=_ints(kernel.square(n, _limbs(bases))), wanted=[b * b % n for b in bases])
+        units = [1, 2, n - 1]
+        _expect("invert", got=_ints(kernel.invert(n, _limbs(units))), wanted=[pow(b, -1, n) for b in units])
+        ring = kernel.ring(n)
+        index, starts = np.array([4, 2, 3], np.int64), np.array([0, 2, 2, 3], np.int64)
+        batch = ring.square(ring.products(ring.load(_limbs(bases)), index, starts), 2)
+        wanted = [pow(v, 4, n) for v in (2 * (n - 1), 1, n // 2)]
+        _expect("ring", got=_ints(ring.dump(batch)), wanted=wanted)
 
 
 # SP 800-38A F.5.1 and RFC 8439 section 2.3.2 (block 1 of the stream): key, nonce, bytes from there, stream.
@@ -367,6 +382,11 @@ def check_paillier(make: Callable[..., AdditiveHE]) -> None:
     _check_he(make, _PAILLIER, _PAILLIER_CASE)
 
 
+def check_paillier_textbook(make: Callable[..., AdditiveHE]) -> None:
+    """As check_ou."""
+    _check_he(make, _PAILLIER, _TEXTBOOK_CASE)
+
+
 def _limbs(values: list[int], limbs: int = 3) -> Uints:
     data = b"".join(value.to_bytes(8 * limbs, "little") for value in values)
     return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(len(values), limbs)
@@ -389,8 +409,13 @@ def _check_he(make: Callable[..., AdditiveHE], key: tuple[int, int, int], case: 
     _expect("matvec", got=_decrypt(public, secret, shifted), wanted=wanted_sums)
     _expect("add", got=_decrypt(public, secret, public.add(small, small)), wanted=[6, 20, 2000])
     _expect("scale", got=_decrypt(public, secret, public.scale(small, _limbs([7, 0, 1]))), wanted=[21, 0, 1000])
-    masked = public.mask(small, _limbs([1, 2, 3]), _Script(b"\7" * 3), noise_bits=8)
+    masked = public.mask(small, _limbs([1, 2, 3]), _Script(b"\7" * 3 * size), noise_bits=8)
     _expect("mask", got=_decrypt(public, secret, masked), wanted=[4, 12, 1003])
+    _expect("subtract", got=_decrypt(public, secret, public.subtract(masked, small)), wanted=[1, 2, 3])
+    index, starts = np.array([2, 0, 1, 1], np.int64), np.array([0, 2, 2, 4], np.int64)
+    _expect("sums", got=_decrypt(public, secret, public.sums(small, index, starts)), wanted=[1003, 0, 20])
+    moved = public.shift(public.shift(small, -7), 5)
+    _expect("shift", got=_decrypt(public, secret, public.add_plain(moved, _limbs([9] * 3))), wanted=[10, 17, 1007])
 
 
 def _ints(plain: Uints) -> list[int]:

@@ -25,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from accel import registry
 from accel.entropy import OsRandom
@@ -348,7 +349,74 @@ def ring(quick: bool) -> Iterator[Row]:
     yield Row("ring128 X^T v", f"{rows}x40, 20-bit entries, Z_2^128", "entries/s", rival, tuple(ours))
 
 
-FAMILIES = (modexp, additive, curve, curve_rows, group_rows, digests, threads, ring)
+def masks(quick: bool) -> Iterator[Row]:
+    del quick
+    key, long, nonce = os.urandom(16), os.urandom(32), os.urandom(16)
+    package = f"cryptography {metadata.version('cryptography')} (OpenSSL)"
+    zeros, room = bytes(4_000_000), bytearray(4_000_016)
+    for cipher, title in (("aes128ctr", "AES-128-CTR"), ("chacha20", "ChaCha20")):
+        if cipher == "aes128ctr":
+            stream = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
+        else:
+            stream = Cipher(algorithms.ChaCha20(long, nonce), mode=None).encryptor()
+        rival = Contestant(f"{package}, the cipher alone", 4_000_000, lambda s=stream: s.update_into(zeros, room))
+        for bits, dtype, shape in (
+            (32, np.uint32, 1_000_000),
+            (64, np.uint64, 500_000),
+            (128, np.uint64, (250_000, 2)),
+        ):
+            values, out = np.ones(shape, dtype), np.empty(shape, dtype)
+            ours = []
+            for name in native_backends(f"mask.{cipher}"):
+                kernel = registry.masks(cipher, name)
+                secret = key if cipher == "aes128ctr" else long
+                ours.append(
+                    Contestant(
+                        name, values.nbytes,
+                        lambda k=kernel, s=secret, v=values, o=out, b=bits: k.add(
+                            s, nonce[: k.nonce_bytes], v, bits=b, out=o
+                        ),
+                    )
+                )  # fmt: skip
+            yield Row(f"mask {cipher}", f"{title} added to 4 MB of uint{bits}", "B/s", rival, tuple(ours))
+
+
+def ring_products(quick: bool) -> Iterator[Row]:
+    rows = 200_000 if quick else 1_000_000
+    rng = np.random.default_rng(3)
+    a = rng.integers(0, 2**64, (rows, 40), np.uint64)
+    w, d = rng.integers(0, 2**64, (40, 1), np.uint64), rng.integers(0, 2**64, (rows, 1), np.uint64)
+    package = f"numpy {metadata.version('numpy')}"
+    kernels = {name: registry.ring_matrices(name) for name in native_backends("ringmatrices")}
+    for title, right, transposed in (("X w", w, False), ("X^T d", d, True)):
+        rival = Contestant(package, rows * 40, lambda t=transposed, r=right: (a.T if t else a) @ r)
+        ours = [
+            Contestant(name, rows * 40, lambda k=kernel, r=right, t=transposed: k.product(a, r, transposed=t))
+            for name, kernel in kernels.items()
+        ]
+        yield Row(f"ring64 {title}", f"{rows}x40 dense, Z_2^64", "entries/s", rival, tuple(ours))
+
+
+def textbook(quick: bool) -> Iterator[Row]:
+    """phe's own scheme, like for like."""
+    del quick
+    try:
+        from phe import paillier as phe  # noqa: PLC0415  # a test oracle, never shipped
+    except ImportError:
+        return
+    public, _ = phe.generate_paillier_keypair(n_length=2048)
+    numbers = np.random.default_rng(2).integers(0, 1 << 40, (64, 1)).astype(np.uint64)
+    ours = []
+    for name in native_backends("he.paillier-textbook"):
+        key = registry.additive_he("paillier-textbook", name).generate(2048, RANDOM).public
+        ours.append(Contestant(name, 64, lambda k=key: k.encrypt(numbers, RANDOM)))
+    rival = Contestant(f"phe {metadata.version('phe')}", 10, lambda: [public.encrypt(7) for _ in range(10)])
+    yield Row("paillier-textbook encrypt", "40-bit plaintext, 2048-bit key, r^n both", "1/s", rival, tuple(ours))
+
+
+FAMILIES = (
+    modexp, additive, textbook, curve, curve_rows, group_rows, digests, threads, ring, masks, ring_products,
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

@@ -471,6 +471,41 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
+/* logs(modulus, out, out_size, data, size, factors, lift, exp, exp_bits) -> whether the core can */
+static PyObject *py_logs(PyObject *self, PyObject *args) {
+    PyObject *capsule;
+    Py_buffer out, data, factors, lift, exp;
+    Py_ssize_t out_size, size, bits;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ow*ny*ny*y*y*n", &capsule, &out, &out_size, &data, &size, &factors, &lift, &exp, &bits)) {
+        return NULL;
+    }
+    modulus *m = modulus_of(capsule);
+    int bad = 1, failed = 0, can = m && m->core->logs;
+    if (can) {
+        Py_ssize_t pairs = rows_in(m, &factors) / 2, chunk = (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        bad = out_size < (Py_ssize_t)(m->ctx.bits + 7) / 8 || out.len % out_size || size < 1 || data.len % size ||
+              data.len / size != out.len / out_size || rows_in(m, &factors) % 2 || pairs < 2 || pairs > 9 ||
+              size > (pairs - 1) * chunk || rows_in(m, &lift) != 1 || bits < 1 || bits > 1 << 20 ||
+              exp.len != bits / 8 + (bits % 8 != 0);
+        if (!bad && out.len) {
+            Py_BEGIN_ALLOW_THREADS;
+            failed = m->core->logs(&m->ctx, out.buf, (size_t)out_size, data.buf, (size_t)size, factors.buf,
+                                   (size_t)(pairs - 1), lift.buf, exp.buf, (size_t)bits, (size_t)(out.len / out_size));
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&factors);
+    PyBuffer_Release(&lift);
+    PyBuffer_Release(&exp);
+    if (!m) {
+        return NULL;
+    }
+    return can && (bad || failed) ? finish(bad, failed) : PyBool_FromLong(can);
+}
+
 /* count_digits(values, window) -> (non-zero digits, negative ones, longest) */
 static PyObject *py_count_digits(PyObject *self, PyObject *args) {
     Py_buffer values;
@@ -655,6 +690,7 @@ static PyMethodDef methods[] = {
     {"fixed_table", py_fixed_table, METH_VARARGS, NULL},
     {"fixed_power", py_fixed_power, METH_VARARGS, NULL},
     {"segments", py_segments, METH_VARARGS, NULL},
+    {"logs", py_logs, METH_VARARGS, NULL},
     {"count_digits", py_count_digits, METH_VARARGS, NULL},
     {"sort_digits", py_sort_digits, METH_VARARGS, NULL},
     {"ring128_matvec", py_ring128_matvec, METH_VARARGS, NULL},

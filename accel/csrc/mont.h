@@ -57,6 +57,13 @@ typedef struct {
     /* out[s] = product of src[idx[j]], starts[s] <= j < starts[s + 1]; times and addresses depend on idx and starts */
     int (*segments)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
                     size_t count);
+    /* Of ctx with a prime p: out = (c^e mod p^2 - 1) / p, canonical, for e a multiple of p - 1 and c prime to p, in bytes
+     * of any size up to chunks * digits. factors: chunks + 1 pairs of rows, R^(k+2) mod p^2 for chunk k and R last, as
+     * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^digit_bits and twice that. Constant in
+     * time. Missing where it would gain nothing. */
+    int (*logs)(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
+                const uint64_t *factors, size_t chunks, const uint64_t *lift, const uint8_t *exp, size_t exp_bits,
+                size_t count);
 } mont_core;
 
 extern const mont_core mont_portable;

@@ -312,6 +312,17 @@ static TARGET int fixed_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
                 } else {
                     for (size_t l = 0; l < LANES; l++) {
                         rows[l] = part + idx[l] * ctx->stride;
+                        /* the entry that comes after this multiplication: the table is larger than the caches */
+                        const int more = at + LANES < end, next = k + 1 < windows;
+                        size_t soon = more ? at + LANES + l : start + l;
+                        soon = soon < count ? soon : count - 1;
+                        size_t window_at = more ? k : k + next;
+                        const uint64_t *entry = table + ((window_at << window) +
+                                                         take_bits(exps + soon * exp_size, exp_size, window_at * window,
+                                                                   window)) * ctx->stride;
+                        for (size_t j = 0; j < ctx->stride; j += 8) {
+                            __builtin_prefetch(entry + j);
+                        }
                     }
                     lanes_load(ctx, y, rows);
                 }

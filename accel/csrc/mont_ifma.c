@@ -133,13 +133,15 @@ INLINE void emit(lane acc[20], lane *out) {
     }
 }
 
-static TARGET void lanes_mul(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, const uint64_t *b_words) {
+/* m receives the multiple of n that was added */
+static TARGET void mul_keep(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, const uint64_t *b_words,
+                            lane *m) {
     const lane *a = (const lane *)a_words, *b = (const lane *)b_words;
     lane *out = (lane *)out_words;
     const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
     const lane n0 = ALL_LANES(ctx->n0);
-    lane m[MAX_BLOCKS * BLOCK], acc[20];
+    lane acc[20];
 #pragma GCC unroll 20
     for (int i = 0; i < 20; i++) {
         acc[i] = _mm512_setzero_si512();
@@ -162,13 +164,18 @@ static TARGET void lanes_mul(const mont_ctx *ctx, uint64_t *out_words, const uin
     emit(acc, out + BLOCK * (blocks - 1));
 }
 
-static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words) {
+static TARGET void lanes_mul(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint64_t *b) {
+    lane m[MAX_BLOCKS * BLOCK];
+    mul_keep(ctx, out, a, b, m);
+}
+
+static TARGET void sqr_keep(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, lane *m) {
     const lane *a = (const lane *)a_words;
     lane *out = (lane *)out_words;
     const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
     const lane n0 = ALL_LANES(ctx->n0), mask = ALL_LANES(MASK52);
-    lane m[MAX_BLOCKS * BLOCK], twice[MAX_BLOCKS * BLOCK], clear[MAX_BLOCKS * BLOCK], acc[20];
+    lane twice[MAX_BLOCKS * BLOCK], clear[MAX_BLOCKS * BLOCK], acc[20];
     lane carry = _mm512_setzero_si512();
     for (int i = 0; i < blocks * BLOCK; i++) {
         lane x = _mm512_and_si512(_mm512_slli_epi64(a[i], 1), mask);
@@ -203,6 +210,11 @@ static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out_words, const uin
         }
     }
     emit(acc, out + BLOCK * (blocks - 1));
+}
+
+static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a) {
+    lane m[MAX_BLOCKS * BLOCK];
+    sqr_keep(ctx, out, a, m);
 }
 
 /* x += y; the sum of values below 2n is below 4n, which the next multiplication takes. */
@@ -398,6 +410,138 @@ static void row_pack(const mont_ctx *ctx, uint8_t *bytes, size_t size, const uin
 
 #include "mont_algos.h"
 
+/* --- residues modulo p^2 as pairs x0 + x1 p, computed modulo the prime p of ctx; see accel/notes/montgomery.md ---
+ * A pair is two numbers in lane form, one after the other. */
+
+/* out = (a b + c d + lift - m) / R modulo p; c and d may be missing. lift: a multiple of p, no digit below one of m. */
+static TARGET void pair_second(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, const uint64_t *b_words,
+                               const uint64_t *c_words, const uint64_t *d_words, const uint64_t *lift, const lane *m) {
+    const lane *a = (const lane *)a_words, *b = (const lane *)b_words;
+    const lane *c = (const lane *)c_words, *d = (const lane *)d_words;
+    lane *out = (lane *)out_words;
+    const uint64_t *n = ctx->n;
+    const int blocks = (int)(ctx->digits / BLOCK);
+    const lane n0 = ALL_LANES(ctx->n0);
+    lane t[MAX_BLOCKS * BLOCK], acc[20];
+#pragma GCC unroll 20
+    for (int i = 0; i < 20; i++) {
+        acc[i] = _mm512_setzero_si512();
+    }
+    for (int k = 0; k < 2 * blocks - 1; k++) {
+        const int first = k < blocks ? 0 : k - blocks + 1, last = k < blocks ? k : blocks - 1;
+        for (int i = first; i <= last; i++) {
+            tile(acc, a + BLOCK * i, b + BLOCK * (k - i));
+            if (c) {
+                tile(acc, c + BLOCK * i, d + BLOCK * (k - i));
+            }
+        }
+        for (int i = first; i < (k < blocks ? k : blocks); i++) {
+            tile_shared(acc, t + BLOCK * i, n + BLOCK * (k - i));
+        }
+        if (k < blocks) {
+#pragma GCC unroll 10
+            for (int j = 0; j < BLOCK; j++) {
+                lane more = _mm512_sub_epi64(ALL_LANES(lift[BLOCK * k + j]), m[BLOCK * k + j]);
+                acc[j] = _mm512_add_epi64(acc[j], more);
+            }
+            reduce(acc, t + BLOCK * k, n, n0);
+        } else {
+            emit(acc, out + BLOCK * (k - blocks));
+        }
+    }
+    emit(acc, out + BLOCK * (blocks - 1));
+}
+
+static TARGET void pair_mul(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint64_t *b, const uint64_t *lift,
+                            uint64_t *scratch) {
+    const size_t half = LANE_WORDS(ctx);
+    lane m[MAX_BLOCKS * BLOCK];
+    mul_keep(ctx, scratch, a, b, m);
+    pair_second(ctx, out + half, a, b + half, a + half, b, lift, m);
+    memcpy(out, scratch, half * sizeof *out);
+}
+
+static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *x, const uint64_t *lift, uint64_t *scratch) {
+    const size_t half = LANE_WORDS(ctx);
+    lane m[MAX_BLOCKS * BLOCK];
+    sqr_keep(ctx, scratch, x, m);
+    lanes_add(ctx, x + half, x + half, 0);
+    pair_second(ctx, x + half, x, x + half, NULL, NULL, lift, m);
+    memcpy(x, scratch, half * sizeof *x);
+}
+
+static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
+                            const uint64_t *factors, size_t chunks, const uint64_t *lift, const uint8_t *exp,
+                            size_t exp_bits, size_t count) {
+    const unsigned window = 4;
+    const size_t entries = 16, windows = (exp_bits + window - 1) / window, exp_size = (exp_bits + 7) / 8;
+    const size_t half = LANE_WORDS(ctx), full = 2 * half, chunk_size = DIGIT_BITS * ctx->digits / 8;
+    const size_t total = 2 * (entries + 3 + chunks + 1) + 1;
+    uint64_t *table = lanes_new(ctx, total), *acc = table + entries * full, *y = acc + full, *unit = y + full;
+    uint64_t *lanes = unit + full, *scratch = lanes + (chunks + 1) * full;
+    uint64_t *row = calloc(ctx->stride, sizeof *row);
+    if (!table || !row) {
+        free(table);
+        free(row);
+        return -1;
+    }
+    mont_ctx pair = *ctx; /* for what only copies digits */
+    pair.digits = 2 * ctx->digits;
+    for (size_t l = 0; l < LANES; l++) {
+        for (size_t k = 0; k < 2 * (chunks + 1); k++) {
+            lane_put(ctx, lanes + k * half, l, factors + k * ctx->stride);
+        }
+        unit[l] = 1;
+    }
+    memcpy(table, lanes + chunks * full, full * sizeof *table);
+    for (size_t at = 0; at < count; at += LANES) {
+        uint64_t *first = table + full;
+        for (size_t k = 0; k < chunks; k++) {
+            memset(acc, 0, full * sizeof *acc);
+            for (size_t l = 0; l < LANES; l++) {
+                size_t which = at + l < count ? at + l : count - 1, from = k * chunk_size;
+                size_t left = from < in_size ? in_size - from : 0;
+                row_unpack(ctx, row, in + which * in_size + (left ? from : 0), left < chunk_size ? left : chunk_size);
+                lane_put(ctx, acc, l, row);
+            }
+            pair_mul(ctx, k ? acc : first, acc, lanes + k * full, lift, scratch);
+            if (k) {
+                lanes_add(ctx, first, acc, 0);
+                lanes_add(ctx, first + half, acc + half, 0);
+            }
+        }
+        for (size_t e = 2; e < entries; e++) {
+            pair_mul(ctx, table + e * full, table + (e - 1) * full, first, lift, scratch);
+        }
+        for (size_t k = windows; k-- > 0;) {
+            uint64_t idx[LANES];
+            for (size_t l = 0; l < LANES; l++) {
+                idx[l] = take_bits(exp, exp_size, k * window, window);
+            }
+            if (k + 1 == windows) {
+                lanes_select(&pair, acc, table, entries, idx);
+                continue;
+            }
+            for (unsigned i = 0; i < window; i++) {
+                pair_sqr(ctx, acc, lift, scratch);
+            }
+            lanes_select(&pair, y, table, entries, idx);
+            pair_mul(ctx, acc, acc, y, lift, scratch);
+        }
+        /* out of Montgomery form: x0 is 1, and x1 at most p + 1 */
+        pair_mul(ctx, acc, acc, unit, lift, scratch);
+        lanes_canonical(ctx, acc + half);
+        for (size_t l = 0; l < LANES && at + l < count; l++) {
+            lane_get(ctx, row, acc + half, l);
+            row_pack(ctx, out + (at + l) * out_size, out_size, row);
+        }
+    }
+    wipe(row, ctx->stride * sizeof *row);
+    free(row);
+    lanes_free(ctx, table, total);
+    return 0;
+}
+
 /* Eight bits of room above the modulus: sums of up to sixteen values stay usable, and products stay below 2n. */
 static size_t digits_for(size_t bits) {
     return (bits + 8 + BLOCK * DIGIT_BITS - 1) / (BLOCK * DIGIT_BITS) * BLOCK;
@@ -422,6 +566,7 @@ const mont_core mont_ifma = {
     .fixed_table = fixed_table,
     .fixed_power = fixed_power,
     .segments = batch_segments,
+    .logs = pair_logs,
 };
 #else
 typedef int mont_ifma_is_not_built_here;

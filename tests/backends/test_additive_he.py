@@ -145,6 +145,8 @@ def test_matvec_both_ways(key: tuple[AdditiveHE, HeSecretKey], rows: int, cols: 
 def test_noise_follows_the_linear_operations(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     """The contract that masking relies on: noise is an integer exponent, scaled and added as the plaintext is."""
     public = key[1].public
+    if public.scheme == "paillier-textbook":
+        pytest.skip("its noise is a random residue, no exponent")
     size = public.noise_bits // 8
 
     def encrypt(m: int, noise: int) -> Any:
@@ -164,7 +166,7 @@ def test_every_backend_equals_the_reference_bit_by_bit(make: Make, count: int) -
     he = make(insecure_min_bits=192)
     reference = next(b for b in BACKENDS[f"he.{he.scheme}"] if b.name == "reference").make(insecure_min_bits=192)
     rng = random.Random(count)
-    for vector in VECTORS[he.scheme][: 2 if count == 9 else 1]:
+    for vector in VECTORS[he.scheme][: 2 if count == 9 and he.scheme != "paillier-textbook" else 1]:
         factors = [int(vector[name], 16) for name in ("p", "q", "base")]
         transcripts, seed = [], rng.randrange(1 << 30)
         for scheme in (he, reference):
@@ -313,6 +315,86 @@ def test_a_witness_that_shares_a_factor_shows_a_composite() -> None:
     script = Script((factor - 2).to_bytes(4, "little"))
     assert not is_prime(composite, script)
     assert is_prime(gmpy2.mpz(10007), RANDOM)
+
+
+def test_differences_negatives_sums_and_shifts(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    _, secret = key
+    public = secret.public
+    top = (1 << public.plaintext_bits) - 1
+    a, b = [9, 7, top, 5, 0], [9, 0, 1, 2, 0]
+    x, y = public.encrypt(limbs(a), RANDOM), public.encrypt(limbs(b), RANDOM)
+    assert integers(secret.decrypt(public.subtract(x, y))) == [i - j for i, j in zip(a, b, strict=True)]
+    assert integers(secret.decrypt(public.negate(public.negate(x)))) == a
+    assert integers(secret.decrypt(public.add_plain(public.negate(y), limbs([9] * 5)))) == [9 - j for j in b]
+    assert integers(secret.decrypt(public.shift(public.shift(x, -5), 5))) == a
+    assert integers(secret.decrypt(public.shift(y, top - 9))) == [top - 9 + j for j in b]
+    index = np.array([3, 1, 1, 4, 0, 2], np.int64)
+    for starts, wanted in (
+        ([0, 0, 3, 6], [0, 19, 9 + top]),
+        ([1, 2, 2, 5], [7, 0, 16]),
+        ([0], []),
+    ):
+        got = public.sums(x, index, np.array(starts, np.int64))
+        assert integers(secret.decrypt(got)) == wanted
+    empty = public.encrypt(limbs([]), RANDOM)
+    assert len(public.negate(empty)) == len(public.subtract(empty, empty)) == len(public.shift(empty, 3)) == 0
+    bad: list[Callable[[], object]] = [
+        lambda: public.subtract(x, empty),
+        lambda: public.shift(x, top + 1),
+        lambda: public.shift(x, -top - 1),
+        lambda: public.sums(x, index + 1, np.array([0, 6], np.int64)),
+        lambda: public.sums(x, index - 1, np.array([0, 6], np.int64)),
+        lambda: public.sums(x, index, np.array([0, 7], np.int64)),
+        lambda: public.sums(x, index, np.array([3, 2], np.int64)),
+        lambda: public.sums(x, index, np.array([], np.int64)),
+        lambda: public.sums(x, index.astype(np.int32), np.array([0, 6], np.int64)),  # type: ignore[arg-type]
+    ]
+    for number, attempt in enumerate(bad):
+        with pytest.raises(BadInput):  # noqa: PT012  # as above
+            attempt()
+            pytest.fail(f"case {number} was accepted")
+
+
+def test_an_exported_key_opens_with_its_passphrase_only(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    sealed = secret.export(b"correct horse", RANDOM, cost_log2=14)
+    again = he.load_secret(memoryview(sealed), b"correct horse")
+    assert again.public.to_bytes() == secret.public.to_bytes()
+    assert again.factors() == secret.factors()
+    x = secret.public.encrypt(limbs([123]), RANDOM)
+    assert integers(again.decrypt(again.public.load(memoryview(secret.public.dump(x)), 1))) == [123]
+    for prime in secret.factors():
+        assert prime.to_bytes(64, "little").rstrip(b"\0") not in sealed
+    flipped = bytearray(sealed)
+    flipped[-1] ^= 1
+    for data, word in (
+        (sealed, b"correct house"), (bytes(flipped), b"correct horse"), (sealed[:-1], b"correct horse"), (b"", b"x"),
+        (b"ICSK\x02" + sealed[5:], b"correct horse"), (sealed[:5] + b"\x1f" + sealed[6:], b"correct horse"),
+        (sealed[:5] + b"\x0f" + sealed[6:], b"correct horse"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput):
+            he.load_secret(memoryview(data), word)
+    with pytest.raises(BadInput):
+        secret.export(b"", RANDOM)
+    with pytest.raises(BadInput):
+        secret.export(b"x", RANDOM, cost_log2=30)
+
+
+def test_a_wiped_key_is_of_no_use(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, kept = key
+    secret = he.load_secret(memoryview(kept.export(b"x", RANDOM, cost_log2=14)), b"x")
+    x = secret.public.encrypt(limbs([1]), RANDOM)
+    secret.wipe()
+    secret.wipe()
+    tries: list[Callable[[], object]] = [
+        lambda: secret.decrypt(x),
+        secret.factors,
+        lambda: secret.export(b"x", RANDOM, cost_log2=14),
+    ]
+    for attempt in tries:
+        with pytest.raises(BadInput):
+            attempt()
+    assert integers(kept.decrypt(kept.public.load(memoryview(secret.public.dump(x)), 1))) == [1]
 
 
 def test_secrets_stay_out_of_repr(key: tuple[AdditiveHE, HeSecretKey]) -> None:

@@ -1,5 +1,6 @@
 """Batches of modular powers over every backend, against Python's pow."""
 
+import math
 import random
 
 import numpy as np
@@ -48,6 +49,44 @@ def test_powers_and_products(kernel: ModularPower, bits: int) -> None:
         assert numbers(kernel.multiply(n, x, x[::-1].copy())) == [
             a * b % n for a, b in zip(some, some[::-1], strict=True)
         ]
+
+
+@pytest.mark.parametrize("bits", [2, 64, 1024, 8192])
+def test_batches_that_stay_in_their_own_form(kernel: ModularPower, bits: int) -> None:
+    rng = random.Random(bits)
+    n = rng.getrandbits(bits) | 1 | 1 << (bits - 1)
+    limbs = (bits + 63) // 64
+    ring = kernel.ring(n)
+    assert ring.modulus == n
+    for count in (0, 1, 8, 9):
+        a = ([0, 1, n - 1] + [rng.randrange(n) for _ in range(6)])[:count]
+        x = ring.load(plain(a, limbs))
+        assert len(x) == count
+        assert numbers(ring.dump(ring.multiply(x, ring.square(x)))) == [pow(v, 3, n) for v in a]
+        assert numbers(ring.dump(ring.square(x, 3))) == [pow(v, 8, n) for v in a]
+        assert numbers(ring.dump(ring.multiply(x, ring.load(plain([n - 1], limbs))))) == [-v % n for v in a]
+        for secret in (True, False):
+            assert numbers(ring.dump(ring.power(x, plain([77], 1), secret=secret))) == [pow(v, 77, n) for v in a]
+        units = [v for v in a if math.gcd(v, n) == 1]
+        assert numbers(ring.dump(ring.invert(ring.load(plain(units, limbs))))) == [pow(v, -1, n) for v in units]
+        assert numbers(kernel.invert(n, plain(units, limbs))) == [pow(v, -1, n) for v in units]
+        assert numbers(kernel.square(n, plain(a, limbs))) == [v * v % n for v in a]
+        index, starts = np.arange(count, dtype=np.int64), np.array([0, 0, count], np.int64)
+        assert numbers(ring.dump(ring.products(x, index, starts))) == [1 % n, math.prod(a) % n]
+    other = kernel.ring(n + 2 if bits < 8192 else n - 2)
+    two = ring.load(plain([1, 1], limbs))
+    for bad in (
+        lambda: ring.load(plain([n], limbs + 1)),
+        lambda: ring.invert(ring.load(plain([0], limbs))),
+        lambda: ring.square(two, 0),
+        lambda: ring.multiply(two, ring.load(plain([1, 1, 1], limbs))),
+        lambda: ring.power(two, plain([1, 1, 1], 1)),
+        lambda: ring.products(two, np.array([2], np.int64), np.array([0, 1], np.int64)),
+        lambda: other.dump(two),
+        lambda: kernel.ring(n + 1),
+    ):
+        with pytest.raises(BadInput):
+            bad()
 
 
 @given(

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Iterator
 
+import gmpy2
 import numpy as np
 import pytest
 
@@ -155,6 +156,30 @@ def test_products_of_segments_and_inverses(core: str) -> None:
             ring.invert(load(ring, [1, 0]))
 
 
+def test_quotients_of_fermat_by_pairs(core: str) -> None:
+    """(c^(p-1) mod p^2 - 1) / p, for c of up to four times the prime's digits."""
+    from accel.backends.native.residues import ResidueRing
+
+    for start in (2**521 - 2, 2**512 - 570, 2**1024 - 106, 3 * 2**1022):
+        p = int(gmpy2.next_prime(start))
+        ring = ResidueRing(core, gmpy2.mpz(p))
+        exponent = int(p - 1).to_bytes(ring.size, "little")
+        rng = random.Random(p)
+        for size, count in ((1, 1), (ring.size, 9), (2 * ring.size, 8), (ring.size * 7 // 2, 17)):
+            top = 1 << 8 * size
+            numbers = ([top - 1, 1, p + 1, p * p - 1, p * p + 2] + [rng.randrange(1, top) for _ in range(20)])[:count]
+            numbers = [v % top or 1 for v in numbers]
+            numbers = [v if v % p else v - 1 for v in numbers]
+            data = np.frombuffer(b"".join(v.to_bytes(size, "little") for v in numbers), np.uint8).reshape(-1, size)
+            got = ring.logs(data, exponent, p.bit_length())
+            if core != "avx512ifma" or p.bit_length() == 521:
+                assert got is None
+                continue
+            wanted = [(pow(v, p - 1, p * p) - 1) // p for v in numbers]
+            assert [int.from_bytes(row.tobytes(), "little") for row in got] == wanted
+        assert ring.logs(np.zeros((1, 5 * ring.size), np.uint8), exponent, p.bit_length()) is None
+
+
 def test_linear_forms_of_long_numbers(core: str) -> None:
     for ring, rng in rings(core, [65, 520, 1366]):
         n = int(ring.modulus)
@@ -228,6 +253,10 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.segments(handle, one, two, idx, np.array([0, 2], np.int64)),
         lambda: _native.segments(handle, one, two, idx[:1], np.array([0, 2], np.int64)),
         lambda: _native.segments(handle, two, two, idx[:1], np.array([1, 0, 1], np.int64)),
+        lambda: _native.logs(handle, bytearray(1), 1, b"\1\2", 1, np.zeros((4, stride), np.uint64), one, b"\1", 8),
+        lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, three, one, b"\1", 8),
+        lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, np.zeros((4, stride), np.uint64), two, b"\1", 8),
+        lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, np.zeros((4, stride), np.uint64), one, b"\1", 9),
         lambda: _native.sort_digits(none, none, none, 1, 1, True, none, none),
         lambda: _native.sort_digits(idx, idx[:1], idx[:1], 1, 1, True, np.zeros(2, np.int64), none),
         lambda: _native.count_digits(none, 0),
@@ -241,6 +270,8 @@ def test_the_binding_checks_every_length(core: str) -> None:
             np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64)
         ),
     ]
+    if not core.startswith("avx512"):
+        calls = [call for call in calls if "logs" not in call.__code__.co_names]  # this core has none
     for number, call in enumerate(calls):
         with pytest.raises((ValueError, BufferError)):  # noqa: PT012  # the second line names the case
             call()

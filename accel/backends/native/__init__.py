@@ -11,10 +11,10 @@ from accel.backends.native.power import NativePower
 from accel.backends.native.prime_curve import NativeCurve
 from accel.backends.native.ring128 import NativeRing128
 from accel.backends.native.ring_matrices import NativeRingMatrices
-from accel.backends.native.schemes import OkamotoUchiyama, Paillier
+from accel.backends.native.schemes import OkamotoUchiyama, Paillier, TextbookPaillier
 from accel.backends.native.x25519 import NativeX25519
 
 __all__ = [
     "NativeCurve", "NativeDigest", "NativeGroup25519", "NativeMasks", "NativePower", "NativeRing128",
-    "NativeRingMatrices", "NativeX25519", "OkamotoUchiyama", "Paillier",
+    "NativeRingMatrices", "NativeX25519", "OkamotoUchiyama", "Paillier", "TextbookPaillier",
 ]  # fmt: skip

@@ -3,56 +3,133 @@
 import gmpy2
 import numpy as np
 
+from accel import kernels
 from accel.backends.native.residues import Octets, ResidueRing, octets
+from accel.backends.reference.group import check_segments
 from accel.backends.reference.power import check_modulus_of_batch
-from accel.kernels import BadInput, Uints, check_threads
+from accel.kernels import BadInput, Ints, Uints, check_threads
 
 
-class NativePower:
-    """See accel.kernels.ModularPower for the contract. The last modulus' constants are kept."""
+class NativeResidues:
+    """A batch in Montgomery form."""
 
-    __slots__ = ("_ring", "_threads", "name")
+    __slots__ = ("core", "modulus", "rows")
 
-    def __init__(self, core: str, *, threads: int = 1) -> None:
-        self.name = core
-        self._threads = check_threads(threads)
-        self._ring: ResidueRing | None = None
+    def __init__(self, rows: Uints, ring: ResidueRing) -> None:
+        self.rows = rows
+        self.core = ring.core
+        self.modulus = ring.modulus
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"NativePower({self.name})"
+        return f"NativeResidues({self.core}, {len(self.rows)})"
 
-    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:
-        ring, rows = self._load(modulus, bases)
-        _check_batch(exponents)
-        if len(exponents) not in (1, len(bases)):
-            raise BadInput("one exponent for all, or one for each base")
-        if not len(rows):
-            return _limbs(ring.dump(rows), ring)
-        if len(exponents) == 1 and not secret:
-            exponent = gmpy2.mpz(int.from_bytes(octets(exponents).tobytes(), "little"))
-            return _limbs(ring.dump(ring.power_public(rows, exponent)), ring)
-        return _limbs(ring.dump(ring.power(rows, octets(exponents), 64 * exponents.shape[1])), ring)
 
-    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
-        ring, left = self._load(modulus, a)
-        _, right = self._load(modulus, b)
-        if len(left) != len(right):
-            raise BadInput("the batches have different lengths")
-        return _limbs(ring.dump(ring.mul(left, right)), ring)
+class NativeModularRing:
+    """See accel.kernels.ModularRing for the contract."""
 
-    def _load(self, modulus: int, batch: Uints) -> tuple[ResidueRing, Uints]:
+    __slots__ = ("_ring", "modulus", "name")
+
+    def __init__(self, core: str, modulus: int, *, threads: int = 1) -> None:
         check_modulus_of_batch(modulus)
-        _check_batch(batch)
-        ring = self._ring
-        if ring is None or ring.modulus != modulus:
-            ring = self._ring = ResidueRing(self.name, gmpy2.mpz(modulus), threads=self._threads)
-        data = octets(batch)
+        self.name = core
+        self.modulus = modulus
+        self._ring = ResidueRing(core, gmpy2.mpz(modulus), threads=threads)
+
+    def __repr__(self) -> str:
+        return f"NativeModularRing({self.name}, {self.modulus.bit_length()} bits)"
+
+    def load(self, plain: Uints) -> NativeResidues:
+        _check_batch(plain)
+        ring, data = self._ring, octets(plain)
         if data.shape[1] > ring.size and data[:, ring.size :].any():
             raise BadInput("a base is not below the modulus")
         data = np.pad(data[:, : ring.size], ((0, 0), (0, max(0, ring.size - data.shape[1]))))
         if not ring.holds(data.tobytes(), ring.size, zero=True):
             raise BadInput("a base is not below the modulus")
-        return ring, ring.load(data.tobytes(), ring.size)
+        return self._made(ring.load(data.tobytes(), ring.size))
+
+    def dump(self, a: kernels.Residues) -> Uints:
+        return _limbs(self._ring.dump(self._own(a)), self._ring)
+
+    def multiply(self, a: kernels.Residues, b: kernels.Residues) -> NativeResidues:
+        left, right = self._own(a), self._own(b)
+        if len(left) != len(right) and 1 not in (len(left), len(right)):
+            raise BadInput("the batches have different lengths")
+        return self._made(self._ring.mul(left, right))
+
+    def square(self, a: kernels.Residues, times: int = 1) -> NativeResidues:
+        if times < 1:
+            raise BadInput("at least one squaring")
+        return self._made(self._ring.square(self._own(a), times))
+
+    def power(self, a: kernels.Residues, exponents: Uints, *, secret: bool = True) -> NativeResidues:
+        rows = self._own(a)
+        _check_batch(exponents)
+        if len(exponents) not in (1, len(rows)):
+            raise BadInput("one exponent for all, or one for each base")
+        if not len(rows):
+            return self._made(rows)
+        if len(exponents) == 1 and not secret:
+            exponent = gmpy2.mpz(int.from_bytes(octets(exponents).tobytes(), "little"))
+            return self._made(self._ring.power_public(rows, exponent))
+        return self._made(self._ring.power(rows, octets(exponents), 64 * exponents.shape[1]))
+
+    def invert(self, a: kernels.Residues) -> NativeResidues:
+        return self._made(self._ring.invert(self._own(a)))
+
+    def products(self, a: kernels.Residues, index: Ints, starts: Ints) -> NativeResidues:
+        rows = self._own(a)
+        check_segments(len(rows), index, starts)
+        begin, end = int(starts[0]), int(starts[-1])
+        return self._made(self._ring.product(rows, np.ascontiguousarray(index[begin:end]), starts - begin))
+
+    def _own(self, a: kernels.Residues) -> Uints:
+        if not isinstance(a, NativeResidues) or a.modulus != self._ring.modulus or a.core != self._ring.core:
+            raise BadInput("residues of another modulus or backend")
+        return a.rows
+
+    def _made(self, rows: Uints) -> NativeResidues:
+        return NativeResidues(rows, self._ring)
+
+
+class NativePower:
+    """See accel.kernels.ModularPower for the contract. The last modulus' constants are kept."""
+
+    __slots__ = ("_last", "_threads", "name")
+
+    def __init__(self, core: str, *, threads: int = 1) -> None:
+        self.name = core
+        self._threads = check_threads(threads)
+        self._last: NativeModularRing | None = None
+
+    def __repr__(self) -> str:
+        return f"NativePower({self.name})"
+
+    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:
+        ring = self.ring(modulus)
+        return ring.dump(ring.power(ring.load(bases), exponents, secret=secret))
+
+    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
+        ring = self.ring(modulus)
+        if len(a) != len(b):
+            raise BadInput("the batches have different lengths")
+        return ring.dump(ring.multiply(ring.load(a), ring.load(b)))
+
+    def square(self, modulus: int, a: Uints) -> Uints:
+        ring = self.ring(modulus)
+        return ring.dump(ring.square(ring.load(a)))
+
+    def invert(self, modulus: int, a: Uints) -> Uints:
+        ring = self.ring(modulus)
+        return ring.dump(ring.invert(ring.load(a)))
+
+    def ring(self, modulus: int) -> NativeModularRing:
+        if self._last is None or self._last.modulus != modulus:
+            self._last = NativeModularRing(self.name, modulus, threads=self._threads)
+        return self._last
 
 
 def _check_batch(batch: Uints) -> None:

@@ -14,7 +14,9 @@ from accel.kernels import BadInput, Ints, Uints, check_threads
 Octets = NDArray[np.uint8]
 
 _SCAN_WINDOW: Final = 6
-_LEAKING_WINDOW: Final = 10
+_LEAKING_WINDOWS: Final = range(13, 7, -1)
+_LEAKING_BYTES: Final = 192 << 20
+"""The longest window whose table stays below that is taken: 13 bits and 175 MiB at 448 bits modulo 4096."""
 _LONG: Final = 96
 """Segments are cut into pieces of at least this length, so that few long ones still fill the lanes."""
 
@@ -22,7 +24,7 @@ _LONG: Final = 96
 class ResidueRing:
     """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
 
-    __slots__ = ("_chunk", "_handle", "_layout", "_powers", "_threads", "core", "modulus", "one", "size")
+    __slots__ = ("_chunk", "_handle", "_layout", "_pairs", "_powers", "_threads", "core", "modulus", "one", "size")
 
     def __init__(self, core: str, modulus: Mpz, *, threads: int = 1) -> None:
         """Every batch is cut over at most `threads` native threads."""
@@ -36,9 +38,10 @@ class ResidueRing:
         self._chunk = digits * digit_bits // 8
         radix = gmpy2.mpz(1) << (digits * digit_bits)
         n, r, r2 = (int(v).to_bytes(self.size, "little") for v in (modulus, radix % modulus, radix**2 % modulus))
-        self._handle = _native.modulus(core, bits, n, r, r2, check_threads(threads))
+        self._handle: object = _native.modulus(core, bits, n, r, r2, check_threads(threads))
         self._powers = self.raw([radix**2 % modulus])
         self.one = self.raw([radix % modulus])
+        self._pairs: tuple[Uints, Uints] | None = None
 
     def beside(self, modulus: Mpz) -> "ResidueRing":
         """Another modulus on the same core and as many threads."""
@@ -46,6 +49,14 @@ class ResidueRing:
 
     def __repr__(self) -> str:
         return f"ResidueRing({self.core}, {8 * self.size} bits)"
+
+    def wipe(self) -> None:
+        """Overwrites the constants, here and in C; the ring is of no use afterwards."""
+        for constants in (self._powers, *(self._pairs or ())):
+            constants[...] = 0
+        self.one[...] = 0
+        self.modulus = gmpy2.mpz(0)
+        self._handle = None
 
     def raw(self, values: Sequence[Mpz]) -> Uints:
         """Rows that hold the numbers as they are, in no Montgomery form: constants for the native calls."""
@@ -129,6 +140,32 @@ class ResidueRing:
             return out
         _native.power(self._handle, out, a, exponents, bits, True)
         return out
+
+    def logs(self, data: Octets, exponent: bytes, bits: int) -> Octets | None:
+        """(c^e mod p^2 - 1) / p for this prime modulus p, a secret e that is a multiple of p - 1, and numbers c prime
+        to p of any size; None where the core has no such way, or its digits fit p^2 better.
+        """
+        p = self.modulus
+        digits, _, digit_bits = self._layout
+        # Digits of whole words have no room for `lift`, and no core that has them offers logs.
+        if digit_bits == 64 or digits * 2 > _native.layout(self.core, int(gmpy2.bit_length(p * p)))[0]:
+            return None
+        if self._pairs is None:
+            radix = gmpy2.mpz(1) << (digits * digit_bits)
+            chunks = 4
+            powers = [*(radix ** (k + 2) % (p * p) for k in range(chunks)), radix % (p * p)]
+            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
+            lift = self.raw([-base % p])
+            lift[0, :digits] += np.uint64(1 << digit_bits)
+            self._pairs = self.raw([v for power in powers for v in (power % p, power // p)]), lift
+        factors, lift = self._pairs
+        used = -(-data.shape[1] // self._chunk)
+        if used * 2 + 2 > len(factors):
+            return None
+        factors = np.concatenate([factors[: 2 * used], factors[-2:]])
+        out = np.empty((len(data), self.size), np.uint8)
+        done = _native.logs(self._handle, out, self.size, data, data.shape[1], factors, lift, exponent, bits)
+        return out if done else None
 
     def power_public(self, a: Uints, exponent: Mpz) -> Uints:
         """a^e for one exponent that is no secret: time and addresses depend on it."""
@@ -214,7 +251,7 @@ class FixedBase:
         self._ring = ring
         self._base = ring.take(base)
         self._leaking = leaking
-        self._window = _LEAKING_WINDOW if leaking else _SCAN_WINDOW
+        self._window = _SCAN_WINDOW
         self._windows = 0
         self._table = ring.empty(0)
 
@@ -222,10 +259,13 @@ class FixedBase:
         """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""
         windows = -(-bits // self._window)
         if windows > self._windows:
-            self._table, self._windows = (
-                self._ring.table(self._base, self._window, windows, leaking=self._leaking),
-                windows,
-            )
+            if self._leaking:
+                row = self._base.nbytes
+                fitting = (w for w in _LEAKING_WINDOWS if (-(-bits // w) << w) * row <= _LEAKING_BYTES)
+                self._window = next(fitting, _LEAKING_WINDOWS[-1])
+                windows = -(-bits // self._window)
+            self._table = self._ring.table(self._base, self._window, windows, leaking=self._leaking)
+            self._windows = windows
         return self._ring.fixed_power(
             start, self._table, exponents, size=size, window=self._window, windows=windows, leaking=self._leaking
         )

@@ -15,13 +15,16 @@ import numpy as np
 from accel.backends import reference
 from accel.backends.native.multiexp import matvec
 from accel.backends.native.residues import FixedBase, Octets, ResidueRing, octets
-from accel.backends.reference.group import GroupPublicKey
+from accel.backends.reference.group import GroupPublicKey, check_segments
 from accel.backends.reference.modular import Mpz, check_plain_bits
+from accel.backends.reference.paillier import draw_textbook
+from accel.backends.reference.sealed import SealedSecret
 from accel.kernels import (
     BadInput,
     Ciphertexts,
     HePublicKey,
     HeSecretKey,
+    Ints,
     RandomSource,
     SparseMatrix,
     Uints,
@@ -89,6 +92,21 @@ class NativePublicKey:
         if len(left) != len(right):
             raise BadInput("the batches have different lengths")
         return self._batch(self._ring.mul(left, right))
+
+    def negate(self, a: Ciphertexts) -> Batch:
+        return self._batch(self._ring.invert(self.own(a)))
+
+    def subtract(self, a: Ciphertexts, b: Ciphertexts) -> Batch:
+        return self.add(a, self.negate(b))
+
+    def sums(self, a: Ciphertexts, index: Ints, starts: Ints) -> Batch:
+        rows = self.own(a)
+        check_segments(len(rows), index, starts)
+        begin, end = int(starts[0]), int(starts[-1])
+        return self._batch(self._ring.product(rows, np.ascontiguousarray(index[begin:end]), starts - begin))
+
+    def shift(self, a: Ciphertexts, constant: int) -> Batch:
+        return self._batch(self._ring.mul(self.own(a), self._ring.take(self._key.shift_factor(constant))))
 
     def add_plain(self, a: Ciphertexts, plain: Uints) -> Batch:
         rows = self.own(a)
@@ -186,6 +204,21 @@ def _check_noise(noise_bits: int) -> None:
         raise BadInput("a ciphertext without noise hides nothing")
 
 
+class NativeTextbookKey(NativePublicKey):
+    """HePublicKey whose noise is r^N for a fresh r."""
+
+    __slots__ = ()
+
+    def _masked(self, rows: Uints, random: RandomSource, noise_bits: int) -> Batch:
+        del noise_bits  # r always has full length
+        if not len(rows):
+            return self._batch(rows)
+        drawn = draw_textbook(self.modulus_bits, len(rows), random)
+        noise = self._ring.load(drawn, len(drawn) // len(rows))
+        noise = self._ring.power_public(noise, gmpy2.isqrt(self._ring.modulus))
+        return self._batch(self._ring.mul(rows, noise))
+
+
 class _Logarithm:
     """From ciphertexts to (c^(p-1) mod p^2 - 1) / p * inverse mod p, for one secret prime p.
 
@@ -201,9 +234,18 @@ class _Logarithm:
         self._inverse = inverse
         self._exponent = int(p - 1).to_bytes(self.prime.size, "little")
 
+    def wipe(self) -> None:
+        for ring in (self._square, self._over, self.prime):
+            ring.wipe()
+        self._inverse = gmpy2.mpz(0)
+        self._exponent = b""
+
     def __call__(self, ciphertexts: Octets) -> Octets:
         """uint8 (count, bytes) -> canonical residues mod p, uint8 (count, size of p)."""
         p = self.prime.modulus
+        quotient = self.prime.logs(ciphertexts, self._exponent, int(gmpy2.bit_length(p)))
+        if quotient is not None:
+            return self.prime.dump(self.prime.combine((quotient, self._inverse)))
         powers = self._square.power(
             self._square.combine((ciphertexts, gmpy2.mpz(1))), self._exponent, gmpy2.bit_length(p)
         )
@@ -213,10 +255,11 @@ class _Logarithm:
         return self.prime.dump(self.prime.combine((quotient, self._inverse)))
 
 
-class OuSecretKey:
+class OuSecretKey(SealedSecret):
     """HeSecretKey; decryption needs p alone."""
 
     __slots__ = ("_log", "_p", "public")
+    _SECRETS = ("_log", "_p")
 
     def __init__(self, p: Mpz, g: Mpz, public: NativePublicKey) -> None:
         self.public: NativePublicKey = public
@@ -228,14 +271,20 @@ class OuSecretKey:
     def __repr__(self) -> str:
         return f"OuSecretKey({self.public.modulus_bits} bits)"
 
+    def factors(self) -> tuple[int, int]:
+        self.check_alive()
+        return int(self._p), int(_numbers(self.public)[0] // (self._p * self._p))
+
     def decrypt(self, a: Ciphertexts) -> Uints:
+        self.check_alive()
         return _limbs(self._log(self.public.canonical(a)), gmpy2.bit_length(self._p))
 
 
-class PaillierSecretKey:
+class PaillierSecretKey(SealedSecret):
     """HeSecretKey with the factors of N."""
 
     __slots__ = ("_factors", "_logs", "_n", "_p_inverse", "public")
+    _SECRETS = ("_factors", "_logs", "_p_inverse")
 
     def __init__(self, p: Mpz, q: Mpz, public: NativePublicKey) -> None:
         self.public: NativePublicKey = public
@@ -248,7 +297,12 @@ class PaillierSecretKey:
     def __repr__(self) -> str:
         return f"PaillierSecretKey({self.public.modulus_bits} bits)"
 
+    def factors(self) -> tuple[int, int]:
+        self.check_alive()
+        return int(self._factors[0][0]), int(self._factors[1][0])
+
     def decrypt(self, a: Ciphertexts) -> Uints:
+        self.check_alive()
         data = self.public.canonical(a)
         left, right = (log(data) for log in self._logs)
         ring, p = self._logs[1].prime, self._logs[0].prime.modulus
@@ -324,6 +378,28 @@ class Paillier(reference.Paillier):
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
         ring = ResidueRing(self.name, key.modulus, threads=self._threads)
         return NativePublicKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
+
+
+class TextbookPaillier(reference.TextbookPaillier):
+    """AdditiveHE on one native core; there is no fixed base, hence no table."""
+
+    def __init__(self, core: str, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
+        super().__init__(insecure_min_bits=insecure_min_bits)
+        self.name = core
+        self._threads = check_threads(threads)
+
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
+        key = super().from_factors(p, q, base).public
+        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q))
+
+    def load_public(self, data: memoryview) -> HePublicKey:
+        key = super().load_public(data)
+        return self._native(key, _numbers(key)[0])
+
+    def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
+        assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
+        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
+        return NativeTextbookKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=False)
 
 
 def _numbers(key: HePublicKey) -> list[Mpz]:

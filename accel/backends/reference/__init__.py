@@ -8,7 +8,7 @@ from accel.backends.reference.group25519 import IntegerGroup25519
 from accel.backends.reference.hashing import HashlibDigest
 from accel.backends.reference.masks import OpensslMasks
 from accel.backends.reference.okamoto_uchiyama import OkamotoUchiyama
-from accel.backends.reference.paillier import Paillier
+from accel.backends.reference.paillier import Paillier, TextbookPaillier
 from accel.backends.reference.power import GmpPower
 from accel.backends.reference.prime_curve import IntegerCurve
 from accel.backends.reference.ring128 import NumpyRing128
@@ -17,5 +17,5 @@ from accel.backends.reference.x25519 import OpensslX25519
 
 __all__ = [
     "GmpPower", "HashlibDigest", "IntegerCurve", "IntegerGroup25519", "NumpyRing128", "NumpyRingMatrices",
-    "OkamotoUchiyama", "OpensslMasks", "OpensslX25519", "Paillier",
+    "OkamotoUchiyama", "OpensslMasks", "OpensslX25519", "Paillier", "TextbookPaillier",
 ]  # fmt: skip

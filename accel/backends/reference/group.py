@@ -1,9 +1,11 @@
 """What the two schemes have in common: a ciphertext is message^m * noise^r modulo the ciphertext modulus."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final
 
 import gmpy2
+import numpy as np
 
 from accel.backends.reference.modular import (
     FixedBase,
@@ -16,7 +18,7 @@ from accel.backends.reference.modular import (
     power_matvec,
     to_mpz,
 )
-from accel.kernels import BadInput, Ciphertexts, RandomSource, SparseMatrix, Uints
+from accel.kernels import BadInput, Ciphertexts, Ints, RandomSource, SparseMatrix, Uints
 
 _FORM: Final = 1
 """Version of the serialised public key."""
@@ -82,6 +84,29 @@ class GroupPublicKey:
             raise BadInput("the batches have different lengths")
         return self._batch([x * y % self._modulus for x, y in zip(left, right, strict=True)])
 
+    def negate(self, a: Ciphertexts) -> Residues:
+        return self._batch([gmpy2.invert(x, self._modulus) for x in self._own(a)])
+
+    def subtract(self, a: Ciphertexts, b: Ciphertexts) -> Residues:
+        return self.add(a, self.negate(b))
+
+    def sums(self, a: Ciphertexts, index: Ints, starts: Ints) -> Residues:
+        values = self._own(a)
+        check_segments(len(values), index, starts)
+        return self._batch(segment_products(values, index, starts, self._modulus))
+
+    def shift(self, a: Ciphertexts, constant: int) -> Residues:
+        factor = self.shift_factor(constant)
+        return self._batch([x * factor % self._modulus for x in self._own(a)])
+
+    def shift_factor(self, constant: int) -> Mpz:
+        """The ciphertext of a constant without noise."""
+        if abs(constant) >> self.plaintext_bits:
+            raise BadInput(f"a plaintext has more than {self.plaintext_bits} bits")
+        size = (self.plaintext_bits + 7) // 8
+        factor = self._message(gmpy2.mpz(1), abs(constant).to_bytes(size, "little"))
+        return gmpy2.invert(factor, self._modulus) if constant < 0 else factor
+
     def add_plain(self, a: Ciphertexts, plain: Uints) -> Residues:
         values, rows = self._own(a), plain_rows(plain, len(a))
         check_plain_bits(plain, self.plaintext_bits)
@@ -143,6 +168,26 @@ class GroupPublicKey:
                 for i, (x, m) in enumerate(zip(values, rows, strict=True))
             ]
         )
+
+
+def segment_products(values: list[Mpz], index: Ints, starts: Ints, modulus: Mpz) -> list[Mpz]:
+    products = []
+    for begin, end in pairwise(starts.tolist()):
+        product = gmpy2.mpz(1) % modulus
+        for i in index[begin:end].tolist():
+            product = product * values[i] % modulus
+        products.append(product)
+    return products
+
+
+def check_segments(count: int, index: Ints, starts: Ints) -> None:
+    """Refuse what does not name segments of places below `count`."""
+    if any(part.dtype != np.int64 or part.ndim != 1 for part in (index, starts)):
+        raise BadInput("index and starts are one-dimensional int64 arrays")
+    if not len(starts) or starts[0] < 0 or starts[-1] > len(index) or bool(np.any(np.diff(starts) < 0)):
+        raise BadInput("starts do not rise within the index")
+    if len(index) and (index.min() < 0 or index.max() >= count):
+        raise BadInput("an index lies outside the batch")
 
 
 def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:

@@ -19,16 +19,18 @@ from accel.backends.reference.modular import (
     random_prime,
     to_limbs,
 )
+from accel.backends.reference.sealed import SealedSecret, open_sealed
 from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, RandomSource, Uints
 
 _TAG: Final = 1
 NOISE_BITS: Final = 256
 
 
-class OuSecretKey:
+class OuSecretKey(SealedSecret):
     """HeSecretKey; decryption needs p alone."""
 
     __slots__ = ("_inverse", "_p", "_p_squared", "public")
+    _SECRETS = ("_inverse", "_p", "_p_squared")
 
     def __init__(self, p: Mpz, g: Mpz, public: GroupPublicKey) -> None:
         self.public: GroupPublicKey = public
@@ -39,7 +41,12 @@ class OuSecretKey:
     def __repr__(self) -> str:
         return f"OuSecretKey({self.public.modulus_bits} bits)"
 
+    def factors(self) -> tuple[int, int]:
+        self.check_alive()
+        return int(self._p), int(self.public.modulus // self._p_squared)
+
     def decrypt(self, a: Ciphertexts) -> Uints:
+        self.check_alive()
         reduced = [c % self._p_squared for c in self.public._own(a)]  # noqa: SLF001  # the two halves of one key
         powers = gmpy2.powmod_base_list(reduced, self._p - 1, self._p_squared)  # releases the GIL
         return to_limbs([self._log(x) * self._inverse % self._p for x in powers], gmpy2.bit_length(self._p))
@@ -80,6 +87,9 @@ class OkamotoUchiyama:
         """A key from its parts, for known answers; they are not checked."""
         prime, g = gmpy2.mpz(p), gmpy2.mpz(base)
         return OuSecretKey(prime, g, _public(prime * prime * q, g))
+
+    def load_secret(self, data: memoryview, passphrase: bytes) -> HeSecretKey:
+        return self.from_factors(*open_sealed(data, passphrase, _TAG))
 
     def load_public(self, data: memoryview) -> HePublicKey:
         bits, (n, g) = unpack_key(data, _TAG, 2)

@@ -1,8 +1,9 @@
-"""Paillier, EUROCRYPT 1999, in the variant of Damgard, Jurik and Nielsen with short exponents (IJIS 9(6), 2010).
+"""Paillier, EUROCRYPT 1999: as published ("paillier-textbook": c = (1+N)^m r^N mod N^2, r random modulo N), and in the
+variant of Damgard, Jurik and Nielsen with short exponents (IJIS 9(6), 2010; "paillier").
 
-N = p q with p = q = 3 mod 4 and gcd(p-1, q-1) = 2; a message m < N is encrypted as (1+N)^m * (h^N)^r mod N^2 with
+DJN: N = p q with p = q = 3 mod 4 and gcd(p-1, q-1) = 2; a message m < N is encrypted as (1+N)^m * (h^N)^r mod N^2 with
 h = -x^2 mod N. r has 448 bits, four times the 112 bits of a 2048-bit modulus, under the short-exponent assumption in
-that subgroup; the paper's own choice is half the modulus. The owner decrypts by CRT modulo p^2 and q^2.
+that subgroup; the paper's own choice is half the modulus. The owner decrypts both by CRT modulo p^2 and q^2.
 """
 
 from typing import Final
@@ -12,6 +13,7 @@ import gmpy2
 from accel.backends.reference.group import GroupPublicKey, pack_key, unpack_key
 from accel.backends.reference.modular import (
     Mpz,
+    Residues,
     check_modulus,
     check_unit,
     random_below,
@@ -19,16 +21,21 @@ from accel.backends.reference.modular import (
     to_limbs,
     to_mpz,
 )
+from accel.backends.reference.sealed import SealedSecret, open_sealed
 from accel.kernels import BadInput, Ciphertexts, HePublicKey, HeSecretKey, RandomSource, Uints
 
 _TAG: Final = 2
+_TEXTBOOK: Final = 3
+_EXTRA_BITS: Final = 128
+"""An r drawn this much longer than N is uniform modulo N but for 2^-128."""
 NOISE_BITS: Final = 448
 
 
-class PaillierSecretKey:
+class PaillierSecretKey(SealedSecret):
     """HeSecretKey with the factors of N."""
 
     __slots__ = ("_factors", "_p_inverse", "public")
+    _SECRETS = ("_factors", "_p_inverse")
 
     def __init__(self, p: Mpz, q: Mpz, public: GroupPublicKey) -> None:
         self.public: GroupPublicKey = public
@@ -40,7 +47,12 @@ class PaillierSecretKey:
     def __repr__(self) -> str:
         return f"PaillierSecretKey({self.public.modulus_bits} bits)"
 
+    def factors(self) -> tuple[int, int]:
+        self.check_alive()
+        return int(self._factors[0][0]), int(self._factors[1][0])
+
     def decrypt(self, a: Ciphertexts) -> Uints:
+        self.check_alive()
         values = self.public._own(a)  # noqa: SLF001  # the two halves of one key
         halves = []
         for factor, square, inverse in self._factors:
@@ -74,16 +86,21 @@ class Paillier:
             # FIPS 186-5 A.1.3 step 5.4: the factors must not lie close together.
             if abs(p - q) >> max(half - 100, 1) and gmpy2.gcd(p - 1, q - 1) == 2:
                 break
-        n = p * q
+        return self.from_factors(p, q, self._base(p * q, random))
+
+    def _base(self, n: Mpz, random: RandomSource) -> Mpz:
         while True:
             x = 2 + random_below(n - 3, random)
             if gmpy2.gcd(x, n) == 1:
-                return self.from_factors(p, q, -x * x % n)
+                return -x * x % n
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         """A key from its parts, for known answers; they are not checked."""
         left, right = gmpy2.mpz(p), gmpy2.mpz(q)
         return PaillierSecretKey(left, right, _public(left * right, gmpy2.mpz(base)))
+
+    def load_secret(self, data: memoryview, passphrase: bytes) -> HeSecretKey:
+        return self.from_factors(*open_sealed(data, passphrase, _TAG))
 
     def load_public(self, data: memoryview) -> HePublicKey:
         bits, (n, h) = unpack_key(data, _TAG, 2)
@@ -110,4 +127,64 @@ def _public(n: Mpz, h: Mpz) -> GroupPublicKey:
         message=message,
         noise=gmpy2.powmod(h, n, square),
         header=pack_key(_TAG, bits, [n, h]),
+    )
+
+
+class TextbookPublicKey(GroupPublicKey):
+    """HePublicKey whose noise is r^N for a fresh r: the key is N alone."""
+
+    __slots__ = ()
+
+    def _masked(self, values: list[Mpz], rows: list[bytes], random: RandomSource, noise_bits: int) -> Residues:
+        if noise_bits < 1:
+            raise BadInput("a ciphertext without noise hides nothing")
+        drawn = draw_textbook(self.modulus_bits, len(values), random)
+        size = len(drawn) // len(values) if values else 1
+        modulus, n = self.modulus, gmpy2.isqrt(self.modulus)
+        return self._batch(
+            [
+                self._message(x, m) * gmpy2.powmod(to_mpz(drawn[i * size : (i + 1) * size]), n, modulus) % modulus
+                for i, (x, m) in enumerate(zip(values, rows, strict=True))
+            ]
+        )
+
+
+def draw_textbook(bits: int, count: int, random: RandomSource) -> bytes:
+    """`count` numbers of (bits + 128) bits: r and a multiple of N, which does not change r^N modulo N^2."""
+    return random.bytes((bits + _EXTRA_BITS + 7) // 8 * count)
+
+
+class TextbookPaillier(Paillier):
+    """AdditiveHE with r^N."""
+
+    scheme = "paillier-textbook"
+
+    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:  # noqa: ARG002  # there is no base
+        left, right = gmpy2.mpz(p), gmpy2.mpz(q)
+        return PaillierSecretKey(left, right, _textbook(left * right))
+
+    def load_secret(self, data: memoryview, passphrase: bytes) -> HeSecretKey:
+        return self.from_factors(*open_sealed(data, passphrase, _TEXTBOOK))
+
+    def load_public(self, data: memoryview) -> HePublicKey:
+        bits, (n,) = unpack_key(data, _TEXTBOOK, 1)
+        check_modulus(n, bits, self._min_bits)
+        return _textbook(n)
+
+    def _base(self, n: Mpz, random: RandomSource) -> Mpz:  # noqa: ARG002
+        return gmpy2.mpz(1)
+
+
+def _textbook(n: Mpz) -> TextbookPublicKey:
+    bits = gmpy2.bit_length(n)
+    square = n * n
+    return TextbookPublicKey(
+        scheme="paillier-textbook",
+        modulus_bits=bits,
+        plaintext_bits=bits - 1,
+        noise_bits=bits + _EXTRA_BITS,
+        modulus=square,
+        message=lambda c, m: c * (1 + to_mpz(m) * n) % square,
+        noise=gmpy2.mpz(1),
+        header=pack_key(_TEXTBOOK, bits, [n]),
     )

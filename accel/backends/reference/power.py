@@ -2,8 +2,10 @@
 
 import gmpy2
 
-from accel.backends.reference.modular import plain_rows, to_limbs, to_mpz
-from accel.kernels import BadInput, Uints
+from accel import kernels
+from accel.backends.reference.group import check_segments, segment_products
+from accel.backends.reference.modular import Residues, plain_rows, to_limbs, to_mpz
+from accel.kernels import BadInput, Ints, Uints
 
 
 class GmpPower:
@@ -18,20 +20,86 @@ class GmpPower:
         return "GmpPower()"
 
     def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:  # noqa: ARG002
-        values = check_residues(modulus, bases)
-        if len(exponents) not in (1, len(bases)):
+        ring = self.ring(modulus)
+        return ring.dump(ring.power(ring.load(bases), exponents))
+
+    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
+        ring = self.ring(modulus)
+        if len(a) != len(b):
+            raise BadInput("the batches have different lengths")
+        return ring.dump(ring.multiply(ring.load(a), ring.load(b)))
+
+    def square(self, modulus: int, a: Uints) -> Uints:
+        ring = self.ring(modulus)
+        return ring.dump(ring.square(ring.load(a)))
+
+    def invert(self, modulus: int, a: Uints) -> Uints:
+        ring = self.ring(modulus)
+        return ring.dump(ring.invert(ring.load(a)))
+
+    def ring(self, modulus: int) -> "GmpRing":
+        return GmpRing(modulus)
+
+
+class GmpRing:
+    """ModularRing by gmpy2, in no special form."""
+
+    name = "reference"
+
+    def __init__(self, modulus: int) -> None:
+        check_modulus_of_batch(modulus)
+        self.modulus = modulus
+
+    def __repr__(self) -> str:
+        return f"GmpRing({self.modulus.bit_length()} bits)"
+
+    def load(self, plain: Uints) -> Residues:
+        return Residues(check_residues(self.modulus, plain), self.modulus)
+
+    def dump(self, a: kernels.Residues) -> Uints:
+        return to_limbs(self._own(a), self.modulus.bit_length())
+
+    def multiply(self, a: kernels.Residues, b: kernels.Residues) -> Residues:
+        left, right = self._own(a), self._own(b)
+        if len(left) != len(right):
+            if 1 not in (len(left), len(right)):
+                raise BadInput("the batches have different lengths")
+            count = max(len(left), len(right)) if left and right else 0
+            left, right = (part * count if len(part) == 1 else part for part in (left, right))
+        return self._made([x * y % self.modulus for x, y in zip(left, right, strict=True)])
+
+    def square(self, a: kernels.Residues, times: int = 1) -> Residues:
+        if times < 1:
+            raise BadInput("at least one squaring")
+        return self._made([gmpy2.powmod(x, gmpy2.mpz(1) << times, self.modulus) for x in self._own(a)])
+
+    def power(self, a: kernels.Residues, exponents: Uints, *, secret: bool = True) -> Residues:  # noqa: ARG002
+        values = self._own(a)
+        if len(exponents) not in (1, len(values)):
             raise BadInput("one exponent for all, or one for each base")
         powers = [to_mpz(row) for row in plain_rows(exponents)]
         if len(powers) != len(values):
             powers *= len(values)
-        n = gmpy2.mpz(modulus)
-        return to_limbs([gmpy2.powmod(x, e, n) for x, e in zip(values, powers, strict=True)], modulus.bit_length())
+        return self._made([gmpy2.powmod(x, e, self.modulus) for x, e in zip(values, powers, strict=True)])
 
-    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
-        left, right = check_residues(modulus, a), check_residues(modulus, b)
-        if len(left) != len(right):
-            raise BadInput("the batches have different lengths")
-        return to_limbs([x * y % modulus for x, y in zip(left, right, strict=True)], modulus.bit_length())
+    def invert(self, a: kernels.Residues) -> Residues:
+        try:
+            return self._made([gmpy2.invert(x, self.modulus) for x in self._own(a)])
+        except ZeroDivisionError:
+            raise BadInput("not invertible") from None
+
+    def products(self, a: kernels.Residues, index: Ints, starts: Ints) -> Residues:
+        values = self._own(a)
+        check_segments(len(values), index, starts)
+        return self._made(segment_products(values, index, starts, self.modulus))
+
+    def _own(self, a: kernels.Residues) -> list[gmpy2.mpz]:
+        if not isinstance(a, Residues) or a.modulus != self.modulus:
+            raise BadInput("residues of another modulus or backend")
+        return a.values
+
+    def _made(self, values: list[gmpy2.mpz]) -> Residues:
+        return Residues(values, self.modulus)
 
 
 def check_modulus_of_batch(modulus: int) -> None:
