@@ -32,7 +32,7 @@ from gateway.mgmt_plane.core.trail import Header, json_line, verify
 from gateway.model import TrailEntry
 from tests.integration import rig as rigs
 from tests.integration.faulty import Faults, FaultyTap
-from tests.integration.pids import of_node
+from tests.integration.pids import alive, of_node
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("undying.py")))
 DELIVERY = "\n[delivery]\nreconcile_s = 1.5\nlongest_pause_s = 1.0\n"
@@ -120,7 +120,8 @@ class Havoc:
                 return
 
     def _kill(self, side: rigs.Side, what: str) -> None:
-        there = of_node(_config(side))
+        # By its pid: for a moment after exec a process has no command line yet.
+        there = {**of_node(_config(side)), "supervisor": [self._supervisor(side)]}
         victims = [pid for pids in there.values() for pid in pids] if what == "all" else there[what]
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
@@ -144,7 +145,7 @@ class Havoc:
 
     def _serves_again(self, side: rigs.Side) -> bool:
         """A gateway one of whose processes is killed before all serve ends as a whole: then it is started again."""
-        if not of_node(_config(side))["supervisor"]:
+        if not alive(self._supervisor(side)):
             self._start(side)
         return _serves(side)
 
@@ -166,7 +167,7 @@ class Havoc:
             (4, self._submit_job),
             (60, self._decide),
             (3, self._terminate),
-            (1, self._end_contract),
+            (3, self._end_contract),
             (20, self._pair),
             (4, self._read),
         ]

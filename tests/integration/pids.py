@@ -40,6 +40,13 @@ def processes() -> Iterator[Seen]:
                     yield Seen(int(entry.name), int(after.split()[1]), before.partition("(")[2], tuple(words))
 
 
+def alive(pid: int) -> bool:
+    """It runs, and is not a zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def of_node(config: Path) -> dict[str, list[int]]:
     """Role -> pids of the gateway whose configuration that is; components are not among them."""
     found: dict[str, list[int]] = {role: [] for role in ROLES}
