@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from gateway.app import serve
+from gateway.app.serve import serve
 from gateway.runtime import supervisor
 
 supervisor.DEATHS = 1 << 30  # type: ignore[misc]
