@@ -31,7 +31,7 @@ from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
-from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import UNSIGNED
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
@@ -58,6 +58,7 @@ from gateway.mgmt_plane.rest.documentation import (
     document,
 )
 from gateway.mgmt_plane.rest.edge import Edge
+from gateway.mgmt_plane.rest.extensions import announcing, extension_handlers
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.rest.platform import Platform
@@ -76,6 +77,7 @@ from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.receipt_exchange import ReceiptExchange
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.revocation import KINDS, Revocation
@@ -83,8 +85,8 @@ from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.mgmt_plane.service.users import Users
-from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
-from gateway.ports import Journal
+from gateway.model import Contract, Identity, InstId, NodeId, OutCall, OwnKey
+from gateway.ports import Journal, PeerReply, Tx
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
@@ -236,13 +238,14 @@ class Control:
             datasets=Datasets(**base, grants=grants),
             projects=Projects(**base, partners=self._partners, audits=audits),
         )
+        self._audits = audits
         self._outbox = Outbox(
             store=self._store,
             client=self._client,
             journal=journal,
             clock=clock,
             entropy=entropy,
-            on_result=audits.call_ended,
+            on_result=self._call_ended,
             longest_pause_ms=round(config.delivery.longest_pause_s * 1000),
         )
         outgoing.on_put(self._outbox.wake)
@@ -300,6 +303,8 @@ class Control:
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
+        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._receipts = ReceiptExchange(receipts=receipts, book=book, outgoing=outgoing)
         transport = f"{bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
@@ -350,7 +355,11 @@ class Control:
             store=self._store,
             limits=limits,
             journal=journal,
-            handlers={**management_handlers(services), **schedule_handlers(self._schedule)},
+            handlers={
+                **management_handlers(services),
+                **announcing(schedule_handlers(self._schedule), identity),
+                **extension_handlers(self._receipts, self._store),
+            },
         )
         platform = Platform(jobs=self._jobs, schedule=self._schedule, tasks=self._runner, token=token)
         door = PlatformDoor(handlers=platform.handlers(), limits=limits, journal=journal)
@@ -403,7 +412,6 @@ class Control:
             decisions=decisions,
             store=self._store,
         )
-        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         self._expiry = ExpiryWatch(
             store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
         )
@@ -535,6 +543,11 @@ class Control:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
         self._journal.note("control.stopped")
+
+    def _call_ended(self, tx: Tx, call: OutCall, answer: PeerReply | PeerError | None) -> None:
+        """As runtime.outbox.OnResult."""
+        self._audits.call_ended(tx, call, answer)
+        self._receipts.call_ended(tx, call, answer)
 
     async def _snapshot(self) -> Mapping[str, Any]:
         """Everything the data process must know (GET /link/snapshot)."""
