@@ -412,7 +412,7 @@ class Control:
         platform = Platform(jobs=self._jobs, schedule=self._schedule, tasks=self._runner, token=token)
         door = PlatformDoor(handlers=platform.handlers(), limits=limits, journal=journal)
         self._server = ControlServer(
-            self._run / _LONGEST_SOCKET,
+            self._run,
             edge=edge.handle,
             platform=door.handle,
             snapshot=self._snapshot,
