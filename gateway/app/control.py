@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.app.database import store_url
-from gateway.app.node import CONTROL_READY, CONTROL_SOCKET, bracketed, clock_of, log_of, url_of
+from gateway.app.node import CONTROL_READY, bracketed, clock_of, log_of, url_of
 from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import KeyRing, load_signer, path_of, read_passphrase, read_secret
 from gateway.auth.pki import load_issuer
@@ -364,7 +364,7 @@ class Control:
         platform = Platform(jobs=self._jobs, schedule=self._schedule, tasks=self._runner, token=token)
         door = PlatformDoor(handlers=platform.handlers(), limits=limits, journal=journal)
         self._server = ControlServer(
-            self._run / CONTROL_SOCKET,
+            self._run,
             edge=edge.handle,
             platform=door.handle,
             snapshot=self._snapshot,

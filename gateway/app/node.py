@@ -9,8 +9,6 @@ from gateway.runtime.system import SystemClock
 CONTROL_READY: Final = "control.json"
 DATA_READY: Final = "data.json"
 READY: Final = "ready.json"
-CONTROL_SOCKET: Final = "control.sock"
-"""The longest name of a socket in the run folder."""
 
 
 def clock_of(config: Config) -> SystemClock:

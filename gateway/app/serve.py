@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from gateway.app.node import CONTROL_READY, CONTROL_SOCKET, DATA_READY, READY, clock_of, url_of
+from gateway.app.node import CONTROL_READY, DATA_READY, READY, clock_of, url_of
 from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.errors import GatewayError
 from gateway.runtime.journal import FileJournal
 from gateway.runtime.supervisor import Child, Supervisor
 
 SOCKET_PATH_BYTES: Final = 107
+_LONGEST_SOCKET: Final = "control.sock"
 
 
 def serve(file: Path) -> int:
@@ -49,7 +50,7 @@ def serve(file: Path) -> int:
 def _folders(config: Config) -> Path:
     """Make the folders that the processes need; the run folder, which only this user may enter."""
     run = config.path(config.paths.run)
-    if len(os.fsencode(run / CONTROL_SOCKET)) > SOCKET_PATH_BYTES:
+    if len(os.fsencode(run / _LONGEST_SOCKET)) > SOCKET_PATH_BYTES:
         raise ConfigError(f"paths.run {run} is too long for a Unix socket (at most {SOCKET_PATH_BYTES} bytes in all)")
     for folder in (run, config.path(config.paths.work), config.path(config.paths.state).parent):
         try:
