@@ -21,10 +21,10 @@ typedef struct {
 
 static const mont_core *core_of(const char *name) {
 #ifdef HAVE_IFMA
-    if (!strcmp(name, mont_ifma.name)) {
+    if (!strcmp(name, mont_ifma.name) || !strcmp(name, mont_pairs_ifma.name)) {
         return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-                   ? &mont_ifma
+                   ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma
                    : NULL;
     }
 #endif
@@ -57,7 +57,7 @@ static void modulus_free(PyObject *capsule) {
     }
 }
 
-/* layout(core, bits) -> (digits, stride, digit_bits) */
+/* layout(core, bits) -> (digits of R, stride, digit_bits) */
 static PyObject *py_layout(PyObject *self, PyObject *args) {
     const char *name;
     Py_ssize_t bits;
@@ -71,45 +71,41 @@ static PyObject *py_layout(PyObject *self, PyObject *args) {
         return NULL;
     }
     size_t digits = core->digits((size_t)bits);
-    return Py_BuildValue("nnn", (Py_ssize_t)digits, (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
+    return Py_BuildValue("nnn", (Py_ssize_t)(digits / core->parts), (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
 }
 
-/* modulus(core, bits, n, r, r2, threads = 1): little-endian bytes of an odd n, R mod n and R^2 mod n */
+/* modulus(core, bits, constants, threads): bits of the modulus, rows ctx->n, one and lift, of which n is odd */
 static PyObject *py_modulus(PyObject *self, PyObject *args) {
     const char *name;
-    Py_buffer n, one, r2;
-    Py_ssize_t bits, threads = 1;
+    Py_buffer constants;
+    Py_ssize_t bits, threads;
     (void)self;
-    if (!PyArg_ParseTuple(args, "sny*y*y*|n", &name, &bits, &n, &one, &r2, &threads)) {
+    if (!PyArg_ParseTuple(args, "sny*n", &name, &bits, &constants, &threads)) {
         return NULL;
     }
     PyObject *capsule = NULL;
     const mont_core *core = core_of(name);
-    const uint8_t *bytes = n.buf;
-    if (!core || threads < 1 || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
-        !(bytes[0] & 1)) {
+    const int fits = core && threads >= 1 && bits >= 2 && bits <= 16600;
+    const size_t digits = fits ? core->digits((size_t)bits) : 0, size = fits ? 3 * core->stride(digits) * 8 : 0;
+    if (!fits || (size_t)constants.len != size || !(*(const uint8_t *)constants.buf & 1)) {
         PyErr_SetString(PyExc_ValueError, "not an odd modulus with its constants, or a core that cannot run here");
-        goto done;
+        PyBuffer_Release(&constants);
+        return NULL;
     }
     modulus *m = calloc(1, sizeof *m);
-    if (!m) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    m->core = core;
-    m->threads = (size_t)threads;
-    mont_ctx *c = &m->ctx;
-    c->bits = (size_t)bits;
-    c->digits = core->digits(c->bits);
-    c->stride = core->stride(c->digits);
-    c->adx = may_use_adx(name);
-    c->n = calloc(3 * c->stride, sizeof(uint64_t));
-    if (c->n) {
+    uint64_t *rows = malloc(size);
+    if (m && rows) {
+        memcpy(rows, constants.buf, size);
+        m->core = core;
+        m->threads = (size_t)threads;
+        mont_ctx *c = &m->ctx;
+        c->bits = (size_t)bits;
+        c->digits = digits;
+        c->stride = core->stride(digits);
+        c->adx = may_use_adx(name);
+        c->n = rows;
         c->one = c->n + c->stride;
-        c->r2 = c->one + c->stride;
-        core->unpack(c, c->n, n.buf, (size_t)n.len);
-        core->unpack(c, c->one, one.buf, (size_t)n.len);
-        core->unpack(c, c->r2, r2.buf, (size_t)n.len);
+        c->lift = c->one + c->stride;
         uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
         for (int i = 0; i < 6; i++) {
             inverse *= 2 - c->n[0] * inverse;
@@ -124,14 +120,16 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         PyErr_NoMemory();
     }
     if (!capsule) {
-        free(c->n);
+        free(rows);
         free(m);
     }
-done:
-    PyBuffer_Release(&n);
-    PyBuffer_Release(&one);
-    PyBuffer_Release(&r2);
+    PyBuffer_Release(&constants);
     return capsule;
+}
+
+/* Bytes that fit one number of the size of R */
+static Py_ssize_t radix_bytes(const modulus *m) {
+    return (Py_ssize_t)(m->core->digit_bits * (m->ctx.digits / m->core->parts) / 8);
 }
 
 /* Rows in a buffer of elements, or -1. */
@@ -269,7 +267,7 @@ static PyObject *py_load(PyObject *self, PyObject *args) {
     int bad = 1, failed = 0;
     if (m) {
         Py_ssize_t count = rows_in(m, &out), chunks = rows_in(m, &factors);
-        Py_ssize_t room = chunks * (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        Py_ssize_t room = chunks * radix_bytes(m);
         bad = count < 0 || chunks < 1 || chunks > 8 || size < 1 || size > room || bytes.len % size ||
               bytes.len / size != count;
         if (!bad && count) {
@@ -327,7 +325,7 @@ static PyObject *py_affine(PyObject *self, PyObject *args) {
     if (m) {
         Py_ssize_t count = rows_in(m, &out), left = rows_in(m, &a);
         bad = count < 0 || (left != count && left != 1) || rows_in(m, &slope) != 1 || size < 1 ||
-              size > (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8) || plain.len % size ||
+              size > radix_bytes(m) || plain.len % size ||
               plain.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
@@ -483,7 +481,7 @@ static PyObject *py_logs(PyObject *self, PyObject *args) {
     modulus *m = modulus_of(capsule);
     int bad = 1, failed = 0, can = m && m->core->logs;
     if (can) {
-        Py_ssize_t pairs = rows_in(m, &factors) / 2, chunk = (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        Py_ssize_t pairs = rows_in(m, &factors) / 2, chunk = radix_bytes(m);
         bad = out_size < (Py_ssize_t)(m->ctx.bits + 7) / 8 || out.len % out_size || size < 1 || data.len % size ||
               data.len / size != out.len / out_size || rows_in(m, &factors) % 2 || pairs < 2 || pairs > 9 ||
               size > (pairs - 1) * chunk || rows_in(m, &lift) != 1 || bits < 1 || bits > 1 << 20 ||
