@@ -56,12 +56,25 @@ def digest(core: str, algorithm: str, out: bytearray, data: _Bytes, offsets: _Ar
 def expand(
     algorithm: str, out: _Array, length: int, tag: _Bytes, data: _Bytes, offsets: _Array, threads: int, /
 ) -> bool: ...
-def ring128_matvec(out: _Array, indptr: _Array, indices: _Array, values: _Array, vector: _Array, /) -> None: ...
+def ring128_matvec(
+    out: _Array, indptr: _Array, indices: _Array, values: _Array, vector: _Array, threads: int, /
+) -> None: ...
 def in_range(data: _Bytes, size: int, bound: bytes, zero: bool, /) -> bool: ...
 def mask(
     core: str, cipher: int, op: int, width: int, key: bytes, nonce: bytes, start: int, out: bytearray | _Array,
-    values: _Bytes, /,
+    values: _Bytes, threads: int, /,
 ) -> None: ...  # fmt: skip
 def ring_product(
-    core: str, words: int, out: _Array, a: _Array, b: _Array, n: int, k: int, m: int, transposed: bool, onto: bool, /
+    core: str,
+    words: int,
+    out: _Array,
+    a: _Array,
+    b: _Array,
+    n: int,
+    k: int,
+    m: int,
+    transposed: bool,
+    onto: bool,
+    threads: int,
+    /,
 ) -> None: ...

@@ -469,6 +469,20 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
+typedef struct {
+    const modulus *m;
+    uint8_t *out;
+    const uint8_t *in, *exp;
+    size_t out_size, in_size, chunks, exp_bits;
+    const uint64_t *factors, *lift;
+} logs_job;
+
+static int slice_logs(void *data, size_t from, size_t to) {
+    const logs_job *j = data;
+    return j->m->core->logs(&j->m->ctx, j->out + from * j->out_size, j->out_size, j->in + from * j->in_size, j->in_size,
+                            j->factors, j->chunks, j->lift, j->exp, j->exp_bits, to - from);
+}
+
 /* logs(modulus, out, out_size, data, size, factors, lift, exp, exp_bits) -> whether the core can */
 static PyObject *py_logs(PyObject *self, PyObject *args) {
     PyObject *capsule;
@@ -488,8 +502,9 @@ static PyObject *py_logs(PyObject *self, PyObject *args) {
               exp.len != bits / 8 + (bits % 8 != 0);
         if (!bad && out.len) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->logs(&m->ctx, out.buf, (size_t)out_size, data.buf, (size_t)size, factors.buf,
-                                   (size_t)(pairs - 1), lift.buf, exp.buf, (size_t)bits, (size_t)(out.len / out_size));
+            logs_job j = {m, out.buf, data.buf, exp.buf, (size_t)out_size, (size_t)size, (size_t)(pairs - 1), (size_t)bits,
+                          factors.buf, lift.buf};
+            failed = run_slices(slice_logs, &j, (size_t)(out.len / out_size), 8, m->threads);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -633,16 +648,29 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
     return bad ? finish(bad, 0) : PyBool_FromLong(good);
 }
 
-/* ring128_matvec(out, indptr, indices, values, vector) */
+typedef struct {
+    uint64_t *out;
+    const int64_t *row_at, *col, *value;
+    const uint64_t *vector;
+} ring128_job;
+
+static int slice_ring128(void *data, size_t from, size_t to) {
+    const ring128_job *j = data;
+    ring128_matvec(j->out + 2 * from, j->row_at + from, j->col, j->value, j->vector, to - from);
+    return 0;
+}
+
+/* ring128_matvec(out, indptr, indices, values, vector, threads) */
 static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
     Py_buffer out, indptr, indices, values, vector;
+    Py_ssize_t threads;
     (void)self;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*y*", &out, &indptr, &indices, &values, &vector)) {
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*n", &out, &indptr, &indices, &values, &vector, &threads)) {
         return NULL;
     }
     const int64_t *row_at = indptr.buf, *col = indices.buf;
     size_t rows = (size_t)out.len / 16, entries = (size_t)values.len / 8, cols = (size_t)vector.len / 16;
-    int bad = out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
+    int bad = threads < 1 || out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
               indptr.len != (Py_ssize_t)(8 * (rows + 1)) || row_at[0] < 0 || row_at[rows] > (int64_t)entries;
     Py_BEGIN_ALLOW_THREADS;
     for (size_t r = 0; r < rows && !bad; r++) {
@@ -652,7 +680,9 @@ static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
         bad = col[j] < 0 || (size_t)col[j] >= cols;
     }
     if (!bad) {
-        ring128_matvec(out.buf, row_at, col, values.buf, vector.buf, rows);
+        ring128_job job = {out.buf, row_at, col, values.buf, vector.buf};
+        const size_t average = rows ? entries / rows + 1 : 1; /* a thread is worth some 16 thousand entries */
+        run_slices(slice_ring128, &job, rows, 16384 / average + 1, (size_t)threads);
     }
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&out);

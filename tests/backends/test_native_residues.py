@@ -176,7 +176,7 @@ def test_quotients_of_fermat_by_pairs(core: str) -> None:
 
     for start in (2**521 - 2, 2**512 - 570, 2**1024 - 106, 3 * 2**1022):
         p = int(gmpy2.next_prime(start))
-        ring = ResidueRing(core, gmpy2.mpz(p))
+        ring = ResidueRing(core, gmpy2.mpz(p), threads=2)
         exponent = int(p - 1).to_bytes(ring.size, "little")
         rng = random.Random(p)
         for size, count in ((1, 1), (ring.size, 9), (2 * ring.size, 8), (ring.size * 7 // 2, 17)):
@@ -281,9 +281,11 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.x25519(x25519_core(core), bytearray(64), bytes(96), bytes(64)),
         lambda: _native.x25519(x25519_core(core), bytearray(33), bytes(32), bytes(33)),
         lambda: _native.x25519("nonesuch", bytearray(32), bytes(32), bytes(32)),
-        lambda: _native.ring128_matvec(np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64)),
         lambda: _native.ring128_matvec(
-            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64)
+            np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64), 1
+        ),
+        lambda: _native.ring128_matvec(
+            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64), 1
         ),
     ]
     if not core.startswith("avx512"):
