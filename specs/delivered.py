@@ -84,7 +84,7 @@ def _labels(labels: Mapping[str, Any], common: Mapping[str, Any]) -> tuple[Deliv
     for (number, name), entries in items.items():
         found[number][name] = [entries[entry] for entry in sorted(entries)]
     # No label says that a list is empty.
-    empty = {key: [] for key in _LISTS.values()}
+    empty: dict[str, Any] = {key: [] for key in _LISTS.values()}
     return tuple(
         Delivered(
             {"title": found[number].get("componentName", ""), "description": "", **empty, **common, **found[number]}
