@@ -28,7 +28,7 @@ from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
-from gateway.config import Config
+from gateway.config import Config, ConfigError, ContainersSection
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
 from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
@@ -88,9 +88,10 @@ from gateway.mgmt_plane.service.users import Users
 from gateway.model import Contract, Identity, InstId, NodeId, OutCall, OwnKey
 from gateway.ports import Journal, PeerReply, Tx
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.engines import ByImage, Engine, EngineError, EngineLauncher
 from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
-from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.launch import Addresses, Launcher, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
@@ -319,7 +320,7 @@ class Control:
         self._runner = TaskRunner(
             **shared,
             data_plane=self._link,
-            launcher=ProcessLauncher(python_path=[Path(__file__).resolve().parent.parent]),
+            launcher=_launcher(config.containers),
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
@@ -710,3 +711,27 @@ def _signer(config: Config) -> Signer:
 
 def _passphrase(config: Config) -> bytes | None:
     return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
+
+
+def _launcher(section: ContainersSection) -> Launcher:
+    """Processes of this machine, and containers where an engine is named. Raises ConfigError."""
+    processes = ProcessLauncher(python_path=[Path(__file__).resolve().parents[2]])
+    if not section.engine:
+        return processes
+    try:
+        if section.engine == "docker":
+            # Each needs an extra that most nodes do without.
+            from gateway.runtime.docker_engine import DockerEngine  # noqa: PLC0415
+
+            engine: Engine = DockerEngine(address=section.address, network=section.network)
+        else:
+            from gateway.runtime.kubernetes_engine import KubernetesEngine  # noqa: PLC0415
+
+            engine = KubernetesEngine(namespace=section.namespace, claim=section.claim, pull=section.pull)
+    except ImportError as error:
+        raise ConfigError(
+            f"containers.engine {section.engine}: install the extra {section.engine!r} of this package"
+        ) from error
+    except EngineError as error:
+        raise ConfigError(f"containers.engine {section.engine}: {error}") from error
+    return ByImage(processes, EngineLauncher(engine))
