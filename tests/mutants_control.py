@@ -67,7 +67,11 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     ],
     "C-014": [
         (_SCHEDULER, 'self._unless_all(results, "did not create the job")', "pass"),
-        (_SCHEDULER, '            self._tell(tx, job, {"job_id": job.job_id})\n', "            pass\n"),
+        (
+            _SCHEDULER,
+            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))\n',
+            "            pass\n",
+        ),
     ],
     "C-015": [
         (_DAG, "    if len(order) < len(nodes):\n", "    if False:\n"),
@@ -207,12 +211,12 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (
             _SCHEDULE,
             'if role in {share.role, f"{share.role}.{share.index}"}]',
-            "if role == share.role]\n            if role and not asked:\n                raise Refused(role)",
+            "if role == share.role]\n            if role and not asked:\n                raise KeyError",
         ),
         (
             _SCHEDULE,
             'if role in {share.role, f"{share.role}.{share.index}"}]',
-            'if role == f"{share.role}.{share.index}"]\n            if role and not asked:\n                raise Refused("")',
+            'if role in ("", f"{share.role}.{share.index}")]\n            if not asked:\n                raise',
         ),
     ],
     "C-054": [(_SCHEDULER, "                await self._poll(snapshot, drive)\n", "                pass\n")],
@@ -329,7 +333,13 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
             "            job = self._commanded(tx, caller, job_id)\n            if not job.scheduling:",
         )
     ],
-    "C-084": [(_SCHEDULER, '            self._tell(tx, job, {"job_id": job.job_id})\n', "            pass\n")],
+    "C-084": [
+        (
+            _SCHEDULER,
+            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))\n',
+            "            pass\n",
+        )
+    ],
     "C-085": [(_TABLE, "    (JobState.FINISHED, JobEvent.STOP): JobState.FINISHED,\n", "")],
     "C-086": [
         (

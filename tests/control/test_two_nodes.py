@@ -96,7 +96,7 @@ async def test_a_whole_job(tmp_path: Path) -> None:
             "name": f"{ids['psi_1']}-data0",
         }
         # Clean-up is told, and the session is closed on both sides.
-        assert [c.body for c in world.routes("job.stop")] == [{"job_id": job_id}]
+        assert [c.body for c in world.routes("job.stop")] == [{"job_id": job_id, "job_outcome": "succeeded"}]
         assert world["A"].data_plane.closed == world["B"].data_plane.closed == [f"session_{job_id}"]
         # The permit went along, and B's messages to A carry no token of anybody's.
         token = at_a.permits["ds-B"]["token"]
@@ -244,6 +244,11 @@ async def test_stop_from_a_task_on_leaves_the_other_branch(tmp_path: Path) -> No
         ours = EdgeRequest("POST", "/", {}, "", {"authorization": f"Bearer {TOKEN}"}, b"", None, "127.0.0.1")
         await stop(ours, {"job_id": job_id, "task_name": "left"})
         assert (await world["A"].job(job_id)).status is JobState.RUNNING
+
+        async def arrived() -> bool:
+            return any(s.task_name == "left" and s.status is TaskState.FAILED for s in await world["B"].shares(job_id))
+
+        await eventually(arrived)
         gate.set()
         at_a = await world["A"].until(job_id, JobState.FINISHED)
         await world["B"].until(job_id, JobState.FINISHED)
