@@ -106,7 +106,7 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
             "            if digest(job.dag, job.config) != digest(plan.dag, plan.config):\n",
             "            if False:\n",
         ),
-        (_SCHEDULE, "            if job.scheduler and not job.scheduling:\n", "            if False:\n"),
+        (_SCHEDULE, "                if job.scheduler != caller.node_id:\n", "                if True:\n"),
         (_DAG, 'sort_keys=True, separators=(",", ":"), ensure_ascii', 'separators=(",", ":"), ensure_ascii'),
     ],
     "C-021": [
