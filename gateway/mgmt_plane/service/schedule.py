@@ -441,7 +441,8 @@ class Schedule:
             if job.unsure and outcome is not None:
                 why = job.reason if job.outcome is outcome else self._reason(tx, job, body, outcome)
                 tx.replace(job, replace(job, outcome=outcome, reason=why, unsure=False))
-            return False
+                return False
+            return job.unsure
         if outcome is not None:
             reason = self._reason(tx, job, body, outcome)
             self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)
