@@ -119,6 +119,31 @@ async def test_nothing_runs_before_all_have_approved(tmp_path: Path) -> None:
         await world["A"].until(job.job_id, JobState.FINISHED)
 
 
+@pytest.mark.req("M-065", "M-074")
+async def test_one_approval_of_two_is_not_enough(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        body = job_file()
+        body["parties"] = {"guest": "A", "host": ["B", "C"]}
+        body["data"] = {"guest": "ds-A", "host": ["ds-B", "ds-C"]}
+        job = await world["A"].jobs.submit_file(body)
+        for name in "BC":
+            await world[name].until(job.job_id, JobState.PENDING)
+        for call in world.routes("job.audit.apply"):
+            assert call.body["conf"] == job.config
+            assert "config" not in call.body
+        await world["B"].jobs.decide(job.job_id, approve=True)
+
+        async def answered() -> bool:
+            audits = (await world["A"].jobs.show(job.job_id))["audits"]
+            return {each["peer_node_id"]: each["status"] for each in audits} == {"B": "APPROVED", "C": "APPLIED"}
+
+        await eventually(answered)
+        assert (await world["A"].job(job.job_id)).status is JobState.PENDING
+        assert not world.routes("job.create")
+        await world["C"].jobs.decide(job.job_id, approve=True)
+        await eventually(lambda: world.routes("job.create"))
+
+
 @pytest.mark.req("C-069")
 async def test_one_refusal_rejects_the_job(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:
