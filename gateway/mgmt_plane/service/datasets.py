@@ -172,9 +172,6 @@ class Datasets:
         tx.insert(dataset)
         return dataset
 
-    def all(self, tx: Tx) -> Sequence[Dataset]:
-        return tx.select(Dataset)
-
     def public(self, tx: Tx, page: Page) -> tuple[list[dict[str, Any]], int]:
         """The records of a page of public datasets, and how many there are (M-040)."""
         found = tx.select(Dataset, public=True, limit=page.limit, offset=page.offset)
