@@ -114,7 +114,7 @@ class Audits:
             made["contract_id"] = contract.contract_id
         route = f"{kind.value}.audit.apply"
         try:
-            check(route, made)
+            made = dict(check(route, made))  # under the names that we send
         except ProtocolViolation as e:
             raise CallerError(f"our own {route}: {e}", kind=Kind.MALFORMED, detail=str(e)) from e
         now = self._clock.now_ms()
