@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli.call import Call, Exit, UsageError
-from gateway.cli.parser import Group
+from gateway.cli.call import Call, Exit, UsageError, listed
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import size, when
 from gateway.errors import Kind, Refused
 from specs.description import CONF_KEYS
@@ -32,7 +32,7 @@ def add(group: Group) -> None:
     submit = group.command("submit", submitting, "start a job; it runs once every partner has approved it")
     submit.add_argument("file", type=Path, help="job file (TOML or JSON)")
     submit.add_argument("--dry-run", action="store_true", help="check and show only; nothing is sent")
-    group.command("list", listing, "jobs known here")
+    pages(group.command("list", listing, "jobs known here, newest first"))
     approve = group.command("approve", approving, "take part in a partner's job")
     _which(approve)
     approve.add_argument("--yes", action="store_true", help="do not ask")
@@ -163,7 +163,7 @@ def submitting(call: Call) -> Exit:
 
 
 def listing(call: Call) -> Exit:
-    jobs = call.client().get("jobs")
+    jobs = listed(call, "jobs", lambda each: str(each["job_id"]))
     rows = [
         [job["job_id"], job["name"], job["status"], job["outcome"], job["initiator"], when(job["created"])]
         for job in jobs
