@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app import _launcher
+from gateway.app.control import _launcher
 from gateway.config import ConfigError, ContainersSection, load
 from gateway.errors import Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Resources
