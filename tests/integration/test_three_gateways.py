@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway import lab
+from gateway import cli, lab
+from gateway.lab.node import CONFIG
 from tests.integration.crash import BODIES, RULES, config, description, node_of, platform, register
 from tests.integration.rig import wait_for
 
@@ -92,7 +93,7 @@ def test_three_parties(nodes: tuple[lab.LabNode, ...], places: dict[str, list[in
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.req("A-013", "A-018", "A-022", "A-033", "A-043")
-def test_a_component_made_of_curl(nodes: tuple[lab.LabNode, ...]) -> None:
+def test_a_component_made_of_curl(nodes: tuple[lab.LabNode, ...], capsys: pytest.CaptureFixture[str]) -> None:
     for node in nodes[:2]:
         body = {"imageUrl": f"file://{SHELL}", "component_info": description("greet")}
         platform(node, "component/register", body)
@@ -108,5 +109,9 @@ def test_a_component_made_of_curl(nodes: tuple[lab.LabNode, ...]) -> None:
         assert "push: E0000000000" in log["text"]
         (output,) = node.client().get("jobs", job_id, "outputs")
         file = node.ca_file.parent.parent / "work" / "jobs" / job_id / f"{own}-0" / "store"
+        assert cli.main(["job", "logs", job_id, "--follow", "--config", str(node.ca_file.parent.parent / CONFIG)]) == 0
+        followed = capsys.readouterr().out.splitlines()
+        assert len(followed) == log["lines"]
+        assert all(line.startswith(f"hello {own}.0  ") for line in followed)
         told = json.loads((file / output["namespace"] / output["name"] / "data_0").read_text())
         assert told == {"heard": f"hello from {other}"}
