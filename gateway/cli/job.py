@@ -9,14 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-<<<<<<< HEAD
 from gateway.cli.call import Call, Exit, UsageError, listed
-from gateway.cli.parser import Group, pages
-=======
-from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.follow import follow
-from gateway.cli.parser import Group
->>>>>>> sdk
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import size, when
 from gateway.errors import Kind, Refused
 from specs.description import CONF_KEYS
