@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test soak lint bench bench-kernels bench-mgmt ct-check ct-trace sanitize docs clean
+.PHONY: demo test mutants soak lint bench bench-kernels bench-mgmt ct-check ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -12,6 +12,10 @@ demo: $(STAMP)
 # Workers share the two cores: the tests wait on sockets and processes more than they compute.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Breaks the rules of the standard one by one in copies of the tree and says which break no test noticed (ONLY="M-011 ...").
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutations $(if $(ONLY),--only $(ONLY))
 
 # Two gateways are killed at random for some minutes, then compared. The seed is printed: SEED=N runs the same again.
 KILLS ?= 500
@@ -29,8 +33,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
+# HEU=PYTHON: the interpreter of an environment that has sf-heu, for its rows.
 bench-kernels: $(STAMP)
-	$(BIN)/python -m bench.kernels
+	$(BIN)/python -m bench.kernels $(if $(HEU),--heu $(HEU))
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt

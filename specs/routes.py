@@ -109,7 +109,15 @@ CHANNEL: Final[Mapping[str, Route]] = {
     "chan.transport": Route("4:5", "POST", f"{_C}/transport", Auth.OPEN),
 }
 
-ROUTES: Final[Mapping[str, Route]] = {**MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL}
+OWN: Final[Mapping[str, Route]] = {
+    "interconn.job.receipt": Route("interconn:1", "POST", "/v1/interconn-ext/job/receipt", Auth.SIGNED),
+}
+"""Not of the standard: only for partners that have announced it, see EXTENSIONS."""
+EXTENSIONS: Final = "x-interconn-extensions"
+"""Member of the data of our answer to job/stop: names of what OWN is good for."""
+JOB_RECEIPT: Final = "job-receipt/1"
+
+ROUTES: Final[Mapping[str, Route]] = {**MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL, **OWN}
 BY_PATH: Final[Mapping[tuple[str, str], str]] = {
     **{(route.method, route.path): name for name, route in ROUTES.items()},
     ("GET", f"{_S}/job/status_all"): "job.status_all",  # before v1.2.0 (B-08, C-065)

@@ -48,9 +48,17 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(component.Reporter.__init__, "__kwdefaults__", {"sleep": lambda _seconds: None})
 
 
-def started(platform: Platform, folder: Path, body: Callable[[Task], None], **more: str) -> tuple[int, list[str]]:
+def started(
+    platform: Platform,
+    folder: Path,
+    body: Callable[[Task], None],
+    *,
+    answer_queries: bool | None = None,
+    **more: str,
+) -> tuple[int, list[str]]:
     stdout = io.StringIO()
-    code = run(DESCRIPTION, body, variables=variables(platform, folder, **more), stdout=stdout)
+    given = variables(platform, folder, **more)
+    code = run(DESCRIPTION, body, variables=given, stdout=stdout, answer_queries=answer_queries)
     return code, stdout.getvalue().splitlines()
 
 
@@ -131,7 +139,7 @@ def test_crash_leaves_a_trace_without_secrets(platform: Platform, tmp_path: Path
         ("runtime.component.name", "Other", "asked for Other"),
         ("config.self_role", "host.0", ""),
         ("runtime.component.parameter.key_column", "id", ""),
-        ("system.storage", "s3://u:tok-pass@h", "file:// only"),
+        ("system.storage", "s3://u:tok-pass@h/folder", "no path"),
     ],
 )
 def test_wrong_start(platform: Platform, tmp_path: Path, name: str, value: str, words: str) -> None:
@@ -236,6 +244,22 @@ def test_progress_is_thinned_out() -> None:
         ("next", 0),
     ]
     assert set(records[0]) == {"phase", "done", "total", "unit"}
+    assert (records[1]["eta_s"], records[2]["eta_s"]) == (0.5, 0.0)
+
+
+def test_progress_that_was_kept_back_comes_later_and_nothing_twice() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    output = Output(stream, clock=lambda: now[0])
+    output.count_bytes(lambda: 4096)
+    for step in range(3):
+        output.progress(Progress("train", step, 10, "steps"))
+    output.tick()
+    for now[0] in (1.0, 2.0, 3.0):
+        output.tick()
+    records = [json.loads(line.removeprefix("@progress ")) for line in stream.getvalue().splitlines()]
+    assert [(record["done"], record["bytes"]) for record in records] == [(0, 4096), (2, 4096)]
+    assert records[1]["eta_s"] == 4.0
 
 
 def test_log_goes_nowhere_when_nobody_reads() -> None:

@@ -12,7 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from gateway.app import main, serve
+import gateway.app.control
+import gateway.app.data  # noqa: F401  # loaded before any fork
+from gateway.app.__main__ import main
+from gateway.app.serve import serve
 from gateway.runtime import supervisor
 
 
