@@ -109,8 +109,13 @@ CHANNEL: Final[Mapping[str, Route]] = {
     "chan.transport": Route("4:5", "POST", f"{_C}/transport", Auth.OPEN),
 }
 
-ROUTES: Final[Mapping[str, Route]] = {**MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL}
+LEGACY: Final[Mapping[str, Route]] = {
+    "job.audit_confirm": Route("2:v1.0", "POST", f"{_S}/job/audit_confirm", Auth.SIGNED),  # v1.0.0 only (B-30)
+    "job.status_all": Route("2:3.7", "GET", f"{_S}/job/status_all", Auth.SIGNED),  # before v1.2.0 (B-08, C-065)
+}
+"""Of older versions of the standard, served beside the present ones."""
+
+ROUTES: Final[Mapping[str, Route]] = {**LEGACY, **MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL}
 BY_PATH: Final[Mapping[tuple[str, str], str]] = {
-    **{(route.method, route.path): name for name, route in ROUTES.items()},
-    ("GET", f"{_S}/job/status_all"): "job.status_all",  # before v1.2.0 (B-08, C-065)
+    (route.method, route.path): name for table in (ROUTES, LEGACY) for name, route in table.items()
 }

@@ -19,7 +19,7 @@ from gateway.model import Component, Outcome
 from gateway.ports import EdgeRequest
 from specs.admin import Role
 from specs.description import builtin_description
-from specs.routes import CONTROL, PLATFORM
+from specs.routes import CONTROL, LEGACY, PLATFORM
 from specs.states import JobState, TaskState
 from tests.control.world import TOKEN, FakeRun, Node, World, approved, eventually, fail, hang, job_file, succeed
 
@@ -64,7 +64,7 @@ def admin(node: Node) -> Any:
 @pytest.mark.req("C-001", "C-002")
 async def test_every_path_has_a_handler(tmp_path: Path) -> None:
     async with World(tmp_path, "A").running() as world:
-        assert set(world["A"].handlers) == set(CONTROL)
+        assert set(world["A"].handlers) == {*CONTROL, *LEGACY}
         assert set(world["A"].platform.handlers()) == set(PLATFORM)
 
 
