@@ -167,7 +167,7 @@ class FateFlow(StandIn):
             return {
                 "code": 5001,
                 "message": "Invalid request.",
-                "data": {"json": dict.fromkeys(unknown, ["Unknown field."])},
+                "data": {"json": {name: ["Unknown field."] for name in unknown}},
             }
         if route == "task/callback" and "x-node-id" not in call.headers:
             return {"code": 5001, "message": "Invalid request.", "data": {"headers": {"x_node_id": ["Missing data."]}}}
