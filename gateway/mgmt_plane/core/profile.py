@@ -166,6 +166,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
     )
 }
 
+WITHOUT_SIGNATURE: Final = tuple(each.name for each in PROFILES.values() if each.signature is Signature.NONE)
+"""Profiles of partners that need not sign."""
+
 
 def profile(name: str) -> Profile:
     """The profile of this name; raises CallerError where there is none."""
