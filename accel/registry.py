@@ -3,8 +3,8 @@
 For every kernel there is a list of backends. The one of highest priority that neither refuses nor fails its known
 answers is taken, or exactly the one named by the caller: if that one refuses it is an error, never a silent fallback.
 The name comes as an argument; who reads the environment (`INTERCONN_ACCEL`) is the caller.
-Where `threads` can be given, a kernel cuts each batch over that many native threads at most (1 to 64, BadInput
-otherwise), which live for the call only.
+A kernel cuts each batch over `threads` native threads at most (1 to 64, BadInput otherwise), which live for the call
+only.
 """
 
 from collections.abc import Callable, Mapping
@@ -190,9 +190,9 @@ def describe(forced: str | None = None) -> list[Choice]:
     return [choose(kernel, forced)[1] for kernel in BACKENDS]
 
 
-def ring128(forced: str | None = None) -> Ring128:
+def ring128(forced: str | None = None, *, threads: int = 1) -> Ring128:
     """Arithmetic of Z_{2^128}. Raises BackendRefused."""
-    return cast("Ring128", _make("ring128", forced))
+    return cast("Ring128", _make("ring128", forced, threads))
 
 
 def additive_he(scheme: str, forced: str | None = None, *, threads: int = 1) -> AdditiveHE:
@@ -225,22 +225,22 @@ def digest(algorithm: str, forced: str | None = None, *, threads: int = 1) -> Di
     return cast("Digest", _make(f"hash.{algorithm}", forced, threads))
 
 
-def masks(cipher: str = "aes128ctr", forced: str | None = None) -> Masks:
+def masks(cipher: str = "aes128ctr", forced: str | None = None, *, threads: int = 1) -> Masks:
     """The stream of "aes128ctr" or "chacha20" over arrays. Raises BackendRefused."""
-    return cast("Masks", _make(f"mask.{cipher}", forced))
+    return cast("Masks", _make(f"mask.{cipher}", forced, threads))
 
 
-def ring_matrices(forced: str | None = None) -> RingMatrices:
+def ring_matrices(forced: str | None = None, *, threads: int = 1) -> RingMatrices:
     """Dense matrices over Z_{2^64} and Z_{2^128}. Raises BackendRefused."""
-    return cast("RingMatrices", _make("ringmatrices", forced))
+    return cast("RingMatrices", _make("ringmatrices", forced, threads))
 
 
-def _make(kernel: str, forced: str | None, threads: int | None = None) -> Any:
-    """Threads: None for a kernel that has no such option; the reference backends take it and do not use it."""
+def _make(kernel: str, forced: str | None, threads: int) -> Any:
+    """Threads: the reference backends take the option and do not use it."""
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))
-    return backend.make() if threads is None else backend.make(threads=threads)
+    return backend.make(threads=threads)
 
 
 def _self_test(kernel: str, backend: Backend) -> str | None:

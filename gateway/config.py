@@ -23,6 +23,8 @@ FILE_BYTES = 1 << 20
 LAB_STATE = "lab-state.json"
 """What a lab keeps of itself, in the folder that holds the nodes' folders."""
 _APPROVED = frozenset({"contract", *(kind.value for kind in AuditKind)})
+ENGINES = ("", "docker", "kubernetes")
+PULLS = ("Always", "Never", "IfNotPresent")
 AUTH_TYPES = tuple(each.value for each in AuthType)
 
 
@@ -132,6 +134,24 @@ class JobsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainersSection:
+    """Images that are neither ours nor programs of this machine run on an engine: docker or kubernetes, each an extra
+    of that name. Empty: nowhere, they are refused.
+    """
+
+    engine: str = ""
+    address: str = ""
+    """docker: of the engine, unix:// or tcp://; empty: as DOCKER_HOST says."""
+    network: str = "host"
+    """docker: a network on which [platform] is reached; on loopback only the machine's own."""
+    namespace: str = "default"
+    """kubernetes: of the Jobs."""
+    claim: str = ""
+    """kubernetes: a PersistentVolumeClaim that holds what lies below / here; empty: the folders of the node itself."""
+    pull: str = "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileSection:
     default: str = "strict-1.2"
     insecure_unsigned: bool = False
@@ -199,6 +219,7 @@ class Config:
     paths: PathsSection = field(default_factory=PathsSection)
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
+    containers: ContainersSection = field(default_factory=ContainersSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
     expiry: ExpirySection = field(default_factory=ExpirySection)
     trail: TrailSection = field(default_factory=TrailSection)
@@ -315,6 +336,10 @@ def _check(config: Config) -> None:
         raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
     if config.keys.auth_type not in AUTH_TYPES:
         raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
+    if config.containers.engine not in ENGINES:
+        raise ConfigError("containers.engine must be docker, kubernetes or empty")
+    if config.containers.pull not in PULLS:
+        raise ConfigError(f"containers.pull must be one of {', '.join(PULLS)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):

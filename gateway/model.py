@@ -555,6 +555,23 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """The receipt of a job that has ended, as it was offered to the partners, with the signatures known here."""
+
+    job_id: JobId
+    receipt: Json
+    """The statement (core.receipt)."""
+    signatures: tuple[Json, ...]
+    problem: str
+    """Why a partner's signature is missing, as far as that is known."""
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return self.job_id
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """One entry of config.role: `role.index` at a node. Not a `party` object of an operator."""
 

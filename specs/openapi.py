@@ -25,6 +25,7 @@ _PARTS: Final = {
     "1": "Management (part 1)",
     "2": "Control (part 2)",
     "4": "Transport (part 4)",
+    "interconn": "Extensions of interconn",
 }
 _AUTH: Final[Mapping[Auth, str]] = {
     Auth.SIGNED: "Signed by a partner whose contract is approved.",
@@ -245,7 +246,7 @@ def _operation(name: str, route: Route, schema: Json, answer: Json, example: Jso
         "operationId": name,
         "tags": [_PARTS[part]],
         "summary": name.replace(".", " "),
-        "description": f"Part {part}, {number}. {words}",
+        "description": f"Part {part}, {number}. {words}" if part.isdigit() else f"Not of the standard. {words}",
         "security": _security(name, route),
         "parameters": _parameters(name, route, schema, example),
         "responses": _responses(name, answer),

@@ -115,7 +115,16 @@ LEGACY: Final[Mapping[str, Route]] = {
 }
 """Of older versions of the standard, served beside the present ones."""
 
-ROUTES: Final[Mapping[str, Route]] = {**LEGACY, **MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL}
+
+OWN: Final[Mapping[str, Route]] = {
+    "interconn.job.receipt": Route("interconn:1", "POST", "/v1/interconn-ext/job/receipt", Auth.SIGNED),
+}
+"""Not of the standard: only for partners that have announced it, see EXTENSIONS."""
+EXTENSIONS: Final = "x-interconn-extensions"
+"""Member of the data of our answer to job/stop: names of what OWN is good for."""
+JOB_RECEIPT: Final = "job-receipt/1"
+
+ROUTES: Final[Mapping[str, Route]] = {**LEGACY, **MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL, **OWN}
 BY_PATH: Final[Mapping[tuple[str, str], str]] = {
     (route.method, route.path): name for table in (ROUTES, LEGACY) for name, route in table.items()
 }

@@ -21,10 +21,10 @@ typedef struct {
 
 static const mont_core *core_of(const char *name) {
 #ifdef HAVE_IFMA
-    if (!strcmp(name, mont_ifma.name)) {
+    if (!strcmp(name, mont_ifma.name) || !strcmp(name, mont_pairs_ifma.name)) {
         return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-                   ? &mont_ifma
+                   ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma
                    : NULL;
     }
 #endif
@@ -57,7 +57,7 @@ static void modulus_free(PyObject *capsule) {
     }
 }
 
-/* layout(core, bits) -> (digits, stride, digit_bits) */
+/* layout(core, bits) -> (digits of R, stride, digit_bits) */
 static PyObject *py_layout(PyObject *self, PyObject *args) {
     const char *name;
     Py_ssize_t bits;
@@ -71,45 +71,41 @@ static PyObject *py_layout(PyObject *self, PyObject *args) {
         return NULL;
     }
     size_t digits = core->digits((size_t)bits);
-    return Py_BuildValue("nnn", (Py_ssize_t)digits, (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
+    return Py_BuildValue("nnn", (Py_ssize_t)(digits / core->parts), (Py_ssize_t)core->stride(digits), (Py_ssize_t)core->digit_bits);
 }
 
-/* modulus(core, bits, n, r, r2, threads = 1): little-endian bytes of an odd n, R mod n and R^2 mod n */
+/* modulus(core, bits, constants, threads): bits of the modulus, rows ctx->n, one and lift, of which n is odd */
 static PyObject *py_modulus(PyObject *self, PyObject *args) {
     const char *name;
-    Py_buffer n, one, r2;
-    Py_ssize_t bits, threads = 1;
+    Py_buffer constants;
+    Py_ssize_t bits, threads;
     (void)self;
-    if (!PyArg_ParseTuple(args, "sny*y*y*|n", &name, &bits, &n, &one, &r2, &threads)) {
+    if (!PyArg_ParseTuple(args, "sny*n", &name, &bits, &constants, &threads)) {
         return NULL;
     }
     PyObject *capsule = NULL;
     const mont_core *core = core_of(name);
-    const uint8_t *bytes = n.buf;
-    if (!core || threads < 1 || bits < 2 || bits > 16600 || n.len != (bits + 7) / 8 || one.len != n.len || r2.len != n.len ||
-        !(bytes[0] & 1)) {
+    const int fits = core && threads >= 1 && bits >= 2 && bits <= 16600;
+    const size_t digits = fits ? core->digits((size_t)bits) : 0, size = fits ? 3 * core->stride(digits) * 8 : 0;
+    if (!fits || (size_t)constants.len != size || !(*(const uint8_t *)constants.buf & 1)) {
         PyErr_SetString(PyExc_ValueError, "not an odd modulus with its constants, or a core that cannot run here");
-        goto done;
+        PyBuffer_Release(&constants);
+        return NULL;
     }
     modulus *m = calloc(1, sizeof *m);
-    if (!m) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    m->core = core;
-    m->threads = (size_t)threads;
-    mont_ctx *c = &m->ctx;
-    c->bits = (size_t)bits;
-    c->digits = core->digits(c->bits);
-    c->stride = core->stride(c->digits);
-    c->adx = may_use_adx(name);
-    c->n = calloc(3 * c->stride, sizeof(uint64_t));
-    if (c->n) {
+    uint64_t *rows = malloc(size);
+    if (m && rows) {
+        memcpy(rows, constants.buf, size);
+        m->core = core;
+        m->threads = (size_t)threads;
+        mont_ctx *c = &m->ctx;
+        c->bits = (size_t)bits;
+        c->digits = digits;
+        c->stride = core->stride(digits);
+        c->adx = may_use_adx(name);
+        c->n = rows;
         c->one = c->n + c->stride;
-        c->r2 = c->one + c->stride;
-        core->unpack(c, c->n, n.buf, (size_t)n.len);
-        core->unpack(c, c->one, one.buf, (size_t)n.len);
-        core->unpack(c, c->r2, r2.buf, (size_t)n.len);
+        c->lift = c->one + c->stride;
         uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
         for (int i = 0; i < 6; i++) {
             inverse *= 2 - c->n[0] * inverse;
@@ -124,14 +120,16 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         PyErr_NoMemory();
     }
     if (!capsule) {
-        free(c->n);
+        free(rows);
         free(m);
     }
-done:
-    PyBuffer_Release(&n);
-    PyBuffer_Release(&one);
-    PyBuffer_Release(&r2);
+    PyBuffer_Release(&constants);
     return capsule;
+}
+
+/* Bytes that fit one number of the size of R */
+static Py_ssize_t radix_bytes(const modulus *m) {
+    return (Py_ssize_t)(m->core->digit_bits * (m->ctx.digits / m->core->parts) / 8);
 }
 
 /* Rows in a buffer of elements, or -1. */
@@ -269,7 +267,7 @@ static PyObject *py_load(PyObject *self, PyObject *args) {
     int bad = 1, failed = 0;
     if (m) {
         Py_ssize_t count = rows_in(m, &out), chunks = rows_in(m, &factors);
-        Py_ssize_t room = chunks * (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        Py_ssize_t room = chunks * radix_bytes(m);
         bad = count < 0 || chunks < 1 || chunks > 8 || size < 1 || size > room || bytes.len % size ||
               bytes.len / size != count;
         if (!bad && count) {
@@ -327,7 +325,7 @@ static PyObject *py_affine(PyObject *self, PyObject *args) {
     if (m) {
         Py_ssize_t count = rows_in(m, &out), left = rows_in(m, &a);
         bad = count < 0 || (left != count && left != 1) || rows_in(m, &slope) != 1 || size < 1 ||
-              size > (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8) || plain.len % size ||
+              size > radix_bytes(m) || plain.len % size ||
               plain.len / size != count;
         if (!bad && count) {
             Py_BEGIN_ALLOW_THREADS;
@@ -471,6 +469,20 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
+typedef struct {
+    const modulus *m;
+    uint8_t *out;
+    const uint8_t *in, *exp;
+    size_t out_size, in_size, chunks, exp_bits;
+    const uint64_t *factors, *lift;
+} logs_job;
+
+static int slice_logs(void *data, size_t from, size_t to) {
+    const logs_job *j = data;
+    return j->m->core->logs(&j->m->ctx, j->out + from * j->out_size, j->out_size, j->in + from * j->in_size, j->in_size,
+                            j->factors, j->chunks, j->lift, j->exp, j->exp_bits, to - from);
+}
+
 /* logs(modulus, out, out_size, data, size, factors, lift, exp, exp_bits) -> whether the core can */
 static PyObject *py_logs(PyObject *self, PyObject *args) {
     PyObject *capsule;
@@ -483,15 +495,16 @@ static PyObject *py_logs(PyObject *self, PyObject *args) {
     modulus *m = modulus_of(capsule);
     int bad = 1, failed = 0, can = m && m->core->logs;
     if (can) {
-        Py_ssize_t pairs = rows_in(m, &factors) / 2, chunk = (Py_ssize_t)(m->core->digit_bits * m->ctx.digits / 8);
+        Py_ssize_t pairs = rows_in(m, &factors) / 2, chunk = radix_bytes(m);
         bad = out_size < (Py_ssize_t)(m->ctx.bits + 7) / 8 || out.len % out_size || size < 1 || data.len % size ||
               data.len / size != out.len / out_size || rows_in(m, &factors) % 2 || pairs < 2 || pairs > 9 ||
               size > (pairs - 1) * chunk || rows_in(m, &lift) != 1 || bits < 1 || bits > 1 << 20 ||
               exp.len != bits / 8 + (bits % 8 != 0);
         if (!bad && out.len) {
             Py_BEGIN_ALLOW_THREADS;
-            failed = m->core->logs(&m->ctx, out.buf, (size_t)out_size, data.buf, (size_t)size, factors.buf,
-                                   (size_t)(pairs - 1), lift.buf, exp.buf, (size_t)bits, (size_t)(out.len / out_size));
+            logs_job j = {m, out.buf, data.buf, exp.buf, (size_t)out_size, (size_t)size, (size_t)(pairs - 1), (size_t)bits,
+                          factors.buf, lift.buf};
+            failed = run_slices(slice_logs, &j, (size_t)(out.len / out_size), 8, m->threads);
             Py_END_ALLOW_THREADS;
         }
     }
@@ -635,16 +648,29 @@ static PyObject *py_in_range(PyObject *self, PyObject *args) {
     return bad ? finish(bad, 0) : PyBool_FromLong(good);
 }
 
-/* ring128_matvec(out, indptr, indices, values, vector) */
+typedef struct {
+    uint64_t *out;
+    const int64_t *row_at, *col, *value;
+    const uint64_t *vector;
+} ring128_job;
+
+static int slice_ring128(void *data, size_t from, size_t to) {
+    const ring128_job *j = data;
+    ring128_matvec(j->out + 2 * from, j->row_at + from, j->col, j->value, j->vector, to - from);
+    return 0;
+}
+
+/* ring128_matvec(out, indptr, indices, values, vector, threads) */
 static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
     Py_buffer out, indptr, indices, values, vector;
+    Py_ssize_t threads;
     (void)self;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*y*", &out, &indptr, &indices, &values, &vector)) {
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*n", &out, &indptr, &indices, &values, &vector, &threads)) {
         return NULL;
     }
     const int64_t *row_at = indptr.buf, *col = indices.buf;
     size_t rows = (size_t)out.len / 16, entries = (size_t)values.len / 8, cols = (size_t)vector.len / 16;
-    int bad = out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
+    int bad = threads < 1 || out.len % 16 || vector.len % 16 || values.len % 8 || indices.len != values.len ||
               indptr.len != (Py_ssize_t)(8 * (rows + 1)) || row_at[0] < 0 || row_at[rows] > (int64_t)entries;
     Py_BEGIN_ALLOW_THREADS;
     for (size_t r = 0; r < rows && !bad; r++) {
@@ -654,7 +680,9 @@ static PyObject *py_ring128_matvec(PyObject *self, PyObject *args) {
         bad = col[j] < 0 || (size_t)col[j] >= cols;
     }
     if (!bad) {
-        ring128_matvec(out.buf, row_at, col, values.buf, vector.buf, rows);
+        ring128_job job = {out.buf, row_at, col, values.buf, vector.buf};
+        const size_t average = rows ? entries / rows + 1 : 1; /* a thread is worth some 16 thousand entries */
+        run_slices(slice_ring128, &job, rows, 16384 / average + 1, (size_t)threads);
     }
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&out);

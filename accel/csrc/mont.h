@@ -9,13 +9,13 @@
 
 typedef struct {
     size_t bits;    /* of the modulus */
-    size_t digits;  /* of R: digits that are computed with */
+    size_t digits;  /* of an element: those of R for each of its parts */
     size_t stride;  /* words of one element in memory, >= digits; the rest is zero */
     uint64_t n0;    /* -1 / n modulo one digit */
     int adx;        /* portable: whether mulx, adcx and adox may be used */
-    uint64_t *n;    /* stride words each */
-    uint64_t *one;  /* R mod n */
-    uint64_t *r2;   /* R^2 mod n */
+    uint64_t *n;    /* stride words each; of pairs the number whose square is the modulus */
+    uint64_t *one;  /* R modulo the modulus */
+    uint64_t *lift; /* of pairs: a multiple of n whose digits lie between 2^digit_bits and twice that */
 } mont_ctx;
 
 /* One implementation. Elements are rows of ctx->stride words; `count` of them make a batch; a step of 0 repeats one row.
@@ -23,10 +23,11 @@ typedef struct {
 typedef struct {
     const char *name;
     unsigned digit_bits;
+    unsigned parts; /* numbers that an element consists of: 2 for pairs x0 + x1 n modulo n^2 */
     size_t (*digits)(size_t bits);
     size_t (*stride)(size_t digits);
 
-    /* Little-endian bytes of any size up to digits * digit_bits to one row, no arithmetic. */
+    /* Little-endian bytes of any size up to all digits to one row, no arithmetic. */
     void (*unpack)(const mont_ctx *ctx, uint64_t *row, const uint8_t *bytes, size_t size);
 
     /* out = a * b */
@@ -34,13 +35,13 @@ typedef struct {
                size_t count);
     /* out = a^(2^times), times >= 1 */
     int (*square)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t times, size_t count);
-    /* out = sum over k of chunk_k(bytes) * factors[k]; chunks of digits * digit_bits bits, so that factors R^(k+2) bring
+    /* out = sum over k of chunk_k(bytes) * factors[k]; chunks of as many bits as R, so that factors R^(k+2) bring
      * a long number into Montgomery form */
     int (*import)(const mont_ctx *ctx, uint64_t *out, const uint8_t *bytes, size_t size, const uint64_t *factors,
                   size_t chunks, size_t count);
     /* canonical residues out of Montgomery form */
     int (*export)(const mont_ctx *ctx, uint8_t *bytes, size_t size, const uint64_t *a, size_t count);
-    /* out = a * (m * slope + 1), m plain (size <= digits), slope = s * R^2 */
+    /* out = a * (m * slope + 1), m plain (no longer than R), slope = s * R^2 */
     int (*affine)(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, size_t a_step, const uint8_t *m, size_t size,
                   const uint64_t *slope, size_t count);
     /* out = a^e; exponents of exp_bits bits at exp_step bytes from each other (0: one for all). scan: the table of
@@ -69,7 +70,7 @@ typedef struct {
 extern const mont_core mont_portable;
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_IFMA 1
-extern const mont_core mont_ifma;
+extern const mont_core mont_ifma, mont_pairs_ifma;
 #endif
 
 /* `width` <= 57 bits of a little-endian byte string from bit `at`; zero beyond its end. */

@@ -7,7 +7,7 @@
  *   lanes_select(ctx, out, table, entries, idx)        table of lanes, read whole
  *   lanes_select_fixed(ctx, out, part, window, idx)    part of a fixed table that was laid out by fixed_arrange
  *   fixed_arrange(ctx, part, window, scratch)          rows of one window, in place, for lanes_select_fixed
- *   row_unpack, row_pack
+ *   row_unpack, row_pack                               RADIX_DIGITS(ctx)   digits of R
  */
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +82,7 @@ static TARGET int batch_square(const mont_ctx *ctx, uint64_t *out, const uint64_
 static TARGET int batch_import(const mont_ctx *ctx, uint64_t *out, const uint8_t *bytes, size_t size,
                                const uint64_t *factors, size_t chunks, size_t count) {
     /* A chunk must start on a byte: DIGIT_BITS * digits is a multiple of 8 in every core. */
-    size_t chunk_size = DIGIT_BITS * ctx->digits / 8;
+    size_t chunk_size = DIGIT_BITS * RADIX_DIGITS(ctx) / 8;
     uint64_t *x = lanes_new(ctx, 3), *f = x + LANE_WORDS(ctx), *sum = f + LANE_WORDS(ctx);
     uint64_t *row = calloc(ctx->stride, sizeof *row);
     if (!x || !row) {

@@ -7,6 +7,7 @@
 #define DIGIT_BITS 64
 #define MAX_LIMBS 260
 #define LANE_WORDS(ctx) ((ctx)->digits)
+#define RADIX_DIGITS(ctx) ((ctx)->digits)
 
 typedef unsigned __int128 wide;
 
@@ -245,6 +246,7 @@ static size_t stride_for(size_t digits) {
 const mont_core mont_portable = {
     .name = "portable",
     .digit_bits = DIGIT_BITS,
+    .parts = 1,
     .digits = digits_for,
     .stride = stride_for,
     .unpack = row_unpack,

@@ -74,6 +74,16 @@ void ring128_product(const ring_shape *s, uint64_t *restrict out, const uint64_t
     }
 }
 
+void ring_add(uint64_t *out, const uint64_t *x, size_t size, size_t words) {
+    for (size_t i = 0; i < size; i += words) {
+        if (words == 2) {
+            add_to(out + i, take(x + i));
+        } else {
+            out[i] += x[i];
+        }
+    }
+}
+
 #ifdef HAVE_RINGS_AVX512
 #include <immintrin.h>
 

@@ -16,6 +16,8 @@ typedef struct {
 
 void ring64_product_portable(const ring_shape *s, uint64_t *out, const uint64_t *a, const uint64_t *b);
 void ring128_product(const ring_shape *s, uint64_t *out, const uint64_t *a, const uint64_t *b);
+/* out += x, of `size` words with 1 or 2 an element */
+void ring_add(uint64_t *out, const uint64_t *x, size_t size, size_t words);
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_RINGS_AVX512 1
 int ring64_avx512_usable(void);

@@ -114,7 +114,6 @@ static void secret_power(const mont_core *core) {
     c.n = rows, c.one = rows + c.stride, c.r2 = rows + 2 * c.stride;
     core->unpack(&c, c.n, n, 64);
     core->unpack(&c, c.one, one, 64); /* any residues do: their values are not what is asked */
-    core->unpack(&c, c.r2, one, 64);
     uint64_t inverse = 1;
     for (int i = 0; i < 6; i++) {
         inverse *= 2 - c.n[0] * inverse;

@@ -116,7 +116,7 @@ def serving(call: Call) -> Exit:
     config = call.config or (Path(found) if (found := os.environ.get(CONFIG_VARIABLE)) else None)
     if config is None:
         raise UsageError(f"which node? --config node.toml or {CONFIG_VARIABLE}")
-    from gateway.app import serve  # noqa: PLC0415  # loads the whole gateway
+    from gateway.app.serve import serve  # noqa: PLC0415  # only for this command
 
     return Exit.OK if serve(config) == 0 else Exit.FAILED
 

@@ -14,7 +14,9 @@ FILE_BYTES: Final = 4 << 20
 
 
 def add(group: Group) -> None:
-    receipt = group.command("receipt", issue, "sign what this node knows of a finished job, or countersign a partner's")
+    receipt = group.command(
+        "receipt", issue, "show a finished job's receipt with all signatures known here, or countersign a partner's"
+    )
     receipt.add_argument("job", help="job id")
     receipt.add_argument(
         "--countersign", type=Path, metavar="FILE", help="a partner's receipt; refused where it is not what happened"

@@ -59,14 +59,14 @@ def _config(call: Call) -> "Config":
 
 
 def _url(config: "Config") -> str:
-    from gateway.app import store_url  # noqa: PLC0415  # loads the whole gateway
+    from gateway.app.database import store_url  # noqa: PLC0415
 
     return store_url(config)
 
 
 def _stopped(config: "Config", what: str) -> None:
     """Refuse while the node runs: it would go on with a database that is no longer what it thinks."""
-    from gateway.app import CONTROL_READY  # noqa: PLC0415
+    from gateway.app.node import CONTROL_READY  # noqa: PLC0415
 
     try:
         pid = int(json.loads((config.path(config.paths.run) / CONTROL_READY).read_text(encoding="utf-8"))["pid"])

@@ -85,7 +85,8 @@ def alive(process: Process) -> bool:
         words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return os.fsencode(process.config) in words
+    # For a moment after exec the kernel shows no arguments yet; pid and start time have told already.
+    return words == [b""] or os.fsencode(process.config) in words
 
 
 def _orphans(process: Process) -> list[int]:

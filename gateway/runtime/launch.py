@@ -2,8 +2,8 @@
 
 `component_environment` is the same for every launcher (A-042). `ProcessLauncher` gives a component its own session, a
 clean environment, a folder of its own, and a `runtime.shim` that keeps its log and its end; its exit code is the truth
-(A-022). A component outlives the control process, and the next one adopts it. Docker and Kubernetes are other
-`Launcher`s, later. What a component reads and who may start it is decided elsewhere.
+(A-022). A component outlives the control process, and the next one adopts it. Containers are `runtime.engines`. What a
+component reads and who may start it is decided elsewhere.
 """
 
 import asyncio
@@ -387,11 +387,11 @@ class ProcessRun:
         with contextlib.suppress(ChildProcessError):
             if self._pid > 0:
                 os.waitpid(self._pid, os.WNOHANG)  # noqa: ASYNC222  # it has ended and is only taken note of
-        found = _read_exit(self._run)
+        found = read_exit(self._run)
         if found is None:
             # Its keeper was killed; what the kernel and our mark can find of it must not go on alone.
             await asyncio.to_thread(_sweep, self._run, self._digest)
-            return _read_exit(self._run) or Exit(128 + signal.SIGKILL, signal.SIGKILL, LOST)
+            return read_exit(self._run) or Exit(128 + signal.SIGKILL, signal.SIGKILL, LOST)
         return found
 
     def _look(self) -> None:
@@ -419,7 +419,8 @@ def _handle_of(pid: int, started: int | None) -> int | None:
     return handle
 
 
-def _read_exit(run: Path) -> Exit | None:
+def read_exit(run: Path) -> Exit | None:
+    """The end that is recorded in the folder of a run, None where there is none yet."""
     try:
         record = json.loads((run / shim.EXIT).read_text(encoding="utf-8"))
         result = record.get("result")

@@ -12,17 +12,28 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
-from gateway.errors import WIRE, CallerError, GatewayError, Kind, PeerError, Refused
+from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
 from gateway.mgmt_plane.core.control_profile import ControlProfile, accepts
 from gateway.mgmt_plane.core.dag import Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
 from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.ending import (
+    CONSEQUENCES,
+    is_kin,
+    job_word,
+    meaning,
+    result_code,
+    told,
+    verdict,
+    why_failed,
+)
 from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners, passing
 from gateway.mgmt_plane.service.membership import dialect_of
 from gateway.mgmt_plane.service.outgoing import Outgoing
-from gateway.mgmt_plane.service.schedule import Schedule, result_code
+from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Job,
     JobId,
@@ -363,15 +374,13 @@ class Scheduler:
         """Party, component, code and its meaning; the node that has a code of its own for it is named first."""
         given = {view.key(): view.code or self._own_code(tx, view) for view in failed}
         # A partner that gave up because of another is not the cause.
-        view = min(failed, key=lambda v: (not given[v.key()], given[v.key()] in _CONSEQUENCES))
+        view = min(failed, key=lambda v: (not given[v.key()], given[v.key()] in CONSEQUENCES))
         component = plan.nodes[view.task_name].component
         where = "here" if view.node_id == self._book.own else f"at {view.node_id}"
         lost = f" (no answer to {view.misses} polls)" if view.misses else ""
-        code, description = given[view.key()], self._book.lookup(tx)(component)
-        known = description.results.get(code) if description is not None else None
-        text = known.message if known is not None else _OWN_WORDS.get(code, "")
-        meaning = f" ({text})" if text else ""
-        why = f", result code {code}{meaning}" if code else ""
+        code = given[view.key()]
+        text = meaning(plan, self._book.lookup(tx), view.task_name, code)
+        why = f", result code {code}{f' ({text})' if text else ''}" if code else ""
         return f"task {view.task_name} failed {where}, role {view.role}, component {component.name}{why}{lost}"
 
     def _own_code(self, tx: Tx, view: TaskView) -> str:
@@ -501,10 +510,13 @@ class Scheduler:
         """
         # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
         if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
-            self._tell(tx, job, {"job_id": job.job_id})
+            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))
 
-    def _tell(self, tx: Tx, job: Job, body: Json) -> None:
-        """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089)."""
+    def _tell(self, tx: Tx, job: Job, body: Json, *, kin: Json = MappingProxyType({})) -> None:
+        """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089).
+
+        kin: what gateways of our own kind hear besides.
+        """
         for node in self._book.plan(job).participants:
             if node == self._book.own:
                 continue
@@ -519,7 +531,7 @@ class Scheduler:
                 tx,
                 contract=contract,
                 route="job.stop",
-                body=body,
+                body={**body, **kin} if is_kin(self._book.identity, contract) else body,
                 subject=f"job:{job.job_id}",
                 trace_id=job.trace_id or TraceId(job.job_id),
             )
@@ -584,7 +596,7 @@ class Scheduler:
     async def _ask(self, job: Job, plan: Plan, silence: float) -> None:
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job.job_id})
-            status = _job_word(plan, data)
+            status = job_word(plan, data)
         except GatewayError as error:
             if isinstance(error, PeerError) and not passing(error):
                 # It answered, and it does not know the job or us.
@@ -596,7 +608,7 @@ class Scheduler:
                 await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
             return
         if status in {JobState.FINISHED, JobState.REJECTED}:
-            await self._end(job.job_id, JobEvent.STOP, *_verdict(plan, data, job.scheduler))
+            await self._end(job.job_id, JobEvent.STOP, *await self._judged(job, data))
         elif job.started is not None and self._clock.now_ms() - job.started > 1000 * self._book.rules.of(
             plan, "job_timeout_s"
         ):
@@ -604,6 +616,12 @@ class Scheduler:
             await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
         else:
             await self._store.run(lambda tx: self._book.note_heard(tx, self._book.get(tx, job.job_id)))
+
+    async def _judged(self, job: Job, data: Mapping[str, Any]) -> tuple[Outcome, str]:
+        """How a job ended, from what its scheduler answers."""
+        plan = self._book.plan(job)
+        why = await self._store.run(lambda tx: why_failed(tx, job, plan, self._book.lookup(tx), data))
+        return verdict(plan, data, job.scheduler, why=why)
 
     def verify(self, job_id: JobId) -> None:
         """Soon ask the scheduler how a job ended: another party's last task may have failed; from any thread."""
@@ -622,20 +640,20 @@ class Scheduler:
         job = await self._store.run(lambda tx: self._book.get(tx, job_id))
         if not job.unsure:
             return
-        verdict: tuple[Outcome, str] | None = None
+        found: tuple[Outcome, str] | None = None
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
-            if _job_word(self._book.plan(job), data) in {JobState.FINISHED, JobState.REJECTED}:
-                verdict = _verdict(self._book.plan(job), data, job.scheduler)
+            if job_word(self._book.plan(job), data) in {JobState.FINISHED, JobState.REJECTED}:
+                found = await self._judged(job, data)
         except GatewayError as error:
             self._journal.note("job.unverified", job_id=job_id, reason=str(error))
             if not passing(error):
-                verdict = job.outcome, job.reason  # nobody will ever say more
-        if verdict is None and self._clock.now_ms() - (job.finished or 0) > CONFIRM_MS:
-            verdict = job.outcome, job.reason
-        if verdict is None:
+                found = job.outcome, job.reason  # nobody will ever say more
+        if found is None and self._clock.now_ms() - (job.finished or 0) > CONFIRM_MS:
+            found = job.outcome, job.reason
+        if found is None:
             return
-        outcome, reason = verdict
+        outcome, reason = found
 
         def work(tx: Tx) -> None:
             current = self._book.get(tx, job_id)
@@ -644,36 +662,6 @@ class Scheduler:
                 tx.replace(current, replace(current, outcome=outcome, reason=why, unsure=False))
 
         await self._store.run(work)
-
-
-def _job_word(plan: Plan, data: Mapping[str, Any]) -> str:
-    """job_status of an answer to status_all, from its tasks' states where it has none (B-09)."""
-    status = data.get("status")
-    if "job_status" in data or not isinstance(status, Mapping):
-        return str(data.get("job_status", ""))
-    words = list(status.values())
-    done = len(words) >= len(plan.nodes) and all(word == TaskState.SUCCESS for word in words)
-    return JobState.FINISHED if done or TaskState.FAILED in words else JobState.RUNNING
-
-
-def _verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId) -> tuple[Outcome, str]:
-    """How a FINISHED job ended, from status_all of its scheduler."""
-    status, told = data.get("status"), data.get("job_outcome")
-    words = list(status.values()) if isinstance(status, Mapping) else []
-    if words and all(word == TaskState.SUCCESS for word in words) and len(words) >= len(plan.nodes):
-        return Outcome.SUCCEEDED, ""
-    if told == Outcome.STOPPED:
-        return Outcome.STOPPED, f"ended by {scheduler}"
-    if TaskState.FAILED in words:
-        return Outcome.FAILED, f"a task failed or was stopped at another party; {scheduler} ended the job"
-    if told == Outcome.FAILED:
-        return Outcome.FAILED, f"ended by {scheduler}"
-    return Outcome.STOPPED, f"ended by {scheduler}"
-
-
-_OWN_WORDS: Final = {str(wire.code): wire.text for wire in WIRE.values()}
-_CONSEQUENCES: Final = frozenset({"4004", "4006"})
-"""Result codes of our components that only say that the partner is silent or gave up."""
 
 
 @dataclass(frozen=True, slots=True)

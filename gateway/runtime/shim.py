@@ -182,7 +182,7 @@ class TaskLog:
             self._file.close()
 
 
-class _Lines:
+class Lines:
     """Lines of one stream into the log; any bytes, any length (A-027). Records are kept apart."""
 
     def __init__(self, log: TaskLog, level: str, secret: bytes) -> None:
@@ -254,7 +254,7 @@ class Shim:
         self._environment = environment
         self._log = TaskLog(Path(spec["log"]), limit=int(spec["log_bytes"]))
         secret = environment.get("config.token", "").encode()
-        self._streams = {"INFO": _Lines(self._log, "INFO", secret), "ERROR": _Lines(self._log, "ERROR", secret)}
+        self._streams = {"INFO": Lines(self._log, "INFO", secret), "ERROR": Lines(self._log, "ERROR", secret)}
         self._selector = selectors.DefaultSelector()
         self._begun = time.monotonic()
         self._heard = self._begun

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, TextIO
 from urllib.parse import urlsplit
 
@@ -24,8 +24,9 @@ from gateway.operators.party import PartyName, Progress
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.drive import Link, Patience
 from gateway.sdk.environment import Artifact, Environment, read_environment
+from gateway.sdk.places import storage_secrets
 from gateway.sdk.result import Code, ComponentError
-from gateway.sdk.storage import FileStore, Table, open_store, storage_secrets
+from gateway.sdk.storage import Store, Table, open_store
 from specs import headers
 from specs.description import Description, ParameterError
 
@@ -100,7 +101,7 @@ class Task:
         self.description = description
         self.output = output
         self.parameters = _parameters(environment, description)
-        self._store: FileStore = open_store(environment.storage)
+        self._store: Store = open_store(environment.storage)
         self._written: set[str] = set()
 
     @property
@@ -281,8 +282,12 @@ def run(
     *,
     variables: Mapping[str, str] | None = None,
     stdout: TextIO | None = None,
+    answer_queries: bool | None = None,
 ) -> int:
     """Run a component and return its exit code: 0 after SUCCESS, 1 after FAILED. variables: `os.environ` by default.
+
+    answer_queries: listen on the control port for the scheduler's questions; None: only where `system.control_port` is
+    given, for components that share a machine cannot all have the default one.
 
     Every error ends here: a ComponentError with its code, anything else as code 5000 with its traceback in the log.
     """
@@ -290,20 +295,40 @@ def run(
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(encoding="utf-8", errors="backslashreplace")
+    given = os.environ if variables is None else variables
     try:
-        environment = read_environment(os.environ if variables is None else variables)
+        environment = read_environment(given)
     except ComponentError as e:
         # Without an environment there is nobody to call back.
         Output(stream).record("result", {"code": e.code, "message": e.message, "party": ""})
         return 1
     output = Output(stream, (environment.token, *storage_secrets(environment.storage)))
     reporter = Reporter(environment, output)
-    reporter.running()
-    code, message = _outcome(environment, description, body, output)
-    success = code == Code.OK
-    reporter.finished(success=success)
+    with ExitStack() as stack:
+        wanted = "system.control_port" in given if answer_queries is None else answer_queries
+        finish = _listen(stack, environment, output) if wanted else None
+        reporter.running()
+        code, message = _outcome(environment, description, body, output)
+        success = code == Code.OK
+        if finish is not None:
+            finish(success=success)
+        reporter.finished(success=success)
     output.record("result", {"code": code, "message": message, "party": environment.party})
     return 0 if success else 1
+
+
+def _listen(stack: ExitStack, environment: Environment, output: Output) -> Callable[..., None] | None:
+    """Answer the scheduler's questions until the stack ends; what to tell about the end, None where it cannot be."""
+    # Apart, for few components need a server.
+    from gateway.sdk.status import Status, serving  # noqa: PLC0415
+
+    status = Status(environment)
+    try:
+        stack.enter_context(serving(status, environment.control_port))
+    except OSError as e:
+        output.log(f"control port {environment.control_port} is not available, no query is answered: {e.strerror}")
+        return None
+    return status.finish
 
 
 def _outcome(

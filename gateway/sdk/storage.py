@@ -1,28 +1,31 @@
-"""Artifacts of a task on `file://` storage: `<root>/<namespace>/<name>/data_<partition>` and `metadata` (part 3, 7).
+"""Artifacts of a task: tables, JSON and bytes at `system.storage` (part 3, 7).
 
-Outputs are atomic: the data gets its name only when it is whole, and `metadata` appears last, so a reader that finds
-metadata finds everything. S3 and HDFS are other classes with the same four methods, later.
+`Store` knows the formats, an `Objects` the place: files below a folder here, S3 in `gateway.sdk.s3`, HDFS in
+`gateway.sdk.hdfs`. Everything streams. Outputs are atomic: the data get their name only when they are whole, and
+`metadata` appears last, so a reader that finds metadata finds everything.
 """
 
 import csv
+import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TextIO
-from urllib.parse import unquote, urlsplit
+from typing import Any, BinaryIO, Final, Protocol
 
 from gateway.sdk.environment import Artifact
+from gateway.sdk.places import METADATA, Place, data_name, object_path, read_place
 from gateway.sdk.result import Code, ComponentError
 
 MAX_METADATA_BYTES: Final = 4 << 20
 MAX_JSON_BYTES: Final = 64 << 20
 MAX_COLUMNS: Final = 100_000
 MAX_PARTITIONS: Final = 100_000
+CSV, PARQUET, JSON = "csv", "parquet", "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,76 @@ class Table:
             raise ComponentError(Code.BAD_INPUT, f"column {name!r} is missing") from None
 
 
-class FileStore:
-    """Artifacts below one folder."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table whose rows come one by one, once."""
 
-    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._root = root
+    columns: tuple[str, ...]
+    rows: Iterator[Sequence[str]]
+    metadata: Mapping[str, Any]
+
+
+class Objects(Protocol):
+    """Where objects lie. Paths are those of `places.object_path`; what goes wrong is an OSError with a strerror."""
+
+    def reading(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """An object's bytes, in order; FileNotFoundError where there is none."""
+        ...
+
+    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """A file that becomes the object when the block ends well, and vanishes otherwise."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove an object; none is fine."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Last parts of the names of the objects whose path is `folder`/<name>."""
+        ...
+
+
+class Files:
+    """Objects that are files of this machine."""
+
+    def reading(self, path: str) -> AbstractContextManager[BinaryIO]:
+        return Path(path).open("rb")
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        final = Path(path)
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                # On disk before it gets its name.
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(final)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        return [path.name for path in Path(folder).iterdir()]
+
+
+class Store:
+    """Artifacts of one storage address."""
+
+    def __init__(self, place: Place, objects: Objects, *, now: Callable[[], float] = time.time) -> None:
+        self._place = place
+        self._objects = objects
         self._now = now
 
     def read_metadata(self, artifact: Artifact) -> Mapping[str, Any]:
         """The metadata object, {} where another writer left none. Raises ComponentError(STORAGE)."""
-        path = self._folder(artifact) / "metadata"
         try:
-            text = _read_bounded(path, MAX_METADATA_BYTES)
+            text = self._bounded(artifact, METADATA, MAX_METADATA_BYTES)
         except FileNotFoundError:
             return {}
         value = _loads(text, f"metadata of {artifact.name}")
@@ -60,30 +121,57 @@ class FileStore:
             raise ComponentError(Code.STORAGE, f"metadata of {artifact.name} is not a JSON object")
         return value
 
-    def read_table(self, artifact: Artifact) -> Table:
-        """All partitions of a CSV table; each partition begins with the same header line."""
+    @contextmanager
+    def rows(self, artifact: Artifact) -> Iterator["Rows"]:
+        """A CSV or Parquet table, row by row, never all of it in memory; each partition has the same columns."""
         metadata = self.read_metadata(artifact)
-        columns: tuple[str, ...] = ()
-        rows: list[Sequence[str]] = []
-        for index, path in enumerate(self._partitions(artifact, metadata)):
-            with _reading(artifact), path.open(encoding="utf-8-sig", newline="") as file:
-                header, part = _read_csv(file, artifact.name)
-                if index and header != columns:
+        parts = self._partitions(artifact, metadata)
+        parquet = metadata.get("file_type") == PARQUET
+        columns, first = self._open(artifact, parts[0], parquet=parquet)
+
+        def all_rows() -> Generator[Sequence[str], None, None]:
+            yield from first
+            for part in parts[1:]:
+                header, more = self._open(artifact, part, parquet=parquet)
+                if header != columns:
                     raise ComponentError(Code.BAD_INPUT, f"{artifact.name}: partitions have different columns")
-                columns = header
-                rows.extend(part)
-        return Table(columns, rows, metadata)
+                yield from more
+
+        rows = all_rows()
+        try:
+            yield Rows(columns, rows, metadata)
+        finally:
+            rows.close()
+            first.close()
+
+    def read_table(self, artifact: Artifact) -> Table:
+        """All of a table at once."""
+        with self.rows(artifact) as found:
+            return Table(found.columns, list(found.rows), found.metadata)
 
     def read_json(self, artifact: Artifact) -> Any:
         """A JSON artifact (model, report): the object in its first partition."""
-        path = self._partitions(artifact, self.read_metadata(artifact))[0]
+        return _loads(self.read_bytes(artifact, limit=MAX_JSON_BYTES), artifact.name)
+
+    def read_bytes(self, artifact: Artifact, *, limit: int) -> bytes:
+        """The first partition as it is, at most `limit` bytes; ComponentError(STORAGE) where it is longer."""
+        part = self._partitions(artifact, self.read_metadata(artifact))[0]
         with _reading(artifact):
-            return _loads(_read_bounded(path, MAX_JSON_BYTES), artifact.name)
+            return self._bounded(artifact, part, limit)
 
     def write_table(
-        self, artifact: Artifact, columns: Sequence[str], rows: Iterable[Sequence[object]], *, extra: Mapping[str, Any]
+        self,
+        artifact: Artifact,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        extra: Mapping[str, Any],
+        file_type: str = CSV,
     ) -> int:
-        """Write a CSV table of one partition; the number of its rows. extra: further keys of the metadata."""
+        """Write a table of one partition; the number of its rows. extra: further keys of the metadata.
+
+        file_type: `csv`, or `parquet` with the extra of that name; every column holds text.
+        """
         count = 0
 
         def counted() -> Iterator[Sequence[object]]:
@@ -93,106 +181,154 @@ class FileStore:
                 yield row
 
         with self._writing(artifact) as file:
-            plain = csv.writer(file, lineterminator="\n")
-            # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own
-            # line end.
-            quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            for row in chain([columns], counted()):
-                returns = any(isinstance(value, str) and "\r" in value for value in row)
-                (quoted if returns else plain).writerow(row)
+            if file_type == PARQUET:
+                # Apart, for it needs the extra `parquet`.
+                from gateway.sdk import parquet  # noqa: PLC0415
+
+                parquet.write(file, columns, counted())
+            else:
+                _write_csv(file, columns, counted())
         info = [{"name": name, "type": "string"} for name in columns]
-        self._finish(artifact, {"column_info": info, "count": count, "file_type": "csv", "data_type": "dense", **extra})
+        known = {"column_info": info, "count": count, "file_type": file_type, "data_type": "dense"}
+        self._finish(artifact, {**known, **extra})
         return count
 
     def write_json(self, artifact: Artifact, value: object) -> None:
         """Write a JSON artifact of one partition."""
         with self._writing(artifact) as file:
-            json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)
-            file.write("\n")
-        self._finish(artifact, {"column_info": [], "count": 1, "file_type": "json"})
+            for piece in json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=1).iterencode(value):
+                file.write(piece.encode())
+            file.write(b"\n")
+        self._finish(artifact, {"column_info": [], "count": 1, "file_type": JSON})
 
-    def _folder(self, artifact: Artifact) -> Path:
-        # Both names carry ids that another node chose: they may name a folder here, not leave it.
-        for part in (artifact.namespace, artifact.name):
-            # isprintable: no control characters and no half surrogates, which have no encoding.
-            if not part.isprintable() or part.startswith(".") or "/" in part or len(part.encode()) > 200:
-                raise ComponentError(Code.STORAGE, "namespace and name must each be one plain folder name")
-        return self._root / artifact.namespace / artifact.name
+    def write_bytes(self, artifact: Artifact, pieces: Iterable[bytes], *, file_type: str) -> None:
+        """Write what is neither a table nor JSON, a model in a format of its own for example."""
+        with self._writing(artifact) as file:
+            for piece in pieces:
+                file.write(piece)
+        self._finish(artifact, {"column_info": [], "count": 1, "file_type": file_type})
 
-    def _partitions(self, artifact: Artifact, metadata: Mapping[str, Any]) -> list[Path]:
+    def _path(self, artifact: Artifact, item: str) -> str:
+        return object_path(self._place, artifact, item)
+
+    def _bounded(self, artifact: Artifact, item: str, limit: int) -> bytes:
+        try:
+            with self._objects.reading(self._path(artifact, item)) as file:
+                data = _up_to(file, limit)
+        except FileNotFoundError:
+            raise
+        except OSError as e:
+            raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be read: {_words(e)}") from e
+        if len(data) > limit:
+            raise ComponentError(Code.STORAGE, f"{item} of {artifact.name} is longer than {limit} bytes")
+        return data
+
+    def _open(
+        self, artifact: Artifact, item: str, *, parquet: bool
+    ) -> tuple[tuple[str, ...], Generator[Sequence[str], None, None]]:
+        """Columns of one partition, and its rows; the object is open until these end."""
+        lines = self._lines(artifact, item, parquet=parquet)
+        return tuple(next(lines)), lines
+
+    def _lines(self, artifact: Artifact, item: str, *, parquet: bool) -> Generator[Sequence[str], None, None]:
+        with _reading(artifact), self._objects.reading(self._path(artifact, item)) as file:
+            if parquet:
+                from gateway.sdk import parquet as reader  # noqa: PLC0415
+
+                yield from reader.read(file, artifact.name)
+            else:
+                text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+                yield from _read_csv(text, artifact.name)
+
+    def _partitions(self, artifact: Artifact, metadata: Mapping[str, Any]) -> list[str]:
         """`metadata.partitions` of them, else all data_* there are (A-amb 8)."""
-        folder = self._folder(artifact)
         count = metadata.get("partitions")
         if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MAX_PARTITIONS:
-            return [folder / f"data_{index}" for index in range(count)]
+            return [data_name(index) for index in range(count)]
         with _reading(artifact):
-            names = [
-                name
-                for name in (path.name for path in folder.iterdir())
-                if name.startswith("data_") and name[5:].isdecimal()
-            ]
+            folder = self._path(artifact, METADATA).rpartition("/")[0]
+            names = [name for name in self._objects.names(folder) if name.startswith("data_") and name[5:].isdecimal()]
         if not names:
             raise ComponentError(Code.STORAGE, f"{artifact.name} has no data")
-        return [folder / name for name in sorted(names, key=lambda name: int(name[5:]))]
+        return sorted(names, key=lambda name: int(name[5:]))
 
     @contextmanager
-    def _writing(self, artifact: Artifact) -> Iterator[TextIO]:
-        """A file that becomes data_0 when the block ends well, and vanishes otherwise."""
-        folder = self._folder(artifact)
-        temporary = folder / f".data_0.{os.getpid()}.tmp"
+    def _writing(self, artifact: Artifact) -> Iterator[BinaryIO]:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            with self._objects.writing(self._path(artifact, data_name(0))) as file:
                 yield file
-                _settle(file)
-            # Without metadata the old version is no longer complete, so nobody reads half of each.
-            (folder / "metadata").unlink(missing_ok=True)
-            temporary.replace(folder / "data_0")
+                # Without metadata the old version is no longer complete, so nobody reads half of each.
+                self._objects.remove(self._path(artifact, METADATA))
         except OSError as e:
-            raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be written: {e.strerror}") from e
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be written: {_words(e)}") from e
 
     def _finish(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None:
-        folder = self._folder(artifact)
-        temporary = folder / f".metadata.{os.getpid()}.tmp"
         whole = {"partitions": 1, "description": "", "create_time": self._now(), "expire_time": None, **metadata}
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(whole, file, ensure_ascii=False, allow_nan=False)
-                _settle(file)
-            temporary.replace(folder / "metadata")
+            with self._objects.writing(self._path(artifact, METADATA)) as file:
+                file.write(json.dumps(whole, ensure_ascii=False, allow_nan=False).encode())
         except OSError as e:
-            raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be written: {e.strerror}") from e
+            raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be written: {_words(e)}") from e
 
 
-def open_store(address: str) -> FileStore:
+class FileStore(Store):
+    """Artifacts below one folder of this machine."""
+
+    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
+        super().__init__(Place("file", str(root)), Files(), now=now)
+
+
+def open_store(address: str) -> Store:
     """Store of a `system.storage` address. Raises ComponentError(STORAGE); the address, which may hold a password,
     stays out of the message.
     """
-    scheme, separator, _ = address.partition("://")
-    if not separator or scheme.lower() != "file":
-        raise ComponentError(Code.STORAGE, "system.storage: this component reads and writes file:// only")
-    parts = urlsplit(address)
-    path = Path(unquote(parts.path))
-    if parts.netloc not in {"", "localhost"} or not path.is_absolute() or "\x00" in str(path):
-        raise ComponentError(Code.STORAGE, "system.storage: file:// needs an absolute path and no host")
-    return FileStore(path)
+    place = read_place(address)
+    if place.scheme == "file":
+        return Store(place, Files())
+    # Each needs an extra; a component that reads files need not have them.
+    try:
+        if place.scheme == "s3":
+            from gateway.sdk.s3 import Buckets  # noqa: PLC0415
+
+            return Store(place, Buckets(place))
+        from gateway.sdk.hdfs import Hdfs  # noqa: PLC0415
+
+        return Store(place, Hdfs(place))
+    except ImportError as e:
+        raise ComponentError(
+            Code.STORAGE, f"system.storage: {place.scheme}:// needs the extra {place.scheme!r} of this package"
+        ) from e
+    except OSError as e:
+        raise ComponentError(Code.STORAGE, f"system.storage: {place.scheme}:// cannot be used: {_words(e)}") from e
 
 
-def storage_secrets(address: str) -> tuple[str, ...]:
-    """Texts of a storage address that must not reach a log: the password, as written and percent-decoded (A-amb 16)."""
-    query = address.partition("?")[2]
-    written = [part.partition("=")[2] for part in query.split("&") if part.partition("=")[0].lower() == "password"]
-    userinfo = address.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
-    return tuple({text for raw in (*written, userinfo) for text in (raw, unquote(raw)) if text})
+def _words(error: OSError) -> str:
+    """Without the path, which is long, and with something to say where a library gave no words."""
+    return error.strerror or type(error).__name__
 
 
-def _settle(file: TextIO) -> None:
-    """On disk before it gets its name."""
-    file.flush()
-    os.fsync(file.fileno())
+def _up_to(file: BinaryIO, limit: int) -> bytes:
+    """At most limit + 1 bytes, also of a file that gives them in small pieces."""
+    data = bytearray()
+    while len(data) <= limit and (piece := file.read(min(1 << 20, limit + 1 - len(data)))):
+        data += piece
+    return bytes(data)
+
+
+def _write_csv(file: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own line end.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    try:
+        for row in chain([columns], rows):
+            returns = any(isinstance(value, str) and "\r" in value for value in row)
+            (quoted if returns else plain).writerow(row)
+        text.flush()
+    finally:
+        # Else it would close the file, which is not its own.
+        with suppress(OSError):
+            text.detach()
 
 
 @contextmanager
@@ -200,17 +336,9 @@ def _reading(artifact: Artifact) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be read: {e.strerror}") from e
+        raise ComponentError(Code.STORAGE, f"{artifact.name} cannot be read: {_words(e)}") from e
     except UnicodeDecodeError as e:
         raise ComponentError(Code.BAD_INPUT, f"{artifact.name} is not UTF-8 text") from e
-
-
-def _read_bounded(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ComponentError(Code.STORAGE, f"{path.name} of {path.parent.name} is longer than {limit} bytes")
-    return data
 
 
 def _loads(data: bytes, what: str) -> Any:
@@ -220,20 +348,23 @@ def _loads(data: bytes, what: str) -> Any:
         raise ComponentError(Code.BAD_INPUT, f"{what} is not JSON") from None
 
 
-def _read_csv(file: TextIO, what: str) -> tuple[tuple[str, ...], list[list[str]]]:
+def _read_csv(file: Iterable[str], what: str) -> Iterator[Sequence[str]]:
     """Header and rows of one CSV file; ragged rows, repeated column names and over-long fields are refused."""
     reader = csv.reader(file, strict=True)
     try:
-        columns = tuple(next(reader))
-        rows = [row for row in reader if row]
+        columns = next(reader)
+        if len(columns) > MAX_COLUMNS or len(set(columns)) != len(columns):
+            raise ComponentError(Code.BAD_INPUT, f"{what} has too many columns or two of the same name")
+        yield columns
+        number = 1
+        for row in reader:
+            if row:
+                number += 1
+                if len(row) != len(columns):
+                    words = f"{what}, record {number}: {len(row)} fields instead of {len(columns)}"
+                    raise ComponentError(Code.BAD_INPUT, words)
+                yield row
     except StopIteration:
         raise ComponentError(Code.BAD_INPUT, f"{what} has no header line") from None
     except csv.Error as e:
         raise ComponentError(Code.BAD_INPUT, f"{what}, line {reader.line_num}: {e}") from None
-    if len(columns) > MAX_COLUMNS or len(set(columns)) != len(columns):
-        raise ComponentError(Code.BAD_INPUT, f"{what} has too many columns or two of the same name")
-    width = len(columns)
-    for number, row in enumerate(rows, 2):
-        if len(row) != width:
-            raise ComponentError(Code.BAD_INPUT, f"{what}, record {number}: {len(row)} fields instead of {width}")
-    return columns, rows

@@ -26,6 +26,7 @@ from gateway.model import (
     OwnKey,
     OwnTls,
     Project,
+    Receipt,
     RevokedCert,
     Share,
     TaskView,
@@ -84,5 +85,6 @@ TABLES: Final[Mapping[type, Table]] = {
     ExpiryNotice: _table("expiry_notice", ExpiryNotice),
     Crl: _table("crl", Crl, ("node_id",)),
     RevokedCert: _table("revoked_cert", RevokedCert, ("ca",)),
+    Receipt: _table("receipt", Receipt),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

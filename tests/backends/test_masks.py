@@ -190,7 +190,7 @@ def test_refusals(masks: Masks) -> None:
 
 def test_the_binding_checks_for_itself() -> None:
     native = pytest.importorskip("accel._native")
-    good = ("portable", 0, 1, 4, bytes(16), bytes(16), 0, bytearray(16), bytes(16))
+    good = ("portable", 0, 1, 4, bytes(16), bytes(16), 0, bytearray(16), bytes(16), 1)
     native.mask(*good)
     for place, value in (
         (0, "nonesuch"), (1, 2), (2, 4), (3, 5), (4, bytes(15)), (5, bytes(12)), (6, 2), (6, 1 << 63),
@@ -199,4 +199,4 @@ def test_the_binding_checks_for_itself() -> None:
         with pytest.raises(ValueError):
             native.mask(*good[:place], value, *good[place + 1 :])
     with pytest.raises(ValueError):
-        native.mask("portable", 1, 1, 4, bytes(32), bytes(12), 64 << 32, bytearray(16), bytes(16))
+        native.mask("portable", 1, 1, 4, bytes(32), bytes(12), 64 << 32, bytearray(16), bytes(16), 1)

@@ -23,6 +23,7 @@ CORES = [
 ]
 # The portable core without the assembly it uses where the CPU has adx: what other architectures run.
 CORES.append(pytest.param("portable-plain"))
+PAIRS = [pytest.param(f"{p.values[0]}-pairs", marks=p.marks) for p in CORES if p.values[0] == "avx512ifma"]
 BITS = [3, 63, 64, 65, 511, 512, 513, 1032, 1033, 1366, 2047, 2048, 3072, 4096, 8192]
 
 
@@ -32,18 +33,31 @@ def core(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[*CORES, *PAIRS])
+def kind(request: pytest.FixtureRequest) -> str:
+    """A core, or pairs modulo a square on one."""
+    pytest.importorskip("accel._native")
+    return str(request.param)
+
+
 def x25519_core(core: str) -> str:
     return core.removesuffix("-plain")
 
 
-def rings(core: str, bits: list[int]) -> Iterator[tuple["ResidueRing", random.Random]]:  # noqa: F821
+def rings(kind: str, bits: list[int]) -> Iterator[tuple["ResidueRing", random.Random]]:  # noqa: F821
+    """Of some odd numbers of these sizes; of their squares, for pairs of the longest numbers of as many digits."""
     from accel.backends.native.residues import ResidueRing
 
+    core = kind.removesuffix("-pairs")
     for size in bits:
         rng = random.Random(size)
-        yield ResidueRing(core, rng.getrandbits(size) | 1 | 1 << (size - 1)), rng
-        yield ResidueRing(core, (1 << size) - 1), rng  # all ones: the largest digits
-        yield ResidueRing(core, (1 << (size - 1)) + 1), rng
+        length = size if core == kind else size // 2 // 520 * 520 + 512
+        # all ones: the largest digits
+        for n in (rng.getrandbits(length) | 1 | 1 << (length - 1), (1 << length) - 1, (1 << (length - 1)) + 1):
+            square = gmpy2.mpz(n) ** 2
+            ring = ResidueRing(core, n) if core == kind else ResidueRing(core, square, root=gmpy2.mpz(n))
+            assert ("-pairs" in ring._core) is ("-pairs" in kind)
+            yield ring, rng
 
 
 def values(n: int, rng: random.Random, count: int) -> list[int]:
@@ -56,8 +70,8 @@ def load(ring, numbers):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 17])
-def test_conversion_products_and_squares(core: str, count: int) -> None:
-    for ring, rng in rings(core, BITS):
+def test_conversion_products_and_squares(kind: str, count: int) -> None:
+    for ring, rng in rings(kind, BITS):
         n = int(ring.modulus)
         a, b = values(n, rng, count), values(n, rng, count)[::-1]
         x, y = load(ring, a), load(ring, b)
@@ -71,9 +85,9 @@ def test_conversion_products_and_squares(core: str, count: int) -> None:
         assert ring.numbers(x) == [i * j % n for i, j in zip(a, b, strict=True)]
 
 
-def test_long_chains_stay_in_range(core: str) -> None:
+def test_long_chains_stay_in_range(kind: str) -> None:
     """Values between n and 2n must not grow: many dependent products of all kinds."""
-    for ring, _ in rings(core, [64, 512, 1032, 2048]):
+    for ring, _ in rings(kind, [64, 512, 1032, 2048]):
         n = int(ring.modulus)
         x, wanted = load(ring, [n - 1, 1, 0, n // 3]), [n - 1, 1, 0, n // 3]
         for _ in range(40):
@@ -83,8 +97,8 @@ def test_long_chains_stay_in_range(core: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8, 11])
-def test_powers(core: str, count: int) -> None:
-    for ring, rng in rings(core, [3, 64, 521, 1366, 2048]):
+def test_powers(kind: str, count: int) -> None:
+    for ring, rng in rings(kind, [3, 64, 521, 1366, 2048]):
         n = int(ring.modulus)
         a = values(n, rng, count)
         x = load(ring, a)
@@ -103,10 +117,10 @@ def test_powers(core: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("leaking", [False, True])
-def test_fixed_bases(core: str, leaking: bool) -> None:
+def test_fixed_bases(kind: str, leaking: bool) -> None:
     from accel.backends.native.residues import FixedBase
 
-    for ring, rng in rings(core, [3, 192, 1033]):
+    for ring, rng in rings(kind, [3, 192, 1033]):
         n = int(ring.modulus)
         base = FixedBase(ring, 5 % n, leaking=leaking)
         start = values(n, rng, 9)
@@ -118,8 +132,8 @@ def test_fixed_bases(core: str, leaking: bool) -> None:
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 6, 7])
-def test_fixed_tables_of_every_window(core: str, window: int) -> None:
-    for ring, rng in rings(core, [64, 1366]):
+def test_fixed_tables_of_every_window(kind: str, window: int) -> None:
+    for ring, rng in rings(kind, [64, 1366]):
         n, windows = int(ring.modulus), 3
         for leaking in (False, True):
             table = ring.table(ring.take(3), window, windows, leaking=leaking)
@@ -131,8 +145,8 @@ def test_fixed_tables_of_every_window(core: str, window: int) -> None:
             assert ring.numbers(got) == [pow(3, e, n) for e in exps]
 
 
-def test_products_of_segments_and_inverses(core: str) -> None:
-    for ring, rng in rings(core, [64, 600]):
+def test_products_of_segments_and_inverses(kind: str) -> None:
+    for ring, rng in rings(kind, [64, 600]):
         n = int(ring.modulus)
         a = [rng.randrange(1, n) for _ in range(50)]
         x = load(ring, a)
@@ -146,9 +160,9 @@ def test_products_of_segments_and_inverses(core: str) -> None:
                     product = product * a[i] % n
                 wanted.append(product)
             assert ring.numbers(ring.product(x, idx, starts)) == wanted
-    for ring, rng in rings(core, [61]):
+    for ring, rng in rings(kind, [61]):
         n = int(ring.modulus)
-        units = [v for v in (rng.randrange(1, n) for _ in range(60)) if np.gcd(v, n) == 1]
+        units = [v for v in (rng.randrange(1, n) for _ in range(60)) if math.gcd(v, n) == 1]
         for count in (0, 1, 2, 3, 7, 16, min(21, len(units))):
             got = ring.numbers(ring.invert(load(ring, units[:count])))
             assert got == [pow(v, -1, n) for v in units[:count]]
@@ -162,7 +176,7 @@ def test_quotients_of_fermat_by_pairs(core: str) -> None:
 
     for start in (2**521 - 2, 2**512 - 570, 2**1024 - 106, 3 * 2**1022):
         p = int(gmpy2.next_prime(start))
-        ring = ResidueRing(core, gmpy2.mpz(p))
+        ring = ResidueRing(core, gmpy2.mpz(p), threads=2)
         exponent = int(p - 1).to_bytes(ring.size, "little")
         rng = random.Random(p)
         for size, count in ((1, 1), (ring.size, 9), (2 * ring.size, 8), (ring.size * 7 // 2, 17)):
@@ -180,8 +194,8 @@ def test_quotients_of_fermat_by_pairs(core: str) -> None:
         assert ring.logs(np.zeros((1, 5 * ring.size), np.uint8), exponent, p.bit_length()) is None
 
 
-def test_linear_forms_of_long_numbers(core: str) -> None:
-    for ring, rng in rings(core, [65, 520, 1366]):
+def test_linear_forms_of_long_numbers(kind: str) -> None:
+    for ring, rng in rings(kind, [65, 520, 1366]):
         n = int(ring.modulus)
         for size in (1, 100, 300):
             if 8 * size > 6 * max(64, n.bit_length()):
@@ -194,11 +208,11 @@ def test_linear_forms_of_long_numbers(core: str) -> None:
             assert got == [(7 * i - j) % n for i, j in zip(long, short, strict=True)]
 
 
-def test_matvec_by_tables_and_by_buckets(core: str) -> None:
+def test_matvec_by_tables_and_by_buckets(kind: str) -> None:
     from accel.backends.native import multiexp
 
     rng = np.random.default_rng(1)
-    for ring, _ in rings(core, [500]):
+    for ring, _ in rings(kind, [500]):
         n = int(ring.modulus)
         for size in (1, 100, (1 << 40) - 1):
             dense = rng.integers(0 if size == 1 else -size, size + 1, (9, 5)) * (rng.random((9, 5)) < 0.7)
@@ -225,9 +239,11 @@ def test_the_binding_checks_every_length(core: str) -> None:
     with pytest.raises(ValueError):
         _native.layout(core, 20000)
     with pytest.raises(ValueError):
-        _native.modulus(core, 8, b"\x02", b"\x01", b"\x01")
-    handle = _native.modulus(core, 8, b"\xfb", b"\x01", b"\x01")
+        _native.modulus(core, 8, np.full((3, _native.layout(core, 8)[1]), 2, np.uint64), 1)
     stride = _native.layout(core, 8)[1]
+    with pytest.raises(ValueError):
+        _native.modulus(core, 8, np.ones((2, stride), np.uint64), 1)
+    handle = _native.modulus(core, 8, np.full((3, stride), 251, np.uint64), 1)
     three, two, one = (np.zeros((k, stride), np.uint64) for k in (3, 2, 1))
     none = np.zeros(0, np.int64)
     idx = np.array([0, 5], np.int64)
@@ -265,9 +281,11 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.x25519(x25519_core(core), bytearray(64), bytes(96), bytes(64)),
         lambda: _native.x25519(x25519_core(core), bytearray(33), bytes(32), bytes(33)),
         lambda: _native.x25519("nonesuch", bytearray(32), bytes(32), bytes(32)),
-        lambda: _native.ring128_matvec(np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64)),
         lambda: _native.ring128_matvec(
-            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64)
+            np.zeros((1, 2), np.uint64), idx, idx[:1], idx[:1], np.zeros((1, 2), np.uint64), 1
+        ),
+        lambda: _native.ring128_matvec(
+            np.zeros((1, 2), np.uint64), np.array([0, 2]), idx, idx, np.zeros((1, 2), np.uint64), 1
         ),
     ]
     if not core.startswith("avx512"):

@@ -174,7 +174,7 @@ def test_refusals(ring: RingMatrices) -> None:
 def test_the_binding_checks_for_itself() -> None:
     native = pytest.importorskip("accel._native")
     one = np.zeros(1, np.uint64)
-    good = ("portable", 1, one, one.copy(), one.copy(), 1, 1, 1, False, False)
+    good = ("portable", 1, one, one.copy(), one.copy(), 1, 1, 1, False, False, 1)
     native.ring_product(*good)
     for place, value in (
         (0, "nonesuch"),
@@ -185,6 +185,7 @@ def test_the_binding_checks_for_itself() -> None:
         (5, -1),
         (6, 1 << 40),
         (7, 0),
+        (10, 0),
     ):
         with pytest.raises(ValueError):
             native.ring_product(*good[:place], value, *good[place + 1 :])

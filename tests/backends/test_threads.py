@@ -36,6 +36,44 @@ def powers(threads: int) -> bytes:
     return kernel.power(modulus, rows, rows[:, :2].copy()).tobytes() + kernel.multiply(modulus, rows, rows).tobytes()
 
 
+def masked(threads: int) -> bytes:
+    rng, results = np.random.default_rng(1), b""
+    for cipher in ("aes128ctr", "chacha20"):
+        kernel = registry.masks(cipher, threads=threads)
+        key, nonce = bytes(range(kernel.key_bytes)), b"\xff" * kernel.nonce_bytes  # the counter runs over
+        for bits, count, dtype in ((32, 300_001, np.uint32), (64, 150_003, np.uint64)):
+            values = rng.integers(0, 1 << bits, count, dtype)
+            results += kernel.add(key, nonce, values, bits=bits, first=3).tobytes()
+            results += kernel.sub(key, nonce, values, bits=bits, first=8, out=values).tobytes()
+    return results
+
+
+def ring_products(threads: int) -> bytes:
+    rng, results = np.random.default_rng(2), b""
+    kernel, reference = registry.ring_matrices(threads=threads), registry.ring_matrices("reference")
+    for n, k, m, words in ((20_000, 7, 1, 1), (9_001, 40, 3, 1), (3_000, 50, 9, 1), (9_001, 5, 2, 2), (40, 6, 700, 1)):
+        a, right, below = (
+            rng.integers(0, 1 << 64, shape if words == 1 else (*shape, 2), np.uint64)
+            for shape in ((n, k), (k, m), (n, m))
+        )
+        for b, transposed in ((right, False), (below, True)):
+            product = kernel.product(a, b, transposed=transposed)
+            onto = product.copy()
+            kernel.product(a, b, transposed=transposed, onto=onto)
+            assert np.array_equal(product, reference.product(a, b, transposed=transposed))
+            results += product.tobytes() + onto.tobytes()
+    return results
+
+
+def sparse_products(threads: int) -> bytes:
+    rng, rows = np.random.default_rng(3), 30
+    lengths = rng.integers(0, 4000, rows)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    cols = np.concatenate([np.arange(length) for length in lengths])
+    matrix = SparseMatrix(rows, 4000, starts, cols, rng.integers(-(1 << 39), 1 << 39, len(cols)))
+    return registry.ring128(threads=threads).matvec(matrix, rng.integers(0, 1 << 64, (4000, 2), np.uint64)).tobytes()
+
+
 WORK: dict[str, Callable[[int], bytes]] = {
     "x25519": lambda n: registry.x25519(threads=n).mask_points(SECRET, POINTS),
     "x25519 each": lambda n: registry.x25519(threads=n).exchange(POINTS[::-1], POINTS),
@@ -44,6 +82,9 @@ WORK: dict[str, Callable[[int], bytes]] = {
     "sha256": lambda n: registry.digest("sha256", threads=n).digest(TEXTS),
     "sm3": lambda n: registry.digest("sm3", threads=n).digest(TEXTS),
     "modpow": powers,
+    "masks": masked,
+    "ring products": ring_products,
+    "sparse ring products": sparse_products,
 }
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from gateway.sdk.component import Output
 from gateway.sdk.environment import Artifact, read_environment
+from gateway.sdk.places import read_place, storage_secrets
 from gateway.sdk.result import Code, ComponentError
-from gateway.sdk.storage import FileStore, open_store, storage_secrets
+from gateway.sdk.storage import FileStore, open_store
 
 VARIABLES = {
     "system.storage": "file:///lake",
@@ -36,7 +37,7 @@ VARIABLES = {
 }
 
 
-@pytest.mark.req("A-018")
+@pytest.mark.req("A-018", "A-032")
 def test_reads_every_variable() -> None:
     environment = read_environment(VARIABLES)
     assert environment.component == "SetCross"
@@ -225,9 +226,11 @@ def test_missing_input_is_named(tmp_path: Path) -> None:
 @pytest.mark.req("A-039")
 def test_storage_password_is_never_told() -> None:
     address = "s3://10.9.0.4:9000?username=u&password=p%40ss%3Dword&bucket=lake"
-    with pytest.raises(ComponentError) as caught:
-        open_store(address)
-    assert "p%40ss" not in str(caught.value)
+    for wrong in (address + "&bucket=other", address + "&tls=perhaps", address.replace("s3", "ftp")):
+        with pytest.raises(ComponentError, match=r"system\.storage") as caught:
+            open_store(wrong)
+        assert "p%40ss" not in str(caught.value)
+    assert "p@ss" not in repr(read_place(address))
     assert set(storage_secrets(address)) == {"p%40ss%3Dword", "p@ss=word"}
 
 

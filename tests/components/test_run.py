@@ -48,9 +48,17 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(component.Reporter.__init__, "__kwdefaults__", {"sleep": lambda _seconds: None})
 
 
-def started(platform: Platform, folder: Path, body: Callable[[Task], None], **more: str) -> tuple[int, list[str]]:
+def started(
+    platform: Platform,
+    folder: Path,
+    body: Callable[[Task], None],
+    *,
+    answer_queries: bool | None = None,
+    **more: str,
+) -> tuple[int, list[str]]:
     stdout = io.StringIO()
-    code = run(DESCRIPTION, body, variables=variables(platform, folder, **more), stdout=stdout)
+    given = variables(platform, folder, **more)
+    code = run(DESCRIPTION, body, variables=given, stdout=stdout, answer_queries=answer_queries)
     return code, stdout.getvalue().splitlines()
 
 
@@ -131,7 +139,7 @@ def test_crash_leaves_a_trace_without_secrets(platform: Platform, tmp_path: Path
         ("runtime.component.name", "Other", "asked for Other"),
         ("config.self_role", "host.0", ""),
         ("runtime.component.parameter.key_column", "id", ""),
-        ("system.storage", "s3://u:tok-pass@h", "file:// only"),
+        ("system.storage", "s3://u:tok-pass@h/folder", "no path"),
     ],
 )
 def test_wrong_start(platform: Platform, tmp_path: Path, name: str, value: str, words: str) -> None:

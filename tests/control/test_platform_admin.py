@@ -233,6 +233,41 @@ async def test_component_registration(tmp_path: Path) -> None:
         assert found["dag"]["components"][0]["version"] == "2.0.0"
 
 
+@pytest.mark.req("A-011", "A-012", "A-045")
+async def test_what_a_vendor_delivers_is_registered_as_a_whole(tmp_path: Path) -> None:
+    async with World(tmp_path, "A").running() as world:
+        node = world["A"]
+        inner = {key: value for key, value in PSI.items() if key not in {"componentName", "provider", "version"}}
+        file = {
+            "name": "they",
+            "device": "docker",
+            "version": "2.0.0",
+            "metadata": {"base_url": "", "image": "they/algo:2.0.0"},
+            "protocol": "bfia",
+            "components_description": {"Cross": inner, "Learn": {**inner, "version": "2.1.0"}},
+        }
+        broken = {**file, "components_description": {"Cross": inner, "Learn": {**inner, "roleList": None}}}
+        assert "roleList" in await refused(Kind.MALFORMED, node, "component.register", {"component_info": broken})
+        assert not await node.run(lambda tx: tx.get(Component, "they/Cross/2.0.0"))
+        await platform(node, "component.register", {"component_info": file})
+        for key in ("they/Cross/2.0.0", "they/Learn/2.1.0"):
+            assert (await node.run(lambda tx, key=key: tx.get(Component, key))).image == "they/algo:2.0.0"
+        other = {**file, "components_description": {"New": inner, "Cross": {**inner, "title": "another"}}}
+        await refused(Kind.CONFLICT, node, "component.register", {"component_info": other})
+        assert not await node.run(lambda tx: tx.get(Component, "they/New/2.0.0"))
+        labels = {
+            "component.1.name": "ss",
+            "component.1.input.1.name": "train_data",
+            "component.1.input.1.categories": "dataset",
+            "component.2.name": "two",
+        }
+        about = {"provider": "they", "version": "1", "roleList": ["guest", "host"], "storageEngine": ["file"]}
+        await platform(node, "component.register", {"component_info": {**about, **labels}, "imageUrl": "they/ss:1"})
+        stored = await node.run(lambda tx: tx.get(Component, "they/ss/1"))
+        assert stored.description["inputData"] == [{"name": "train_data", "category": "dataset"}]
+        assert await node.run(lambda tx: tx.get(Component, "they/two/1"))
+
+
 @pytest.mark.req("A-019")
 async def test_a_mandatory_parameter_without_a_value_is_refused_before_anything_starts(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:

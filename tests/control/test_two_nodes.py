@@ -95,7 +95,7 @@ async def test_a_whole_job(tmp_path: Path) -> None:
             "name": f"{ids['psi_1']}-data0",
         }
         # Clean-up is told, and the session is closed on both sides.
-        assert [c.body for c in world.routes("job.stop")] == [{"job_id": job_id}]
+        assert [c.body for c in world.routes("job.stop")] == [{"job_id": job_id, "job_outcome": "succeeded"}]
         assert world["A"].data_plane.closed == world["B"].data_plane.closed == [f"session_{job_id}"]
         # The permit went along, and B's messages to A carry no token of anybody's.
         token = at_a.permits["ds-B"]["token"]
@@ -117,6 +117,31 @@ async def test_nothing_runs_before_all_have_approved(tmp_path: Path) -> None:
         assert (await world["B"].job(job.job_id)).status is JobState.PENDING
         await world["B"].jobs.decide(job.job_id, approve=True)
         await world["A"].until(job.job_id, JobState.FINISHED)
+
+
+@pytest.mark.req("M-065", "M-074")
+async def test_one_approval_of_two_is_not_enough(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        body = job_file()
+        body["parties"] = {"guest": "A", "host": ["B", "C"]}
+        body["data"] = {"guest": "ds-A", "host": ["ds-B", "ds-C"]}
+        job = await world["A"].jobs.submit_file(body)
+        for name in "BC":
+            await world[name].until(job.job_id, JobState.PENDING)
+        for call in world.routes("job.audit.apply"):
+            assert call.body["conf"] == job.config
+            assert "config" not in call.body
+        await world["B"].jobs.decide(job.job_id, approve=True)
+
+        async def answered() -> bool:
+            audits = (await world["A"].jobs.show(job.job_id))["audits"]
+            return {each["peer_node_id"]: each["status"] for each in audits} == {"B": "APPROVED", "C": "APPLIED"}
+
+        await eventually(answered)
+        assert (await world["A"].job(job.job_id)).status is JobState.PENDING
+        assert not world.routes("job.create")
+        await world["C"].jobs.decide(job.job_id, approve=True)
+        await eventually(lambda: world.routes("job.create"))
 
 
 @pytest.mark.req("C-069")
@@ -218,6 +243,11 @@ async def test_stop_from_a_task_on_leaves_the_other_branch(tmp_path: Path) -> No
         # Both branches run at the same time; stop one of them.
         await world["A"].schedule.stop(job_id, "left")
         assert (await world["A"].job(job_id)).status is JobState.RUNNING
+
+        async def arrived() -> bool:
+            return any(s.task_name == "left" and s.status is TaskState.FAILED for s in await world["B"].shares(job_id))
+
+        await eventually(arrived)
         gate.set()
         at_a = await world["A"].until(job_id, JobState.FINISHED)
         await world["B"].until(job_id, JobState.FINISHED)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.data_plane.io import tls
+from gateway.data_plane.io import hop, tls
 from gateway.data_plane.io.link import snapshot_to_json
 from gateway.data_plane.io.process import DataProcess, DataSettings, Ports
 from gateway.model import InstId, Limits, NodeId, SessionId
@@ -122,44 +122,52 @@ def urn(node: str) -> str:
 
 @dataclass(slots=True)
 class Seen:
-    """A request that control got."""
+    """A request that control, or a partner, got."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    certificate: bytes | None = None
+    address: str = ""
 
 
 @dataclass(slots=True)
 class FakeControl:
-    """Serves control.sock: a snapshot, and an echo for everything else."""
+    """Serves control.sock, a snapshot, and frames.sock, an echo."""
 
     run_dir: Path
     routes: list[PeerRoute] = field(default_factory=list)
     rules: list[SessionRule] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
-    answer: Callable[[web.BaseRequest, bytes], web.StreamResponse] | None = None
+    answer: Callable[[hop.Ask], hop.Reply] | None = None
     runner: web.ServerRunner | None = None
+    frames: hop.HopServer | None = None
 
     async def start(self) -> None:
+        self.frames = hop.HopServer(self.run_dir / hop.SOCKET, self._forwarded, body_bytes=64 << 20)
+        await self.frames.start()
         self.runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         await self.runner.setup()
         await web.UnixSite(self.runner, str(self.run_dir / "control.sock")).start()
 
     async def stop(self) -> None:
+        if self.frames is not None:
+            await self.frames.stop(0.1)
         if self.runner is not None:
             await self.runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/link/snapshot":
-            return web.json_response(snapshot_to_json(self.routes, self.rules))
-        request._client_max_size = 64 << 20
-        body = await request.read()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.seen.append(Seen(request.method, str(request.rel_url), headers, body))
+        assert request.path == "/link/snapshot"
+        return web.json_response(snapshot_to_json(self.routes, self.rules))
+
+    async def _forwarded(self, ask: hop.Ask) -> hop.Reply:
+        headers = {name.lower(): value for name, value in zip(ask.headers[::2], ask.headers[1::2], strict=True)}
+        path = f"/{ask.door}{ask.path}{'?' + ask.query if ask.query else ''}"
+        self.seen.append(Seen(ask.method, path, headers, bytes(ask.body), ask.certificate, ask.address))
         if self.answer is not None:
-            return self.answer(request, body)
-        return web.json_response({"code": 0, "msg": "success", "data": {"bytes": len(body)}})
+            return self.answer(ask)
+        return hop.Reply(200, json.dumps({"code": 0, "msg": "success", "data": {"bytes": len(ask.body)}}).encode())
 
 
 @dataclass(slots=True)

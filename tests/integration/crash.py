@@ -27,6 +27,7 @@ from gateway.errors import GatewayError
 from gateway.lab.lab import SERVE
 from gateway.lab.node import CONFIG
 from gateway.lab.processes import Process, spawn, stop
+from tests.integration.pids import of_node, processes
 from tests.integration.rig import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,18 +148,6 @@ def config(initiator: lab.LabNode, roles: Mapping[str, list[str]], **common: Any
     }
 
 
-def processes() -> list[tuple[int, list[bytes], bytes]]:
-    """pid, command line and environment of every process that is not a zombie."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                if command != [b""]:
-                    found.append((int(entry.name), command, (entry / "environ").read_bytes()))
-    return found
-
-
 @dataclass
 class Pair:
     """Two gateways that are killed and come back."""
@@ -188,18 +177,13 @@ class Pair:
 
     def pids(self, node: lab.LabNode, kind: str) -> list[int]:
         """supervisor, control and data of a node."""
-        file = os.fsencode(self.file(node))
-        word = b"serve" if kind == "supervisor" else kind.encode()
-        return [pid for pid, command, _ in processes() if file in command and word in command]
+        return of_node(self.file(node))[kind]
 
     def of_gateways(self) -> list[int]:
-        files = {os.fsencode(self.file(node)) for node in self.nodes}
+        own = [pid for node in self.nodes for pids in of_node(self.file(node)).values() for pid in pids]
         work = os.fsencode(self.directory)
-        return [
-            pid
-            for pid, command, environment in processes()
-            if files & set(command) or (b"config.session_id=" in environment and work in environment)
-        ]
+        environments = ((seen.pid, seen.environment()) for seen in processes())
+        return own + [pid for pid, text in environments if b"config.session_id=" in text and work in text]
 
     def of_job(self, job_id: str, node: lab.LabNode | None = None) -> list[tuple[int, bool]]:
         """Processes of a job's components: pid, and whether it is a shim."""
@@ -207,9 +191,9 @@ class Pair:
         if node is not None:
             marks.append(os.fsencode(self.directory / node.name))
         return [
-            (pid, any(word.endswith(b"shim.py") for word in command))
-            for pid, command, environment in processes()
-            if all(mark in environment for mark in marks)
+            (seen.pid, any(word.endswith(b"shim.py") for word in seen.words))
+            for seen in processes()
+            if all(mark in seen.environment() for mark in marks)
         ]
 
     def up(self, node: lab.LabNode) -> None:
@@ -259,7 +243,7 @@ class Pair:
         with suppress(ProcessLookupError):
             os.kill(chosen, signal.SIGKILL)
         # Until it is really gone its sockets still take calls.
-        wait_for(lambda: all(pid != chosen for pid, _, _ in processes()), "it is dead")
+        wait_for(lambda: all(seen.pid != chosen for seen in processes()), "it is dead")
         return True
 
     def run(self, victim: str | None = None, delay: float | None = None) -> tuple[str, str, float]:

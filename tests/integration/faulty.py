@@ -63,7 +63,9 @@ class FaultyTap(Tap):
         with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while request := await _message(reader):
                 reply = await self._carry(request, certificate=certificate)
-                if reply is None:
+                if not reply:
+                    # Also where the node hung up without a word (it trusts the caller's CA no more): so must we, or
+                    # the caller would wait until its patience is over.
                     break
                 writer.write(reply)
                 await writer.drain()

@@ -33,6 +33,7 @@ from gateway.admin_client import AdminClient
 from gateway.errors import Refused
 from gateway.lab.node import write_private
 from specs.routes import ROUTES
+from tests.integration.pids import descendants
 from tests.integration.tap import Exchange, Tap
 
 COMPONENTS = ("psi", "split", "feature_encode", "hetero_lr", "hetero_lr_predict", "evaluation")
@@ -221,18 +222,6 @@ class Rig:
         for process in descendants(side.node.pid):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-
-
-def descendants(root: int) -> list[int]:
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found = [root]
-    for process in found:
-        found += parents.get(process, [])
-    return found
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway import lab
 from gateway.admin_client import AdminClient
-from gateway.app import serve
+from gateway.app.serve import serve
 from gateway.cli import main
 from gateway.errors import WIRE, GatewayError, Kind
 from specs.states import AuthType

@@ -3,6 +3,7 @@
 The long run is `make soak`.
 """
 
+import sys
 from pathlib import Path
 
 from tests.integration.havoc import Havoc
@@ -14,8 +15,12 @@ KILLS = 30
 def test_thirty_kills(tmp_path: Path) -> None:
     havoc = Havoc(tmp_path / "lab", SEED, KILLS)
     havoc.run()
-    assert havoc.problems == [], f"seed {SEED}: {dict(havoc.done)}"
-    assert sum(count for name, count in havoc.done.items() if name.startswith("kill ")) == KILLS
-    # Something did happen meanwhile.
-    assert havoc.done["audits agreed"] > 5
-    assert havoc.done["link cut"] + havoc.done["link lose"] + havoc.done["link late"] > 5
+    sys.stdout.write(havoc.summary())
+    assert havoc.problems == [], f"seed {SEED}"
+    done = havoc.done
+    assert sum(count for name, count in done.items() if name.startswith("kill ")) == KILLS
+    # They did hit something: approvals came about meanwhile, over a link that lost messages.
+    assert done["audits agreed"] > 20
+    assert done["approvals both know"] > 3
+    assert done["permits both hold"] > 0
+    assert done["link cut"] + done["link lose"] + done["link late"] > 10

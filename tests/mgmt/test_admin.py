@@ -194,6 +194,7 @@ def test_files_that_are_no_tables(tmp_path: Path, text: bytes, words: str) -> No
         read_table(path)
 
 
+@pytest.mark.req("M-042")
 def test_types_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     rows = [f"{number},{number % 20},{number % 20}.0,nan,{'x' if number == 29 else number}" for number in range(30)]

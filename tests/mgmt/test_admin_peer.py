@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import Kind, PeerError, ProtocolViolation, Refused
 from gateway.mgmt_plane.rest.admin_peer import READING, PeerAdmin
-from gateway.model import Audit
+from gateway.model import Audit, OutCall
 from tests.mgmt.world import Node
 
 
@@ -60,6 +60,15 @@ async def test_a_model_is_applied_for_and_approved(a: Node, b: Node, contract_id
     await b.admin_call("POST", f"/v1/admin/audits/{a.id}/{shown['audit_id']}/approve")
     await b.flush()
     assert (await a.only_audit()).status.value == "APPROVED"
+
+
+@pytest.mark.req("M-074")
+async def test_a_flow_is_sent_under_the_name_of_a_12(a: Node, b: Node, contract_id: str) -> None:
+    more = {"name": "f", "dag": {}, "conf": {"version": "2.0.0"}}
+    await admin(a).apply({}, {}, {"kind": "flow", "node_id": b.id, "subject": "fl-1", "body": more})
+    (call,) = await a.run(lambda tx: tx.select(OutCall, route="flow.audit.apply"))
+    assert call.body["config"] == {"version": "2.0.0"}
+    assert "conf" not in call.body
 
 
 @pytest.mark.parametrize(

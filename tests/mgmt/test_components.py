@@ -44,12 +44,27 @@ async def test_list(a: Node, b: Node, contract_id: str) -> None:
     everything = [("interconn.psi", "1.0.0"), ("other.psi", "1.0.0"), ("interconn.psi", "2.0.0")]
     for name in ("contract_id", "contract_Id", "contractId"):
         assert await codes(**{name: contract_id}) == everything
-    assert len(set(everything)) == 3
     assert await codes(contract_id=contract_id, developer="other") == everything[1:2]
     assert await codes(contract_id=contract_id, category="INTERSECTION") == everything[:1]
     assert await codes(contract_id=contract_id, category="none") == []
     assert (await a.send(b, "component.list", {}))["code"] == WIRE[Kind.MALFORMED].code
     assert (await a.send(b, "component.list", {"contract_id": "x"}))["code"] == WIRE[Kind.CONTRACT_UNKNOWN].code
+
+
+@pytest.mark.req("M-018", "M-019", "M-020")
+async def test_pages(a: Node, b: Node, contract_id: str) -> None:
+    for number in range(25):
+        await add(b, f"c{number:02d}", "interconn")
+
+    async def page(**more: object) -> tuple[list[str], int]:
+        data = (await a.send(b, "component.list", {"contract_id": contract_id, **more}))["data"]
+        return [each["code"] for each in data["records"]], data["total"]
+
+    codes = [f"interconn.c{number:02d}" for number in range(25)]
+    assert await page() == (codes[:20], 25)
+    assert await page(page_num=2) == (codes[20:], 25)
+    assert await page(page_num=3) == ([], 25)
+    assert await page(page_size=-1) == (codes, 25)
 
 
 @pytest.mark.req("M-058")

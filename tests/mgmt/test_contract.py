@@ -201,6 +201,17 @@ async def test_confirm_lacking_something(world: World, a: Node, b: Node) -> None
     assert (await b.send(a, "node.contract.confirm", full, cert=None))["code"] == 0
 
 
+@pytest.mark.req("M-010")
+@pytest.mark.parametrize("status", ["APPROVED", "REJECTED"])
+async def test_a_confirm_needs_no_signature(world: World, a: Node, b: Node, status: str) -> None:
+    """What an approval says of its sender is believed for the CA that was pinned, signed or not."""
+    contract = await world.apply(a, b)
+    key = {"auth_type": "CERT", "auth_credential": b.signer.credential, "expired_time": NOW + DAY}
+    body = {"contract_id": contract.contract_id, "status": status, **(key if status == "APPROVED" else {})}
+    assert (await b.send(a, "node.contract.confirm", body, sign=False, cert=None))["code"] == 0
+    assert await statuses(contract.contract_id, a) == [status]
+
+
 @pytest.mark.req("M-033")
 async def test_a_third_node_cannot_confirm_or_terminate(world: World, a: Node, b: Node, c: Node) -> None:
     contract = await world.apply(a, b)
@@ -241,7 +252,7 @@ def pki_of_another(name: str) -> Any:
     return pki.__wrapped__(name)
 
 
-@pytest.mark.req("M-032")
+@pytest.mark.req("M-032", "M-075")
 @pytest.mark.parametrize("ender", ["A", "B"])
 async def test_either_terminates(world: World, a: Node, b: Node, contract_id: str, ender: str) -> None:
     node = a if ender == "A" else b

@@ -34,13 +34,36 @@ async def test_good_and_bad_answers_have_the_envelope(a: Node, b: Node, asked: d
     bad = await a.send(b, LIST, {})
     assert (bad["code"], bad["http"], bad["data"]) == (400, 200, {})
     assert "trace tr-test" in bad["msg"]
+    flow = {"audit_id": "au-1", "flow_id": "fl", "name": "f", "dag": {}}
+    nothing = await a.send(b, "flow.audit.apply", flow)
+    assert (nothing["code"], nothing["data"]) == (0, {})
+
+
+PATHS = """
+POST node/contract/apply      POST node/contract/confirm    POST node/contract/terminate  POST node/update
+GET node/contract/query       GET node/query                GET node/health
+GET dataset/pub/list          GET dataset/pub/query         POST dataset/audit/apply      POST dataset/audit/confirm
+POST dataset/audit/terminate  GET dataset/audit/query
+POST project/audit/apply      POST project/audit/confirm    POST project/audit/terminate  GET project/audit/query
+GET project/list              GET project/query
+GET component/list            GET component/query
+POST flow/audit/apply         POST flow/audit/confirm       POST flow/audit/terminate     GET flow/audit/query
+POST job/audit/apply          POST job/audit/confirm        POST job/audit/terminate
+POST model/audit/apply        POST model/audit/confirm      POST model/audit/terminate    GET model/audit/query
+"""
+"""As c.1 of the digest lists them."""
 
 
 @pytest.mark.req("M-001", "M-067")
-def test_paths() -> None:
-    assert len(MANAGEMENT) == 32
-    assert all(route.path.startswith("/v1/interconn/") for route in MANAGEMENT.values())
+async def test_paths(a: Node, b: Node, asked: dict[str, str]) -> None:
+    words = PATHS.split()
+    wanted = {(method, f"/v1/interconn/{path}") for method, path in zip(words[::2], words[1::2], strict=True)}
+    assert len(wanted) == 32
+    assert {(route.method, route.path) for route in MANAGEMENT.values()} == wanted
     assert ("GET", "/v1/interconn/job/audit/query") not in BY_PATH
+    for method, path in wanted:
+        answer = await a.send(b, LIST, asked, after=tampered(method=method, path=path))
+        assert (answer["http"], answer["code"] != code(Kind.NOT_OFFERED)) == (200, True)
 
 
 @pytest.mark.req("M-067")
@@ -69,6 +92,12 @@ async def test_what_has_no_handler_is_not_offered(a: Node, b: Node, asked: dict[
 @pytest.mark.req("M-009")
 async def test_unsigned(a: Node, b: Node, asked: dict[str, str]) -> None:
     signed = [name for name, route in ROUTES.items() if route.auth in (Auth.SIGNED, Auth.APPLICANT)]
+    assert set(MANAGEMENT) - set(signed) == {
+        "node.query",
+        "node.health",  # A-10
+        "node.contract.apply",
+        "node.contract.confirm",
+    }
     assert len(signed) > 30
     for route in signed:
         for headers in ({}, {names.AUTH_SIGN: ""}):
@@ -445,7 +474,7 @@ async def test_a_refusal_changes_nothing(a: Node, b: Node, asked: dict[str, str]
     assert await b.run(lambda tx: tx.count(Audit)) == 0
 
 
-@pytest.mark.req("M-006", "M-007", "M-008", "M-009")
+@pytest.mark.req("M-006", "M-007", "M-008", "M-009", "M-002")
 async def test_headers_of_our_calls(world: World, a: Node, b: Node, asked: dict[str, str]) -> None:
     await b.add_dataset("ds")
     await world.grant(a, b, "ds")

@@ -18,6 +18,7 @@ def test_everything_up_to_the_cap() -> None:
     assert paged([], 0, page) == {"records": [], "total": 0}
 
 
+@pytest.mark.req("M-019")
 def test_more_than_the_cap_is_refused_with_the_way_out() -> None:
     page = page_of({"page_size": "-1"}, LIMITS)
     with pytest.raises(ProtocolViolation, match="at most 3 records and there are 4: ask for pages") as caught:

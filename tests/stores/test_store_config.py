@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import store_url
+from gateway.app.database import store_url
 from gateway.config import Config, ConfigError, load
 from gateway.errors import CallerError
 

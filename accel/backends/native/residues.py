@@ -21,25 +21,43 @@ _LONG: Final = 96
 """Segments are cut into pieces of at least this length, so that few long ones still fill the lanes."""
 
 
+def _as_pairs(core: str, bits: int, root: Mpz | None) -> tuple[str, Mpz | None]:
+    """The core that computes, and the root where that is done with pairs: 5 D^2 half products for a multiplication with
+    D digits of the root, instead of 2 F^2 with F digits of the modulus.
+    """
+    pairs = f"{core}-pairs"
+    if root is None or core != "avx512ifma":
+        return core, None
+    of_root, of_square = _native.layout(pairs, bits)[0], _native.layout(core, bits)[0]
+    return (pairs, root) if 5 * of_root**2 < 2 * of_square**2 else (core, None)
+
+
 class ResidueRing:
     """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
 
-    __slots__ = ("_chunk", "_handle", "_layout", "_pairs", "_powers", "_threads", "core", "modulus", "one", "size")
+    __slots__ = (
+        "_chunk", "_core", "_handle", "_layout", "_pairs", "_powers", "_root", "_threads", "core", "modulus", "one",
+        "size",
+    )  # fmt: skip
 
-    def __init__(self, core: str, modulus: Mpz, *, threads: int = 1) -> None:
-        """Every batch is cut over at most `threads` native threads."""
+    def __init__(self, core: str, modulus: Mpz, *, root: Mpz | None = None, threads: int = 1) -> None:
+        """Every batch is cut over at most `threads` native threads. root: the number whose square the modulus is."""
         self.core = core
         self.modulus = modulus
         self._threads = threads
-        bits = gmpy2.bit_length(modulus)
+        bits = int(gmpy2.bit_length(modulus))
         self.size = (bits + 7) // 8
-        self._layout = _native.layout(core, bits)
+        self._core, self._root = _as_pairs(core, bits, root)
+        self._layout = _native.layout(self._core, bits)
         digits, _, digit_bits = self._layout
         self._chunk = digits * digit_bits // 8
         radix = gmpy2.mpz(1) << (digits * digit_bits)
-        n, r, r2 = (int(v).to_bytes(self.size, "little") for v in (modulus, radix % modulus, radix**2 % modulus))
-        self._handle: object = _native.modulus(core, bits, n, r, r2, check_threads(threads))
-        self._powers = self.raw([radix**2 % modulus])
+        number = self._rows([(modulus if self._root is None else self._root,)])
+        constants = np.concatenate([number, self.raw([radix % modulus]), self._lift()])
+        self._handle: object = _native.modulus(self._core, bits, constants, check_threads(threads))
+        constants[...] = 0
+        chunks = -(-self.size // self._chunk)
+        self._powers = self.raw([radix ** (k + 2) % modulus for k in range(chunks)])
         self.one = self.raw([radix % modulus])
         self._pairs: tuple[Uints, Uints] | None = None
 
@@ -56,15 +74,32 @@ class ResidueRing:
             constants[...] = 0
         self.one[...] = 0
         self.modulus = gmpy2.mpz(0)
+        self._root = None
         self._handle = None
 
     def raw(self, values: Sequence[Mpz]) -> Uints:
         """Rows that hold the numbers as they are, in no Montgomery form: constants for the native calls."""
+        root = self._root
+        return self._rows([(v,) if root is None else (v % root, v // root) for v in values])
+
+    def _rows(self, elements: Sequence[tuple[Mpz, ...]]) -> Uints:
+        """The digits of an element's parts, one part after the other."""
         digits, stride, digit_bits = self._layout
-        out = np.zeros((len(values), stride), np.uint64)
-        for i, value in enumerate(values):
-            for j in range(digits):
-                out[i, j] = int(value >> (digit_bits * j) & ((1 << digit_bits) - 1))
+        out = np.zeros((len(elements), stride), np.uint64)
+        for i, parts in enumerate(elements):
+            for k, part in enumerate(parts):
+                for j in range(digits):
+                    out[i, k * digits + j] = int(part >> (digit_bits * j) & ((1 << digit_bits) - 1))
+        return out
+
+    def _lift(self) -> Uints:
+        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^52 and twice that."""
+        digits, stride, digit_bits = self._layout
+        out = np.zeros((1, stride), np.uint64)
+        if digit_bits < 64:  # digits of whole words have no room for it, and no pairs
+            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
+            out = self.raw([-base % (self.modulus if self._root is None else self._root)])
+            out[0, :digits] += np.uint64(1 << digit_bits)
         return out
 
     def empty(self, count: int) -> Uints:
@@ -154,10 +189,7 @@ class ResidueRing:
             radix = gmpy2.mpz(1) << (digits * digit_bits)
             chunks = 4
             powers = [*(radix ** (k + 2) % (p * p) for k in range(chunks)), radix % (p * p)]
-            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
-            lift = self.raw([-base % p])
-            lift[0, :digits] += np.uint64(1 << digit_bits)
-            self._pairs = self.raw([v for power in powers for v in (power % p, power // p)]), lift
+            self._pairs = self.raw([v for power in powers for v in (power % p, power // p)]), self._lift()
         factors, lift = self._pairs
         used = -(-data.shape[1] // self._chunk)
         if used * 2 + 2 > len(factors):

@@ -376,7 +376,7 @@ class Paillier(reference.Paillier):
 
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
+        ring = ResidueRing(self.name, key.modulus, root=n, threads=self._threads)
         return NativePublicKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
 
 
@@ -398,7 +398,7 @@ class TextbookPaillier(reference.TextbookPaillier):
 
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus, threads=self._threads)
+        ring = ResidueRing(self.name, key.modulus, root=n, threads=self._threads)
         return NativeTextbookKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=False)
 
 

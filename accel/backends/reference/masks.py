@@ -85,7 +85,8 @@ class MaskContract:
 class OpensslMasks(MaskContract):
     """See accel.kernels.Masks for the contract."""
 
-    def __init__(self, cipher: str) -> None:
+    def __init__(self, cipher: str, *, threads: int = 1) -> None:
+        del threads
         super().__init__(cipher, "reference")
 
     def _run(self, operation: str, stream: Stream, values: Words, out: Words) -> None:

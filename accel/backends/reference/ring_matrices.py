@@ -13,7 +13,8 @@ _LIMBS: Final = 128 // 16
 class NumpyRingMatrices:
     """See accel.kernels.RingMatrices for the contract."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, threads: int = 1) -> None:
+        del threads
         self.name = "reference"
         self._wide = NumpyRing128()
 

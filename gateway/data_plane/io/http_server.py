@@ -66,7 +66,7 @@ class _Door:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if path.startswith(fr.CHANNEL_PREFIX):
                 return await self._chan(request, path.removeprefix(fr.CHANNEL_PREFIX))
-            return await self._control.handle(request, self.prefix, path, peer_cert=self._peer_cert(request))
+            return await self._control.handle(request, self.prefix[1:], path, peer_cert=self._peer_cert(request))
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.prefix, kind=error.kind.value, reason=str(error))
             return forward.refusal(error)

@@ -24,7 +24,7 @@ from gateway.data_plane.channel import Channel, Policy
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
-from gateway.data_plane.io import http_server, link
+from gateway.data_plane.io import hop, http_server, link
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.http_client import HttpPartners
@@ -42,7 +42,7 @@ CONTROL_WAIT_S: Final = 30.0
 class DataSettings:
     """What the data process is told at its start. Port 0 means any free one; 7304 is the standard's (T-001).
 
-    tls_chain: PEM, leaf first, then CA. run_dir: holds control.sock, data.sock and data.json; only this user may enter.
+    tls_chain: PEM, leaf first, then CA. run_dir: holds the sockets and data.json; only this user may enter.
     """
 
     node_id: NodeId
@@ -104,7 +104,7 @@ class DataProcess:
             journal=journal,
         )
         # One each: whatever partners and strangers do, our own side's calls come through.
-        socket_file = settings.run_dir / link.CONTROL_SOCKET
+        socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         shared: Mapping[str, Any] = {
             "channel": self.channel,

@@ -52,7 +52,7 @@ class ControlProfile:
     instead: routes it does not have -> the one that does for them. lacks: those nothing does for.
     members: members it refuses to see beyond these, by route; None where it ignores what it does not know.
     partial_stop: whether a stop with task_name stops that task; else it would stop the whole job (B-21).
-    status_key: whether job_status may stand in an answer to it (B-09). calls_back: whether it reports states itself,
+    calls_back: whether it reports states itself,
     when the job says callback (B-31). component: theirs -> ours, members of a DAG node that stand for ours (B-23).
     filled: members of config that must not be absent (B-24). flat: no arrays and no null in parameters (B-34).
     task_prefix: beginning of the task ids it can use (B-26). channel: channel id of a job (B-27). job_words: its words
@@ -64,7 +64,6 @@ class ControlProfile:
     lacks: frozenset[str] = frozenset()
     members: Mapping[str, frozenset[str]] | None = None
     partial_stop: bool = True
-    status_key: bool = True
     calls_back: bool = True
     component: tuple[tuple[str, str], ...] = ()
     filled: bool = False
@@ -102,8 +101,6 @@ def to_peer(dialect: ControlProfile, name: str, payload: Mapping[str, Any]) -> M
     """A request or reply of `name` as the peer reads it."""
     if name in _CREATES:
         payload = _sent_job(dialect, payload)
-    if name == _STATUS_ALL and not dialect.status_key:
-        payload = {key: value for key, value in payload.items() if not key.startswith("job_") or key == "job_id"}
     known = (dialect.members or {}).get(name)
     return payload if known is None else {key: value for key, value in payload.items() if key in known}
 

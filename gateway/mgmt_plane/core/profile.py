@@ -155,7 +155,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
                 instead={"job.stop_all": "job.stop"},
                 lacks=frozenset({"job.create_all", "task.callback"}),
                 partial_stop=False,
-                status_key=False,
+                # Its client stops at the first member that is no object (B-09).
+                members={"job.status_all": frozenset({"job_id", "status"})},
                 calls_back=False,
                 component=(("module_name", "componentName"), ("code", "provider")),
                 flat=True,

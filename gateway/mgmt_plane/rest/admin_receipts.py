@@ -21,7 +21,7 @@ class ReceiptAdmin:
         return [AdminRoute("POST", BASE + "/jobs/{job_id}/receipt", self.sign)]
 
     async def sign(self, params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]) -> Any:
-        """{} -> a receipt under our signature; a receipt -> the same with ours added, if it is what happened here."""
+        """{} -> the receipt with all signatures known here; a receipt -> the same with ours, where it is true."""
         job_id = JobId(params["job_id"])
         if not body:
             return await self._store.run(lambda tx: self._receipts.issue(tx, job_id))

@@ -138,11 +138,11 @@ class Platform:
         return {"data": text}
 
     async def _register(self, _: EdgeRequest, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        info, image = payload.get("component_info"), payload.get("imageUrl")
+        info, image = payload.get("component_info"), payload.get("imageUrl", "")
         if not isinstance(info, Mapping):
             raise ProtocolViolation("component_info is missing or not an object")
-        if not isinstance(image, str) or not image:
-            raise ProtocolViolation("imageUrl is missing")
+        if not isinstance(image, str):
+            raise ProtocolViolation("imageUrl must be a text")
         await self._jobs.register(info=info, image=image)
         return {}
 

@@ -64,6 +64,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import Clock, Entropy, Journal, Store, Tx
+from specs.delivered import taken_apart
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
@@ -856,10 +857,28 @@ class Jobs:
 
         return await self._store.run(work)
 
-    async def register(self, *, info: Json, image: str) -> Component:
-        """Register a component (N-S component/register)."""
-        now, code = self._book.clock.now_ms(), await asyncio.to_thread(code_digest, image)
-        return await self._store.run(lambda tx: register_component(tx, info=info, image=image, code=code, now=now))
+    async def register(self, *, info: Json, image: str) -> tuple[Component, ...]:
+        """Register a component, or all those of a vendor's file or not one (N-S component/register).
+
+        image: "" where the file itself names it.
+        """
+        try:
+            parts = taken_apart(info)
+        except DescriptionError as error:
+            raise ProtocolViolation(f"component_info: {error}") from error
+        images = [image or part.image for part in parts]
+        if not all(images):
+            raise ProtocolViolation("imageUrl is missing")
+        now = self._book.clock.now_ms()
+        codes = [await asyncio.to_thread(code_digest, each) for each in images]
+
+        def work(tx: Tx) -> tuple[Component, ...]:
+            return tuple(
+                register_component(tx, info=part.info, image=each, code=code, now=now)
+                for part, each, code in zip(parts, images, codes, strict=True)
+            )
+
+        return await self._store.run(work)
 
 
 def withdraw(tx: Tx, audits: Audits, job: Job) -> None:

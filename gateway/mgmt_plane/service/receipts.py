@@ -1,6 +1,6 @@
 """Receipts of this node's jobs: ours, and our signature under a partner's that says what we know ourselves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.auth.schemes import Signer
@@ -9,7 +9,7 @@ from gateway.mgmt_plane.core.receipt import SIGNATURES, check_receipt, differenc
 from gateway.mgmt_plane.service.jobs import JobBook
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.trail import record
-from gateway.model import JobId, Json, NodeId, Share
+from gateway.model import JobId, Json, NodeId, Receipt, Share
 from gateway.ports import Clock, Tx
 from specs.states import JobState
 
@@ -40,10 +40,14 @@ class Receipts:
         }
 
     def issue(self, tx: Tx, job_id: JobId) -> Mapping[str, Any]:
-        """{receipt, signatures}: our statement under our own signature alone. Raises Refused."""
+        """{receipt, signatures}: what is kept of the job, else our statement under our signature. Raises Refused."""
+        kept = tx.get(Receipt, job_id)
+        if kept is not None:
+            return {"receipt": kept.receipt, "signatures": list(kept.signatures)}
         stated = self._statement(tx, job_id)
+        signature = self._signature(stated)
         record(tx, "receipt.signed", f"job:{job_id}", outcome=stated["outcome"], finished=stated["finished"])
-        return {"receipt": stated, "signatures": [self._signature(stated)]}
+        return {"receipt": stated, "signatures": [signature]}
 
     def countersign(self, tx: Tx, job_id: JobId, value: Any) -> Mapping[str, Any]:
         """The same receipt with our signature added, once; `value` is from outside.
@@ -55,18 +59,29 @@ class Receipts:
         own = self._statement(tx, job_id)
         if found := differences(own, stated):
             raise Refused(f"the receipt is not what happened here: {found[0]}", kind=Kind.CONFLICT)
-        for each in judge(stated, signatures):
-            problem = each.problem
-            if not problem and each.fingerprint != self._anchor(tx, each.node_id):
-                problem = "signed under another anchor than the one pinned for this node"
-            if problem:
-                raise Refused(f"signature of {each.node_id}: {problem}", kind=Kind.UNAUTHENTICATED)
+        self.check(tx, stated, signatures)
         ours = self._book.identity.node_id
         if any(each["node_id"] == ours for each in signatures) or len(signatures) >= SIGNATURES:
             return {"receipt": stated, "signatures": list(signatures)}
         signers = sorted(str(each["node_id"]) for each in signatures)
         record(tx, "receipt.countersigned", f"job:{job_id}", outcome=stated["outcome"], signers=signers)
         return {"receipt": stated, "signatures": [*signatures, self._signature(stated)]}
+
+    def check(self, tx: Tx, stated: Json, signatures: Sequence[Json]) -> None:
+        """Raises Refused(UNAUTHENTICATED) unless each signature holds under the anchor pinned for its node."""
+        for each in judge(stated, signatures):
+            problem = each.problem
+            if not problem and each.fingerprint != self._anchor(tx, each.node_id):
+                problem = "signed under another anchor than the one pinned for this node"
+            if problem:
+                raise Refused(f"signature of {each.node_id}: {problem}", kind=Kind.UNAUTHENTICATED)
+
+    def keep(self, tx: Tx, job_id: JobId, signed: Mapping[str, Any]) -> Receipt:
+        """Remember the job's receipt. signed: from `issue` or `countersign`."""
+        now = self._clock.now_ms()
+        kept = Receipt(job_id, signed["receipt"], tuple(signed["signatures"]), problem="", created=now, updated=now)
+        tx.insert(kept)
+        return kept
 
     def _anchor(self, tx: Tx, node_id: str) -> str:
         if node_id == self._book.identity.node_id:

@@ -6,11 +6,10 @@ caller is proven by the edge; a local call carries this node's own id. Repeats c
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from gateway.auth.tokens import parse_token_set
 from gateway.errors import GatewayError, IllegalTransition, Kind, ProtocolViolation, Refused
@@ -26,6 +25,7 @@ from gateway.mgmt_plane.core.job import (
     step_task,
 )
 from gateway.mgmt_plane.service.datasets import read_header
+from gateway.mgmt_plane.service.ending import result_code, told, why_failed
 from gateway.mgmt_plane.service.jobs import (
     Audits,
     Grants,
@@ -53,8 +53,6 @@ from gateway.model import (
 )
 from gateway.ports import Caller, PeerClient, Store, Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
-
-_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +408,7 @@ class Schedule:
             job = self._commanded(tx, caller, job_id, created=False)
             self._check_name(job, name)
             if name is None:
-                return self._stop_here(tx, job, by=caller.node_id)
+                return self._stop_here(tx, job, body, by=caller.node_id)
             self.stop_shares(tx, job, name, by=caller.node_id)
             return False
 
@@ -421,9 +419,21 @@ class Schedule:
             self._runtime.verify(job_id)
         return {}
 
-    def _stop_here(self, tx: Tx, job: Job, *, by: str) -> bool:
-        """End the job here; the wire does not say how it ended, so our shares tell. True: ask the scheduler."""
+    def _stop_here(self, tx: Tx, job: Job, body: Json, *, by: str) -> bool:
+        """End the job here. True: ask the scheduler how it ended.
+
+        The wire does not say it: then our shares tell for the time being. A scheduler of our own kind does, and is
+        believed: its stop may be faster than the end of our own component.
+        """
+        outcome = self._told_outcome(job, body, by=by)
         if job.status in JOB_FINAL:
+            if job.unsure and outcome is not None:
+                why = job.reason if job.outcome is outcome else self._reason(tx, job, body, outcome)
+                tx.replace(job, replace(job, outcome=outcome, reason=why, unsure=False))
+            return False
+        if outcome is not None:
+            reason = self._reason(tx, job, body, outcome)
+            self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)
             return False
         shares = tx.select(Share, job_id=job.job_id)
         failed = next((share for share in shares if share.status is TaskState.FAILED), None)
@@ -441,6 +451,22 @@ class Schedule:
                 reason = f"ended by {by} before this node took part; job status there tells why"
         # A scheduler's own job that somebody else stops through job/stop.
         return self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason, unsure=True).unsure
+
+    @staticmethod
+    def _told_outcome(job: Job, body: Json, *, by: str) -> Outcome | None:
+        """What a job/stop says of how the job ended badly; success is for our shares to say."""
+        said = body.get("job_outcome")
+        if by != job.scheduler or job.scheduling:
+            return None
+        return next((each for each in (Outcome.FAILED, Outcome.STOPPED) if each.value == said), None)
+
+    def _reason(self, tx: Tx, job: Job, body: Json, outcome: Outcome) -> str:
+        if outcome is Outcome.STOPPED:
+            return f"stopped by {job.scheduler}"
+        shares = tx.select(Share, job_id=job.job_id, status=TaskState.FAILED)
+        if shares and not job.unsure:
+            return f"task {shares[0].task_name} failed here"
+        return why_failed(tx, job, self._book.plan(job), self._book.lookup(tx), body) or f"ended by {job.scheduler}"
 
     def stop_shares(self, tx: Tx, job: Job, name: TaskName, *, by: str) -> None:
         """Stop `name` and what comes after it here. Where `name` has succeeded it is a clean-up (C-086, B-20)."""
@@ -531,8 +557,7 @@ class Schedule:
         def work(tx: Tx) -> Json:
             job = self._concerned(tx, caller, job_id)
             # The wire has no word for how a job ended; ours stands beside it for whoever knows it.
-            more = {"job_outcome": job.outcome.value} if job.scheduling and job.status in JOB_FINAL else {}
-            return {"job_status": job.status.value, "status": states(tx, job), **more}
+            return {"job_status": job.status.value, "status": states(tx, job), **told(tx, job)}
 
         return await self._store.run(work)
 
@@ -660,12 +685,6 @@ class Schedule:
         if name is not None and not isinstance(name, str):
             raise ProtocolViolation("task_name must be a text")
         return TaskName(name) if name else None
-
-
-def result_code(body: Mapping[str, Any]) -> str:
-    """The result code beside a FAILED state, "" where there is none that could stand in a message of ours."""
-    value = body.get("result_code")
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
 
 
 def _ended(job: Job) -> str:

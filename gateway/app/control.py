@@ -1,8 +1,4 @@
-"""The composition root: reads the configuration once and puts the parts of each process together.
-
-`serve` is the parent; it starts `control` and `data` as processes of their own (docs/adr/0001). Nothing below this
-module knows the configuration, and nothing here decides anything but which part gets which.
-"""
+"""The control process, made from a node.toml: management, control, admin API and database in one event loop."""
 
 import asyncio
 import contextlib
@@ -23,6 +19,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.app.database import store_url
+from gateway.app.node import CONTROL_READY, bracketed, clock_of, log_of, url_of
 from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.keys import KeyRing, load_signer, path_of, read_passphrase, read_secret
 from gateway.auth.pki import load_issuer
@@ -30,10 +28,10 @@ from gateway.auth.revocation import RevocationLists
 from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
-from gateway.config import Config, ConfigError, load, of_a_lab
+from gateway.config import Config, ConfigError, ContainersSection
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
-from gateway.data_plane.io.process import DataSettings, loop_factory, run_data_process
-from gateway.errors import GatewayError, Kind, Refused, Unavailable
+from gateway.data_plane.io.process import loop_factory
+from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
@@ -60,6 +58,7 @@ from gateway.mgmt_plane.rest.documentation import (
     document,
 )
 from gateway.mgmt_plane.rest.edge import Edge
+from gateway.mgmt_plane.rest.extensions import announcing, extension_handlers
 from gateway.mgmt_plane.rest.handlers import Services, management_handlers
 from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.rest.platform import Platform
@@ -78,6 +77,7 @@ from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
+from gateway.mgmt_plane.service.receipt_exchange import ReceiptExchange
 from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.revocation import KINDS, Revocation
@@ -85,12 +85,13 @@ from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.mgmt_plane.service.users import Users
-from gateway.model import Contract, Identity, InstId, NodeId, OwnKey
-from gateway.ports import Journal
+from gateway.model import Contract, Identity, InstId, NodeId, OutCall, OwnKey
+from gateway.ports import Journal, PeerReply, Tx
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.engines import ByImage, Engine, EngineError, EngineLauncher
 from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
-from gateway.runtime.launch import Addresses, ProcessLauncher
+from gateway.runtime.launch import Addresses, Launcher, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
@@ -101,7 +102,7 @@ from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
 from gateway.runtime.staging import Folders
-from gateway.runtime.supervisor import ABANDONED, Child, Supervisor, exit_with_parent, write_atomically
+from gateway.runtime.supervisor import ABANDONED, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.tracing import Spans, exporting
@@ -110,64 +111,9 @@ from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
 from specs.states import ApprovalState, AuditKind, AuthType
 
-CONTROL_READY: Final = "control.json"
-DATA_READY: Final = "data.json"
-READY: Final = "ready.json"
 ROUTES_S: Final = 30.0
 ALONE_S: Final = 20.0
 """A former control process, whose supervisor was killed, may take so long to go."""
-SOCKET_PATH_BYTES: Final = 107
-_LONGEST_SOCKET: Final = "control.sock"
-
-
-def serve(file: Path) -> int:
-    """Run the gateway of a node.toml until SIGTERM or SIGINT; the exit code."""
-    # Staged rows, logs and sockets, also those of components, are nobody else's, whatever folder they were put in.
-    os.umask(0o077)
-    try:
-        config = load(file)
-        if config.node.insecure_clock_offset and not of_a_lab(config.folder):
-            raise ConfigError("node.insecure_clock_offset is for a lab, and this node belongs to none")
-        run = _folders(config)
-    except GatewayError as error:
-        sys.stderr.write(f"interconn: {error}\n")
-        return 2
-    clock = _clock(config)
-    journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
-    command = [sys.executable, "-P", "-m", "gateway.app"]
-    children = [
-        Child("control", [*command, "control", str(file.resolve()), str(os.getpid())], run / CONTROL_READY),
-        Child("data", [*command, "data", str(file.resolve()), str(os.getpid())], run / DATA_READY),
-    ]
-    announcement = json.dumps(
-        {
-            "pid": os.getpid(),
-            "edge_url": config.node.address,
-            "platform_url": _url("http", config.platform.host, config.platform.port),
-            "admin_url": _url("http", config.admin.host, config.admin.port),
-        }
-    )
-    return asyncio.run(Supervisor(children, journal, clock).run(run / READY, announcement))
-
-
-def run_data(config: Config) -> int:
-    """The data process."""
-    clock = _clock(config)
-    settings = DataSettings(
-        node_id=NodeId(config.node.node_id),
-        inst_id=config.node.inst_id,
-        edge_host=config.edge.host,
-        edge_port=config.edge.port,
-        tls_chain=config.key_file(config.keys.tls_chain),
-        tls_key=config.key_file(config.keys.tls_key),
-        platform_host=config.platform.host,
-        platform_port=config.platform.port,
-        insecure_platform_nonloopback=config.platform.insecure_allow_remote,
-        run_dir=config.path(config.paths.run),
-        limits=config.limits,
-    )
-    journal = FileJournal(_log(config, "data"), clock, process="data")
-    return run_data_process(settings, journal=journal, clock=clock, entropy=SystemEntropy())
 
 
 def run_control(config: Config) -> int:
@@ -190,7 +136,7 @@ async def _control(config: Config) -> int:
     if lock is None:
         sys.stderr.write("interconn control: another control process of this node still runs\n")
         return 1
-    control = Control(config, FileJournal(_log(config, "control"), _clock(config), process="control"))
+    control = Control(config, FileJournal(log_of(config, "control"), clock_of(config), process="control"))
     try:
         await control.start()
         await stopped.wait()
@@ -225,7 +171,7 @@ class Control:
         self._config = config
         self._journal = journal = ObservedJournal(journal)
         self._run = config.path(config.paths.run)
-        clock, entropy, limits = _clock(config), SystemEntropy(), config.limits
+        clock, entropy, limits = clock_of(config), SystemEntropy(), config.limits
         self._clock = clock
         identity = _identity(config)
         ring = KeyRing(_signer(config))
@@ -293,13 +239,14 @@ class Control:
             datasets=Datasets(**base, grants=grants),
             projects=Projects(**base, partners=self._partners, audits=audits),
         )
+        self._audits = audits
         self._outbox = Outbox(
             store=self._store,
             client=self._client,
             journal=journal,
             clock=clock,
             entropy=entropy,
-            on_result=audits.call_ended,
+            on_result=self._call_ended,
             longest_pause_ms=round(config.delivery.longest_pause_s * 1000),
         )
         outgoing.on_put(self._outbox.wake)
@@ -357,7 +304,9 @@ class Control:
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
-        transport = f"{_bracketed(config.platform.host)}:{config.platform.port}"
+        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
+        self._receipts = ReceiptExchange(receipts=receipts, book=book, outgoing=outgoing)
+        transport = f"{bracketed(config.platform.host)}:{config.platform.port}"
         callback = f"http://{transport}{PLATFORM['platform.task.callback'].path}"
         shared: dict[str, Any] = {
             "store": self._store,
@@ -371,7 +320,7 @@ class Control:
         self._runner = TaskRunner(
             **shared,
             data_plane=self._link,
-            launcher=ProcessLauncher(python_path=[Path(__file__).resolve().parent.parent]),
+            launcher=_launcher(config.containers),
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
@@ -407,12 +356,16 @@ class Control:
             store=self._store,
             limits=limits,
             journal=journal,
-            handlers={**management_handlers(services), **schedule_handlers(self._schedule)},
+            handlers={
+                **management_handlers(services),
+                **announcing(schedule_handlers(self._schedule), identity),
+                **extension_handlers(self._receipts, self._store),
+            },
         )
         platform = Platform(jobs=self._jobs, schedule=self._schedule, tasks=self._runner, token=token)
         door = PlatformDoor(handlers=platform.handlers(), limits=limits, journal=journal)
         self._server = ControlServer(
-            self._run / _LONGEST_SOCKET,
+            self._run,
             edge=edge.handle,
             platform=door.handle,
             snapshot=self._snapshot,
@@ -447,9 +400,9 @@ class Control:
             journal=journal,
             fingerprint=lambda: ring.greeting.fingerprint,
             listeners={
-                "edge": _url("https", config.edge.host, config.edge.port),
-                "platform": _url("http", config.platform.host, config.platform.port),
-                "admin": _url("http", config.admin.host, config.admin.port),
+                "edge": url_of("https", config.edge.host, config.edge.port),
+                "platform": url_of("http", config.platform.host, config.platform.port),
+                "admin": url_of("http", config.admin.host, config.admin.port),
             },
         )
         job_admin = JobAdmin(
@@ -460,7 +413,6 @@ class Control:
             decisions=decisions,
             store=self._store,
         )
-        receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         self._expiry = ExpiryWatch(
             store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
         )
@@ -599,6 +551,11 @@ class Control:
             await asyncio.to_thread(self._spans.close)
         self._journal.note("control.stopped")
 
+    def _call_ended(self, tx: Tx, call: OutCall, answer: PeerReply | PeerError | None) -> None:
+        """As runtime.outbox.OnResult."""
+        self._audits.call_ended(tx, call, answer)
+        self._receipts.call_ended(tx, call, answer)
+
     async def _snapshot(self) -> Mapping[str, Any]:
         """Everything the data process must know (GET /link/snapshot)."""
         routes = await self._store.run(self._partners.routes)
@@ -712,10 +669,6 @@ class Control:
                 self._journal.note("routes.untold", reason=str(error))
 
 
-def _clock(config: Config) -> SystemClock:
-    return SystemClock(round(config.node.insecure_clock_offset * 1000))
-
-
 def _configuration(config: Config) -> dict[str, str]:
     """What the audit trail keeps of the configuration at every start: a change shows as another digest."""
     tree = asdict(config)
@@ -752,13 +705,6 @@ def _ca_of(chain: Path) -> str:
     return fingerprint(certificates(chain.read_text(encoding="ascii"))[-1])
 
 
-def store_url(config: Config) -> str:
-    """The database's address, password included where it has one; raises CallerError where its file cannot be used."""
-    if (file := config.store_file()) is not None:
-        return read_secret(file).decode("utf-8", "replace").strip()
-    return config.store.url or f"sqlite:///{config.path(config.paths.state)}"
-
-
 def _signer(config: Config) -> Signer:
     keys = config.keys
     return load_signer(
@@ -773,45 +719,25 @@ def _passphrase(config: Config) -> bytes | None:
     return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
-def _folders(config: Config) -> Path:
-    """Make the folders that the processes need; the run folder, which only this user may enter."""
-    run = config.path(config.paths.run)
-    if len(os.fsencode(run / _LONGEST_SOCKET)) > SOCKET_PATH_BYTES:
-        raise ConfigError(f"paths.run {run} is too long for a Unix socket (at most {SOCKET_PATH_BYTES} bytes in all)")
-    for folder in (run, config.path(config.paths.work), config.path(config.paths.state).parent):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise ConfigError(f"cannot make {folder}: {error.strerror}") from error
-    return run
-
-
-def _log(config: Config, process: str) -> Path:
-    file = config.path(config.paths.log)
-    return file.with_name(f"{file.stem}-{process}{file.suffix}")
-
-
-def _url(scheme: str, host: str, port: int) -> str:
-    return f"{scheme}://{_bracketed(host)}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def main(arguments: list[str]) -> int:
-    """Entry of a child process: `control` or `data`, node.toml, and the supervisor's pid."""
-    process, file, parent = arguments
-    exit_with_parent(int(parent), ABANDONED if process == "control" else signal.SIGTERM)
+def _launcher(section: ContainersSection) -> Launcher:
+    """Processes of this machine, and containers where an engine is named. Raises ConfigError."""
+    processes = ProcessLauncher(python_path=[Path(__file__).resolve().parents[2]])
+    if not section.engine:
+        return processes
     try:
-        config = load(Path(file))
-        return run_control(config) if process == "control" else run_data(config)
-    except GatewayError as error:
-        sys.stderr.write(f"interconn {process}: {error}\n")
-    except OSError as error:
-        sys.stderr.write(f"interconn {process}: {error}\n")
-    return 1
+        if section.engine == "docker":
+            # Each needs an extra that most nodes do without.
+            from gateway.runtime.docker_engine import DockerEngine  # noqa: PLC0415
 
+            engine: Engine = DockerEngine(address=section.address, network=section.network)
+        else:
+            from gateway.runtime.kubernetes_engine import KubernetesEngine  # noqa: PLC0415
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+            engine = KubernetesEngine(namespace=section.namespace, claim=section.claim, pull=section.pull)
+    except ImportError as error:
+        raise ConfigError(
+            f"containers.engine {section.engine}: install the extra {section.engine!r} of this package"
+        ) from error
+    except EngineError as error:
+        raise ConfigError(f"containers.engine {section.engine}: {error}") from error
+    return ByImage(processes, EngineLauncher(engine))

@@ -1,0 +1,28 @@
+"""The data process, made from a node.toml. It loads nothing of the management plane or the database."""
+
+from gateway.app.node import clock_of, log_of
+from gateway.config import Config
+from gateway.data_plane.io.process import DataSettings, run_data_process
+from gateway.model import NodeId
+from gateway.runtime.journal import FileJournal
+from gateway.runtime.system import SystemEntropy
+
+
+def run_data(config: Config) -> int:
+    """Serve until told to stop; the exit code."""
+    clock = clock_of(config)
+    settings = DataSettings(
+        node_id=NodeId(config.node.node_id),
+        inst_id=config.node.inst_id,
+        edge_host=config.edge.host,
+        edge_port=config.edge.port,
+        tls_chain=config.key_file(config.keys.tls_chain),
+        tls_key=config.key_file(config.keys.tls_key),
+        platform_host=config.platform.host,
+        platform_port=config.platform.port,
+        insecure_platform_nonloopback=config.platform.insecure_allow_remote,
+        run_dir=config.path(config.paths.run),
+        limits=config.limits,
+    )
+    journal = FileJournal(log_of(config, "data"), clock, process="data")
+    return run_data_process(settings, journal=journal, clock=clock, entropy=SystemEntropy())
