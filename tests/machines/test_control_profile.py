@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from gateway.mgmt_plane.core.control_profile import KUBERNETES_ID, MEMBERS, accepts, channel_id, way
+from gateway.mgmt_plane.core.control_profile import MEMBERS, accepts, channel_id, way
 from gateway.mgmt_plane.core.profile import PROFILES, from_peer, profile, to_peer
 from specs.routes import CONTROL, ROUTES
+from tests.peers.stand_ins import KUBERNETES_ID
 
 FATE, KUSCIA, V10, STRICT = (profile(name) for name in ("fate-2.x", "kuscia", "legacy-1.0", "strict-1.2"))
 NODE = {"name": "one", "componentName": "psi", "provider": "p", "version": "1"}

@@ -7,6 +7,7 @@ task that was started is RUNNING for two polls, then SUCCESS. `heard` holds ever
 import asyncio
 import itertools
 import json
+import re
 import ssl
 import time
 import uuid
@@ -19,10 +20,11 @@ import aiohttp
 from aiohttp import web
 
 from gateway.auth.pki import Pki
-from gateway.mgmt_plane.core.control_profile import KUBERNETES_ID
 
 S = "/v1/interconn/schedule/"
 POLLS = 2
+KUBERNETES_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What can be the name of a Kubernetes object: an RFC 1123 label."""
 Answer = dict[str, Any]
 
 

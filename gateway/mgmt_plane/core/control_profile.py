@@ -2,12 +2,11 @@
 
 `core.profile` holds one ControlProfile per dialect. The client asks it for method and place of a call (`way`), both
 edge and client for the members of requests and replies (`to_peer`, `from_peer`); the scheduler and the services ask
-`accepts`, `task_id` and `calls_back`. Nothing here knows a product by its name: what a product does is a value of a
-field, and a new product is a new row in `core.profile`.
+`accepts`, `channel_id`, `task_prefix` and `calls_back`. Nothing here knows a product by its name: what a product does is
+a value of a field, and a new product is a new row in `core.profile`.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -51,12 +50,12 @@ class ControlProfile:
     status_all: where its parameter stands when it is asked by GET ("query" or "body"); "" for the POST of v1.2.0.
     instead: routes it does not have -> the one that does for them. lacks: those nothing does for.
     members: members it refuses to see beyond these, by route; None where it ignores what it does not know.
-    partial_stop: whether a stop with task_name stops that task; else it would stop the whole job (B-21).
-    calls_back: whether it reports states itself,
-    when the job says callback (B-31). component: theirs -> ours, members of a DAG node that stand for ours (B-23).
-    filled: members of config that must not be absent (B-24). flat: no arrays and no null in parameters (B-34).
-    task_prefix: beginning of the task ids it can use (B-26). channel: channel id of a job (B-27). job_words: its words
-    for job states that are none of the standard's (B-33). confirms: approves jobs by job/audit_confirm (v1.0).
+    partial_stop: whether a stop with task_name stops that task; else it would stop the whole job (B-21). calls_back:
+    whether it reports states itself, when the job says callback (B-31). component: theirs -> ours, members of a DAG
+    node that stand for ours (B-23). filled: some members of config and dag must not be absent (B-24). flat: no arrays
+    and no null in parameters (B-34). task_prefix: beginning of the task ids it can use (B-26). channel: channel id of a
+    job (B-27). job_words: its words for job states that are none of the standard's (B-33). confirms: approves jobs by
+    job/audit_confirm (v1.0).
     """
 
     status_all: str = ""
@@ -181,7 +180,3 @@ def _flat_tasks(tasks: Any) -> Any:
         else values
         for task, values in tasks.items()
     }
-
-
-KUBERNETES_ID: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What can be the name of a Kubernetes object here: an RFC 1123 label."""
