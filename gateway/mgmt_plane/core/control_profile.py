@@ -2,7 +2,7 @@
 
 `core.profile` holds one ControlProfile per dialect. The client asks it for method and place of a call (`way`), both
 edge and client for the members of requests and replies (`to_peer`, `from_peer`); the scheduler and the services ask
-`accepts`, `channel_id`, `task_prefix` and `calls_back`. Nothing here knows a product by its name: what a product does is
+`accepts`, `channel_id`, `task_prefix` and `calls_back`. Nothing here knows a product by its name: what it does is
 a value of a field, and a new product is a new row in `core.profile`.
 """
 
