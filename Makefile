@@ -37,8 +37,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
+# HEU=PYTHON: the interpreter of an environment that has sf-heu, for its rows.
 bench-kernels: $(STAMP)
-	$(BIN)/python -m bench.kernels
+	$(BIN)/python -m bench.kernels $(if $(HEU),--heu $(HEU))
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt

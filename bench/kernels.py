@@ -1,4 +1,5 @@
-"""The kernels of accel/ against their rivals: `python -m bench.kernels [--quick] [--only TEXT] [--json FILE]`.
+"""The kernels of accel/ against their rivals: `python -m bench.kernels [--quick] [--only TEXT] [--json FILE]`, and
+`--heu PYTHON` for the rows of sf-heu. Beside the JSON goes one drawing for each family.
 
 One thread. Contestants of a row take turns (A/B/A/B ...), so that a busy machine slows all of them alike; the ratio of
 a row is the median over the rounds of (ours / rival), both of the same round. A rival that is not installed is left out
@@ -12,6 +13,7 @@ import os
 import platform
 import secrets
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ from accel import registry
 from accel.entropy import OsRandom
 from accel.kernels import SparseMatrix, Texts
 from accel.probe import probe
+from bench.plots import write_plots
 
 RANDOM = OsRandom()
 Run = Callable[[], object]
@@ -207,6 +210,47 @@ def additive(quick: bool) -> Iterator[Row]:
             )
 
 
+def heu_rows(python: str, scheme: str) -> Iterator[Row]:
+    """sf-heu of another environment, job by job over a pipe."""
+    script = str(Path(__file__).with_name("heu_rival.py"))
+    process = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("ready "):
+                break
+        else:
+            print("sf-heu does not start: its rows are left out", file=sys.stderr)
+            return
+
+        def ask(job: str) -> None:
+            process.stdin.write(job + "\n")
+            process.stdin.flush()
+            if process.stdout.readline() != "done\n":
+                raise RuntimeError("sf-heu ended")
+
+        numbers = (np.arange(1000, dtype=np.uint64) << 20).reshape(-1, 1)
+        secret = registry.additive_he(scheme).generate(2048, RANDOM)
+        key, matrix = secret.public, sparse(1000, 10, 40)
+        batch = key.encrypt(numbers, RANDOM)
+        theirs = f"sf-heu {line.split()[1]} {'OU' if scheme == 'ou' else 'ZPaillier'}-2048"
+        for job, work, run in (
+            ("encrypt", 1000, lambda: key.encrypt(numbers, RANDOM)),
+            ("decrypt", 1000, lambda: secret.decrypt(batch)),
+            ("add", 1000, lambda: key.add(batch, batch)),
+            ("X^T v 1000x10", 10_000, lambda: key.matvec(matrix, batch)),
+        ):
+            rival = Contestant(theirs, work, lambda j=f"{scheme} {job}": ask(j))
+            yield Row(
+                f"{scheme} {job}", "2048-bit key, 40 bits", "entries/s" if "X^T" in job else "1/s", rival,
+                (Contestant(registry.additive_he(scheme).name, work, run),),
+            )  # fmt: skip
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
 def curve(quick: bool) -> Iterator[Row]:
     del quick
     secret, points = os.urandom(32), os.urandom(32 * 256)
@@ -334,6 +378,39 @@ def threads(quick: bool) -> Iterator[Row]:
         Contestant("the same, one thread", 256, lambda: alone.power(n, bases, exponent)),
         (Contestant(pair.name, 256, lambda: pair.power(n, bases, exponent)),),
     )  # fmt: skip
+    he, he2 = (registry.additive_he("paillier", threads=n) for n in (1, 2))
+    plain_numbers = np.arange(1024, dtype=np.uint64).reshape(-1, 1)
+    primes = he.generate(2048, RANDOM).factors()
+    keys = [kernel.from_factors(*primes, 3) for kernel in (he, he2)]
+    batches = [key.public.encrypt(plain_numbers, RANDOM) for key in keys]
+    matrix = sparse(1024, 40, 40)
+    left, right = batches
+    for title, work, first, second in (
+        ("paillier encrypt", 1024, lambda: keys[0].public.encrypt(plain_numbers, RANDOM),
+         lambda: keys[1].public.encrypt(plain_numbers, RANDOM)),
+        ("paillier decrypt", 1024, lambda: keys[0].decrypt(left), lambda: keys[1].decrypt(right)),
+        ("paillier X^T v", 40_960, lambda: keys[0].public.matvec(matrix, left),
+         lambda: keys[1].public.matvec(matrix, right)),
+    ):  # fmt: skip
+        yield Row(
+            f"two threads: {title}", "Paillier-2048, batch of 1024, 40-bit entries", "1/s",
+            Contestant("the same, one thread", work, first), (Contestant(he2.name, work, second),),
+        )  # fmt: skip
+    lone, both = registry.masks(), registry.masks(threads=2)
+    words, key, nonce = np.zeros(4_000_000, np.uint32), os.urandom(16), os.urandom(16)
+    yield Row(
+        "two threads: mask aes128ctr", "16 MB of uint32 in place", "B/s",
+        Contestant("the same, one thread", words.nbytes, lambda: lone.add(key, nonce, words, bits=32, out=words)),
+        (Contestant(both.name, words.nbytes, lambda: both.add(key, nonce, words, bits=32, out=words)),),
+    )  # fmt: skip
+    narrow, broad = registry.ring_matrices(), registry.ring_matrices(threads=2)
+    dense = np.ones((200_000, 40), np.uint64)
+    column = np.ones((200_000, 1), np.uint64)
+    yield Row(
+        "two threads: ring64 X^T d", "200000x40 dense", "entries/s",
+        Contestant("the same, one thread", dense.size, lambda: narrow.product(dense, column, transposed=True)),
+        (Contestant(broad.name, dense.size, lambda: broad.product(dense, column, transposed=True)),),
+    )  # fmt: skip
 
 
 def ring(quick: bool) -> Iterator[Row]:
@@ -452,16 +529,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, smaller matrices")
     parser.add_argument("--only", default="", help="rows whose kernel contains this text")
+    parser.add_argument("--heu", default="", metavar="PYTHON", help="of an environment that has sf-heu: its rows too")
     parser.add_argument("--json", type=Path, default=Path("build/bench/kernels.json"))
     options = parser.parse_args()
-    rounds, seconds = (3, 0.15) if options.quick else (7, 0.4)
+    rounds, seconds = (3, 0.15) if options.quick else (5, 0.25)
     facts, results = machine(), []
+    families: dict[str, Callable[[bool], Iterator[Row]]] = {family.__name__: family for family in FAMILIES}
+    if options.heu:
+        families |= {f"heu_{scheme}": lambda _, s=scheme: heu_rows(options.heu, s) for scheme in ("ou", "paillier")}
+    shown: dict[str, list[Result]] = {}
     print(json.dumps(facts))
-    for family in FAMILIES:
+    for title, family in families.items():
         for row in family(options.quick):
             if options.only in row.kernel:
                 part = measure(row, rounds, seconds)
                 results += part
+                shown.setdefault(title, []).extend(part)
                 for r in part:
                     print(
                         f"{r.kernel:24} {r.backend:36} {r.rate:14,.0f} {r.unit:9} {r.ratio:8.2f}x {r.rival}", flush=True
@@ -469,6 +552,7 @@ def main() -> int:
     facts["load_average_after"] = os.getloadavg()[0]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"machine": facts, "results": [asdict(r) for r in results]}, indent=1))
+    write_plots(options.json.parent, shown)
     print("\n" + table(results))
     return 0
 

@@ -7,7 +7,7 @@ with the kind that the code names; no answer becomes `Unavailable`. Imports fast
 import http.client
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,8 @@ from specs.admin import BASE
 
 ANSWER_BYTES: Final = 64 << 20
 CHUNK_BYTES: Final = 1 << 20
+PAGE: Final = 1000
+"""Records that a list gives at once, unless asked for fewer."""
 _KIND_OF_CODE: Final = {wire.code: kind for kind, wire in WIRE.items()}
 
 
@@ -42,6 +44,15 @@ class AdminClient:
     def get(self, *path: str, **query: str | int | None) -> Any:
         """JSON of `GET /v1/admin/<path>`; members of `query` that are None are left out."""
         return self._json("GET", path, query=query)
+
+    def every(self, *path: str, after: Callable[[Any], str], **query: str | int | None) -> list[Any]:
+        """All records of a list that comes in pages. after: a record -> what the next page goes on after."""
+        found: list[Any] = []
+        while True:
+            page = self.get(*path, limit=PAGE, after=after(found[-1]) if found else None, **query)
+            found += page
+            if len(page) < PAGE:
+                return found
 
     def post(self, *path: str, **body: Any) -> Any:
         """JSON of `POST /v1/admin/<path>`; members of `body` that are None are left out."""

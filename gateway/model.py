@@ -621,7 +621,9 @@ class Limits:
     """Some 100 bytes each; a quarter of them carries 1,600 signed requests a second of one partner."""
     page_size: int = 1000
     list_records: int = 5000
-    """Of a list that is asked for as a whole (page_size=-1)."""
+    """Of a list that is asked for as a whole (page_size=-1) and made as a whole."""
+    streamed_records: int = 200_000
+    """Of the list of datasets asked for as a whole, which is streamed."""
     permits_per_request: int = 64
     dag_components: int = 256
     dag_edges: int = 4096

@@ -1,6 +1,6 @@
 """What the planes need from outside, as Protocols; `app` passes the real ones in, tests pass theirs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -46,9 +46,20 @@ class Tx(Protocol):
     def delete(self, record: Record) -> None: ...
 
     def select(
-        self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+        self,
+        kind: type[R],
+        /,
+        *,
+        order: str = "created",
+        limit: int | None = None,
+        offset: int = 0,
+        after: R | None = None,
+        **equals: object,
     ) -> Sequence[R]:
-        """Records whose members equal those given, ordered by member `order` (`-order` descending), then by key."""
+        """Records whose members equal those given, ordered by member `order` (`-order` descending), then by key.
+
+        after: only what comes behind this record in that order; `order` must be a member that is never None.
+        """
         ...
 
     def count(self, kind: type[R], /, **equals: object) -> int: ...
@@ -84,10 +95,11 @@ class EdgeRequest:
 
 @dataclass(frozen=True, slots=True)
 class EdgeReply:
-    """What goes back: JSON already encoded."""
+    """What goes back: JSON already encoded. more: what follows `body` where the answer is too long to be held whole."""
 
     status: int
     body: bytes
+    more: AsyncIterator[bytes] | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)

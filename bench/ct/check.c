@@ -111,9 +111,10 @@ static void secret_power(const mont_core *core) {
     mont_ctx c = {.bits = 512, .digits = core->digits(512)};
     c.stride = core->stride(c.digits);
     uint64_t *rows = (uint64_t *)ring_memory;
-    c.n = rows, c.one = rows + c.stride, c.r2 = rows + 2 * c.stride;
+    c.n = rows, c.one = rows + c.stride, c.lift = rows + 2 * c.stride;
     core->unpack(&c, c.n, n, 64);
     core->unpack(&c, c.one, one, 64); /* any residues do: their values are not what is asked */
+    core->unpack(&c, c.lift, one, 64);
     uint64_t inverse = 1;
     for (int i = 0; i < 6; i++) {
         inverse *= 2 - c.n[0] * inverse;
@@ -123,7 +124,7 @@ static void secret_power(const mont_core *core) {
         c.n0 &= (UINT64_C(1) << core->digit_bits) - 1;
     }
     uint64_t *a = (uint64_t *)ring_out;
-    if (core->import(&c, a, secret + 128, 64, c.r2, 1, 3) || core->power(&c, a, a, secret + 64, 0, 256, 1, 3) ||
+    if (core->import(&c, a, secret + 128, 64, c.lift, 1, 3) || core->power(&c, a, a, secret + 64, 0, 256, 1, 3) ||
         core->mul(&c, a, a, c.stride, a, c.stride, 3) || core->export(&c, reduced, 64, a, 3)) {
         abort();
     }

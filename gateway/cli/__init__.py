@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.cli import (
     audit,
+    component,
     dataset,
     invite,
     job,
@@ -41,7 +42,7 @@ Try it          interconn lab up --dir build/lab     two nodes on this machine
 Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
                 interconn node                       who it is, and what ends soon
-Work with it    interconn invite | partner | key | dataset | audit | project | job
+Work with it    interconn invite | partner | key | dataset | audit | component | project | job
 See how it is   interconn node | pending | events | job status
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     audits = add_group(actions, "audit", "approvals, given and asked for; and the audit trail")
     audit.add(audits)
     trail.add(audits)
+    component.add(add_group(actions, "component", "self-descriptions of components"))
     project.add(add_group(actions, "project", "rooms for cooperation"))
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)

@@ -5,18 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.cli.call import Call, Exit, UsageError, partner_id, pick, until
+from gateway.cli.call import Call, Exit, UsageError, audit_key, listed, partner_id, pick, until
 from gateway.cli.job import read_job_file
-from gateway.cli.parser import Group
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import when
 from specs.states import ApprovalState, AuditKind
 
 
 def add(group: Group) -> None:
-    listed = group.command("list", listing, "what partners ask of us and what we ask of them")
-    listed.add_argument("--kind", choices=[kind.value for kind in AuditKind])
-    listed.add_argument("--direction", choices=["IN", "OUT"], help="IN: a partner applied, OUT: we did")
-    listed.add_argument("--status", choices=[state.value for state in ApprovalState])
+    shown = group.command("list", listing, "what partners ask of us and what we ask of them")
+    shown.add_argument("--kind", choices=[kind.value for kind in AuditKind])
+    shown.add_argument("--direction", choices=["IN", "OUT"], help="IN: a partner applied, OUT: we did")
+    shown.add_argument("--status", choices=[state.value for state in ApprovalState])
+    pages(shown)
     approve = group.command("approve", approving, "say yes to what a partner asks, of whatever kind")
     _any(approve)
     approve.add_argument("--column", action="append", dest="columns", metavar="NAME", help="of a dataset, only these")
@@ -39,7 +40,7 @@ def _any(parser: argparse.ArgumentParser) -> None:
 
 
 def listing(call: Call) -> Exit:
-    audits = call.client().get("audits", kind=call.kind, direction=call.direction, status=call.status)
+    audits = listed(call, "audits", audit_key, kind=call.kind, direction=call.direction, status=call.status)
     show(call, audits)
     return Exit.OK
 
@@ -69,7 +70,9 @@ def which(parser: argparse.ArgumentParser, kind: AuditKind) -> None:
 
 def incoming(call: Call, kind: AuditKind, wanted: str) -> Mapping[str, Any]:
     """The partner's open application that `wanted` means."""
-    audits = call.client().get("audits", kind=kind.value, direction="IN", status=ApprovalState.APPLIED.value)
+    audits = call.client().every(
+        "audits", after=audit_key, kind=kind.value, direction="IN", status=ApprovalState.APPLIED.value
+    )
     return pick(audits, wanted, ("audit_id", "subject"), what=f"open {kind} application")
 
 
@@ -90,7 +93,8 @@ def still(done: Mapping[str, Any] | None) -> str:
 
 
 def _open(call: Call, **equals: str) -> Mapping[str, Any]:
-    return pick(call.client().get("audits", **equals), call.audit, ("audit_id", "subject"), what="application")
+    found = call.client().every("audits", after=audit_key, **equals)
+    return pick(found, call.audit, ("audit_id", "subject"), what="application")
 
 
 def approving(call: Call) -> Exit:

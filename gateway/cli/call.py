@@ -5,14 +5,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.admin_client import AdminClient
-from gateway.cli.show import Output
+from gateway.admin_client import PAGE, AdminClient
+from gateway.cli.show import Output, error
 from gateway.errors import CallerError, Kind, Refused
 
 CONFIG_VARIABLE: Final = "INTERCONN_CONFIG"
@@ -120,6 +120,21 @@ def until(days: int | None) -> int | None:
     if days <= 0:
         raise UsageError("--days must be positive")
     return int(time.time() * 1000) + days * DAY_MS
+
+
+def audit_key(audit: Mapping[str, Any]) -> str:
+    """What a list of audits goes on after."""
+    return f"{audit['applicant']}/{audit['audit_id']}"
+
+
+def listed(call: Call, what: str, after: Callable[[Any], str], **query: str | None) -> list[Any]:
+    """A list: its first PAGE records, or with --all every one."""
+    if call.all:
+        return call.client().every(what, after=after, **query)
+    found: list[Any] = call.client().get(what, **query)
+    if len(found) >= PAGE:
+        error(f"only the first {PAGE:,}: --all shows every one")
+    return found
 
 
 def pick(records: Sequence[Mapping[str, Any]], wanted: str, members: Sequence[str], *, what: str) -> Mapping[str, Any]:

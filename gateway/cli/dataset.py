@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import audit
-from gateway.cli.call import Call, Exit, UsageError, partner_id, pick, until
-from gateway.cli.parser import Group
+from gateway.cli.call import Call, Exit, UsageError, listed, partner_id, pick, until
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import when
 from specs.states import ApprovalState, AuditKind, AuthScope
 
@@ -20,7 +20,7 @@ def add(group: Group) -> None:
     new.add_argument("--category", help="kind of data, in your own words")
     new.add_argument("--dataset-id", help="id to use instead of a new one")
     new.add_argument("--private", action="store_true", help="partners do not see it")
-    group.command("list", listing, "our catalogue")
+    pages(group.command("list", listing, "our catalogue"))
     remote = group.command("remote", listing_remote, "what a partner offers")
     remote.add_argument("node_id", metavar="partner", help="node id or name of the partner")
     apply = group.command("apply", applying, "ask a partner for the use of one of its datasets")
@@ -76,7 +76,7 @@ def adding(call: Call) -> Exit:
 
 
 def listing(call: Call) -> Exit:
-    datasets = call.client().get("datasets")
+    datasets = listed(call, "datasets", lambda each: str(each["dataset_id"]))
     rows = [
         [
             dataset["dataset_id"],

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli.call import Call, Exit, UsageError
-from gateway.cli.parser import Group
+from gateway.cli.call import Call, Exit, UsageError, listed
+from gateway.cli.follow import follow
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import size, when
 from gateway.errors import Kind, Refused
 from specs.description import CONF_KEYS
-from specs.states import JobState
+from specs.states import JobState, LogLevel
 
 FILE_BYTES: Final = 1 << 20
 WATCH_S: Final = 1.0
@@ -32,7 +33,7 @@ def add(group: Group) -> None:
     submit = group.command("submit", submitting, "start a job; it runs once every partner has approved it")
     submit.add_argument("file", type=Path, help="job file (TOML or JSON)")
     submit.add_argument("--dry-run", action="store_true", help="check and show only; nothing is sent")
-    group.command("list", listing, "jobs known here")
+    pages(group.command("list", listing, "jobs known here, newest first"))
     approve = group.command("approve", approving, "take part in a partner's job")
     _which(approve)
     approve.add_argument("--yes", action="store_true", help="do not ask")
@@ -46,6 +47,8 @@ def add(group: Group) -> None:
     logs.add_argument("--task", metavar="NAME", help="only of this task")
     logs.add_argument("--start", type=int, metavar="N", help="first line")
     logs.add_argument("--length", type=int, metavar="N", help="number of lines")
+    logs.add_argument("--level", choices=[each.value for each in LogLevel], help="only of this level and above (debug)")
+    logs.add_argument("--follow", action="store_true", help="show lines as they come, until the job has ended")
     outputs = group.command("outputs", harvesting, "results that this side may see")
     _which(outputs)
     outputs.add_argument("--download", type=Path, metavar="DIR", help="also fetch them into this folder")
@@ -163,7 +166,7 @@ def submitting(call: Call) -> Exit:
 
 
 def listing(call: Call) -> Exit:
-    jobs = call.client().get("jobs")
+    jobs = listed(call, "jobs", lambda each: str(each["job_id"]))
     rows = [
         [job["job_id"], job["name"], job["status"], job["outcome"], job["initiator"], when(job["created"])]
         for job in jobs
@@ -304,7 +307,24 @@ def _told(task: Mapping[str, Any]) -> bool:
 
 
 def logging(call: Call) -> Exit:
-    logs = call.client().get("jobs", call.job, "logs", task_name=call.task, start=call.start, length=call.length)
+    client = call.client()
+
+    def fetch(**which: Any) -> Any:
+        return client.get("jobs", call.job, "logs", **which, **({"level": call.level} if call.level else {}))
+
+    if call.follow:
+        if call.start is not None or call.length is not None:
+            raise UsageError("--follow begins with the first line and ends with the last")
+        follow(
+            fetch,
+            task=call.task,
+            ended=lambda: client.get("jobs", call.job)["job"]["status"] in ENDED,
+            show=lambda whose, line: call.out.line(f"{whose}  {line}"),
+        )
+        # One JSON value, at the end.
+        call.out.value(fetch(task_name=call.task) if call.out.as_json else None, lambda: None)
+        return Exit.OK
+    logs = fetch(task_name=call.task, start=call.start, length=call.length)
     call.out.value(logs, lambda: _print_logs(call, logs))
     return Exit.OK
 

@@ -1,19 +1,20 @@
 """`interconn outbox`: calls to partners that wait or were given up, and the comparison with the partners."""
 
-from gateway.cli.call import Call, Exit
-from gateway.cli.parser import Group
+from gateway.cli.call import Call, Exit, listed
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import when
 
 
 def add(group: Group) -> None:
-    listed = group.command("list", calls, "calls to partners, newest first; without --state those not done")
-    listed.add_argument("--state", choices=["DUE", "PARKED", "DEAD", "DONE"])
+    listing = group.command("list", calls, "calls to partners, newest first; without --state those not done")
+    listing.add_argument("--state", choices=["DUE", "PARKED", "DEAD", "DONE"])
+    pages(listing)
     group.command("retry", retry, "perform a parked or dead call again, now").add_argument("call_id", metavar="CALL")
     group.command("compare", compare, "ask all partners how they see what we have with them, and repair differences")
 
 
 def calls(call: Call) -> Exit:
-    found = call.client().get("outbox", state=call.state)
+    found = listed(call, "outbox", lambda each: str(each["call_id"]), state=call.state)
     if call.state is None:
         found = [each for each in found if each["state"] != "DONE"]
     rows = [

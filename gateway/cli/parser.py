@@ -40,6 +40,11 @@ class Group:
         return add_command(self._actions, name, run, summary, node=node)
 
 
+def pages(parser: argparse.ArgumentParser) -> None:
+    """The option of a list that comes in pages (gateway.cli.call.listed)."""
+    parser.add_argument("--all", action="store_true", help="every record, not the first 1,000 only")
+
+
 def add_command(actions: "Actions", name: str, run: Run, summary: str, *, node: bool) -> argparse.ArgumentParser:
     """A command that runs `run`."""
     sentence = f"{summary[0].upper()}{summary[1:]}."

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from gateway.cli import audit
-from gateway.cli.call import Call, Exit, UsageError
-from gateway.cli.parser import Group
+from gateway.cli.call import Call, Exit, UsageError, listed
+from gateway.cli.parser import Group, pages
 from gateway.cli.show import when
 from specs.states import AuditKind, ProjectType
 
 
 def add(group: Group) -> None:
-    group.command("list", listing, "our projects and those that we joined")
+    pages(group.command("list", listing, "our projects and those that we joined"))
     new = group.command("new", creating, "open a project and ask the partners to join")
     new.add_argument("name")
     new.add_argument("--type", default=ProjectType.HETERO_FL.value, choices=[kind.value for kind in ProjectType])
@@ -37,7 +37,7 @@ def _datasets(entries: Sequence[str]) -> dict[str, list[str]]:
 
 
 def listing(call: Call) -> Exit:
-    projects = call.client().get("projects")
+    projects = listed(call, "projects", lambda each: str(each["project_id"]))
     rows = [
         [
             project["project_id"],

@@ -59,7 +59,7 @@ class ControlServer:
             wire = WIRE[Kind.NOT_FOUND]
             return Reply(wire.http, json.dumps({"code": wire.code, "msg": wire.text, "data": {}}).encode())
         reply = await door(edge_request(ask))
-        return Reply(reply.status, reply.body)
+        return Reply(reply.status, reply.body, reply.more)
 
 
 def edge_request(ask: Ask) -> EdgeRequest:

@@ -7,6 +7,7 @@ everything in the elder has expired and it is replaced; so their size is bounded
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import struct
@@ -131,10 +132,16 @@ class NonceFile:
         self._length = at
 
     def _turn(self) -> None:
-        """Begin a new file; the one before it is kept until the next turn."""
-        self._young.replace(self._old)
+        """Begin a new file; the one before it is kept until the next turn.
+
+        Where it cannot be opened, the next write tries again. The descriptor is closed last: its number might by then
+        be another file's, into which the next write would go.
+        """
+        with contextlib.suppress(FileNotFoundError):  # moved by a turn that failed
+            self._young.replace(self._old)
+        made = self._open()
         os.close(self._file)
-        self._file = self._open()
+        self._file = made
         self._length = 0
         self._since = self._clock.now_ms()
         self._sync_folder()

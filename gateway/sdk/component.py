@@ -3,7 +3,8 @@
 A component is `run(description, body)`; `body(task)` reads inputs, talks to partners and writes outputs. Lines on
 stdout are the log; two kinds have a prefix for the node that started the process:
 
-    @progress {"phase": ..., "done": n, "total": n, "unit": ...}      at most two a second, the last of a phase always
+    @progress {"phase": ..., "done": n, "total": n, "unit": ..., "bytes": n, "eta_s": n}
+                                            at most two a second, at least one while work goes on, the end of a phase
     @result {"code": "0", "message": "...", "party": "guest.0"}       the last line
 
 Nothing here knows what any component computes. Importing this module loads no web framework, SQL or NumPy.
@@ -13,11 +14,13 @@ import http.client
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final, TextIO
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Final, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.operators.party import PartyName, Progress
@@ -26,13 +29,19 @@ from gateway.sdk.drive import Link, Patience
 from gateway.sdk.environment import Artifact, Environment, read_environment
 from gateway.sdk.places import storage_secrets
 from gateway.sdk.result import Code, ComponentError
-from gateway.sdk.storage import Store, Table, open_store
+from gateway.sdk.storage import CSV, Rows, Store, Table, open_store
 from specs import headers
 from specs.description import Description, ParameterError
 
 CALLBACK_PATH: Final = "/v1/platform/schedule/task/callback"
 CALLBACK_ATTEMPTS: Final = 5
 PROGRESS_SECONDS: Final = 0.5
+TOTAL_SECONDS: Final = 86_400.0
+WAIT_SECONDS: Final = 600.0
+"""Limits of a component that has no parameters for them; those of the node end it earlier."""
+MAX_BYTES: Final = 256 << 20
+
+T = TypeVar("T")
 
 
 class Output:
@@ -45,7 +54,16 @@ class Output:
         self._secrets = tuple(sorted({secret for secret in secrets if len(secret) >= 3}, key=len, reverse=True))
         self._clock = clock
         self._phase = ""
+        self._begun = 0.0
         self._next = 0.0
+        self._pending: Progress | None = None
+        self._moved: Callable[[], int] = lambda: 0
+        # The ticker writes, too.
+        self._lock = threading.Lock()
+
+    def count_bytes(self, moved: Callable[[], int]) -> None:
+        """moved: bytes exchanged with the partners so far, told with every progress from now on."""
+        self._moved = moved
 
     def log(self, text: str) -> None:
         """Write lines for people."""
@@ -70,15 +88,57 @@ class Output:
         self._write(f"@{prefix} {json.dumps(shown, ensure_ascii=True)}")
 
     def progress(self, progress: Progress) -> None:
-        """Report progress; dropped within half a second of the last report, unless a phase begins or ends."""
-        now = self._clock()
-        if progress.phase == self._phase and now < self._next and progress.done < progress.total:
-            return
-        self._phase, self._next = progress.phase, now + PROGRESS_SECONDS
-        self.record(
-            "progress",
-            {"phase": progress.phase, "done": progress.done, "total": progress.total, "unit": progress.unit},
-        )
+        """Report progress; kept for the next report within half a second of the last, unless a phase begins or ends."""
+        with self._lock:
+            now = self._clock()
+            if progress.phase != self._phase:
+                self._phase, self._begun = progress.phase, now
+            elif now < self._next and progress.done < progress.total:
+                self._pending = progress
+                return
+            self._report(progress, now)
+
+    def tick(self) -> None:
+        """Report what was kept back. A component in which nothing moves stays silent, so that a hang is noticed."""
+        with self._lock:
+            now = self._clock()
+            if self._pending is not None and now >= self._next:
+                self._report(self._pending, now)
+
+    def _report(self, progress: Progress, now: float) -> None:
+        self._pending, self._next = None, now + PROGRESS_SECONDS
+        told: dict[str, object] = {
+            "phase": progress.phase,
+            "done": progress.done,
+            "total": progress.total,
+            "unit": progress.unit,
+        }
+        moved = self._moved()
+        if moved:
+            told["bytes"] = moved
+        if 0 < progress.done <= progress.total:
+            # As if it went on as it did so far in this phase.
+            told["eta_s"] = round((now - self._begun) * (progress.total - progress.done) / progress.done, 1)
+        self.record("progress", told)
+
+
+class Meter:
+    """Progress of one phase of a component's own work."""
+
+    def __init__(self, output: Output, phase: str, total: int, unit: str) -> None:
+        self._output = output
+        self._now = Progress(phase, 0, total, unit)
+
+    def advance(self, count: int = 1) -> None:
+        """So much more is done."""
+        self._now = replace(self._now, done=self._now.done + count)
+        self._output.progress(self._now)
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; each counts as done when the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance()
 
 
 class Task:
@@ -119,6 +179,19 @@ class Task:
             raise ComponentError(Code.BAD_INPUT, f"{self._name} needs exactly one partner, not {len(peers)}")
         return peers[0]
 
+    def phase(self, name: str, *, total: int, unit: str = "rows") -> Meter:
+        """Begin a phase of so many units of work; how far it is goes to whoever watches the job."""
+        self.output.progress(Progress(name, 0, total, unit))
+        return Meter(self.output, name, total, unit)
+
+    def rows(self, name: str) -> AbstractContextManager[Rows]:
+        """An input table row by row, for tables that need not fit into memory. Raises ComponentError."""
+        return self._store.rows(self._input(name))
+
+    def read_bytes(self, name: str, *, limit: int = MAX_BYTES) -> bytes:
+        """An input that is neither a table nor JSON, at most `limit` bytes. Raises ComponentError."""
+        return self._store.read_bytes(self._input(name), limit=limit)
+
     def table(self, name: str) -> Table:
         """An input table. Raises ComponentError."""
         return self._store.read_table(self._input(name))
@@ -127,11 +200,24 @@ class Task:
         """An input JSON artifact. Raises ComponentError."""
         return self._store.read_json(self._input(name))
 
-    def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]], **extra: object) -> int:
-        """Write an output table; the number of its rows. extra: further keys of its metadata."""
-        count = self._store.write_table(self._output(name), columns, rows, extra=extra)
+    def write_table(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        file_type: str = CSV,
+        **extra: object,
+    ) -> int:
+        """Write an output table; the number of its rows. file_type: csv or parquet; extra: keys of its metadata."""
+        count = self._store.write_table(self._output(name), columns, rows, extra=extra, file_type=file_type)
         self._written.add(name)
         return count
+
+    def write_bytes(self, name: str, pieces: Iterable[bytes], *, file_type: str) -> None:
+        """Write an output that is neither a table nor JSON, a model in a format of its own for example."""
+        self._store.write_bytes(self._output(name), pieces, file_type=file_type)
+        self._written.add(name)
 
     def write_json(self, name: str, value: object) -> None:
         """Write an output JSON artifact."""
@@ -144,6 +230,7 @@ class Task:
         environment = self.environment
         channel = Channel(Line(environment.transport, environment.session_id, environment.trace_id, environment.token))
         link = Link(channel, task_id=environment.task_id, own=environment.party, parties=self._addressed())
+        self.output.count_bytes(lambda: link.moved)
         try:
             yield link
         except ComponentError as e:
@@ -157,9 +244,10 @@ class Task:
             channel.close()
 
     def patience(self) -> Patience:
-        """The limits of the parameters `total_seconds` (what is left of it) and `wait_seconds`."""
-        left = self.parameters["total_seconds"] - (self._clock() - self._begun)
-        return Patience(total=max(left, 0.0), message=self.parameters["wait_seconds"])
+        """The limits of the parameters `total_seconds` (what is left of it) and `wait_seconds`, where it has them."""
+        total, message = (self.parameters.get(name) for name in ("total_seconds", "wait_seconds"))
+        left = (TOTAL_SECONDS if total is None else total) - (self._clock() - self._begun)
+        return Patience(total=max(left, 0.0), message=WAIT_SECONDS if message is None else message)
 
     def require_outputs(self) -> None:
         """Raise ComponentError when an output that was asked for is not written."""
@@ -308,6 +396,7 @@ def run(
         wanted = "system.control_port" in given if answer_queries is None else answer_queries
         finish = _listen(stack, environment, output) if wanted else None
         reporter.running()
+        stack.enter_context(_ticking(output))
         code, message = _outcome(environment, description, body, output)
         success = code == Code.OK
         if finish is not None:
@@ -315,6 +404,24 @@ def run(
         reporter.finished(success=success)
     output.record("result", {"code": code, "message": message, "party": environment.party})
     return 0 if success else 1
+
+
+@contextmanager
+def _ticking(output: Output) -> Iterator[None]:
+    """Report kept progress every half second while the block runs."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            output.tick()
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
 
 
 def _listen(stack: ExitStack, environment: Environment, output: Output) -> Callable[..., None] | None:

@@ -63,6 +63,8 @@ class Link:
         self._sent: dict[tuple[PartyName, str], int] = {}
         self._seen: dict[tuple[PartyName, str], int] = {}
         self._parts: dict[tuple[PartyName, str], bytearray] = {}
+        self.moved = 0
+        """Bytes of messages sent and received so far."""
 
     @property
     def peers(self) -> Sequence[PartyName]:
@@ -88,6 +90,7 @@ class Link:
             until = min(deadline, self._clock() + part_seconds)
             self._channel.push(wire, head, part, to=address, deadline=until, repeatable=True)
             self._sent[to, topic] = number + 1
+            self.moved += len(part)
 
     def receive(self, sender: PartyName, topic: str, *, wait_ms: int, deadline: float) -> memoryview | None:
         """The next whole message, or None when it is not there within one wait (parts of it are kept).
@@ -113,6 +116,7 @@ class Link:
             if number > expected:
                 raise ComponentError(Code.PARTNER_VIOLATION, f"message {expected} of {sender} on {topic!r} is missing")
             self._seen[key] = number + 1
+            self.moved += len(frame) - 8
             begun = self._parts.get(key)
             if len(frame) - 8 + len(begun or b"") > self._max_message_bytes:
                 raise ComponentError(Code.PARTNER_VIOLATION, f"message of {sender} on {topic!r} is too long")
@@ -122,6 +126,17 @@ class Link:
             begun += frame[8:]
             if not more:
                 return memoryview(self._parts.pop(key))
+
+    def give(self, to: PartyName, topic: str, payload: Payload, *, patience: Patience) -> None:
+        """`send` with the limits of a task."""
+        end = self._clock() + patience.total
+        self.send(to, topic, payload, deadline=end, part_seconds=patience.message)
+
+    def take(self, sender: PartyName, topic: str, *, patience: Patience) -> memoryview:
+        """Wait for the next message. Raises ComponentError: PARTNER_SILENT, PARTNER_GAVE_UP, and those of `receive`."""
+        end = self._clock() + patience.total
+        awaited = [Awaited(sender, topic)]
+        return _await_one(self, awaited, patience=patience, end=end, clock=self._clock)[1]
 
     def abort(self, code: str) -> None:
         """Tell every partner, as far as it can be reached, that this side gives up. Never raises."""

@@ -136,6 +136,18 @@ def comparisons(kind: type, equals: Mapping[str, object]) -> Row:
     return {name: None if value is None else encode_value(known[name], value) for name, value in equals.items()}
 
 
+def place(kind: type, order: str, record: Record | None) -> tuple[str | int | bool | None, str] | None:
+    """(value of the member ordered by, key) of a record in an order; None for no record."""
+    if record is None:
+        return None
+    name, _ = ordering(kind, order)
+    if name == KEY:
+        return record.key(), record.key()
+    if members(kind)[name].optional:
+        raise CallerError(f"nothing comes after a {kind.__name__} by {name}, which may be None")
+    return encode_value(members(kind)[name], getattr(record, name)), record.key()
+
+
 def ordering(kind: type, order: str) -> tuple[str, bool]:
     """Member to order by and whether it descends; a record without `created` is ordered by its key."""
     name, descending = order.removeprefix("-"), order.startswith("-")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.ports import Record, Tx
-from gateway.store.codec import KEY, Row, comparisons, decode, encode, ordering
+from gateway.store.codec import KEY, Row, comparisons, decode, encode, ordering, place
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -49,7 +49,15 @@ class _MemoryTx:
         return [row for row in self._rows(kind).values() if all(row[name] == value for name, value in wanted.items())]
 
     def select(
-        self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+        self,
+        kind: type[R],
+        /,
+        *,
+        order: str = "created",
+        limit: int | None = None,
+        offset: int = 0,
+        after: R | None = None,
+        **equals: object,
     ) -> Sequence[R]:
         name, descending = ordering(kind, order)
 
@@ -58,6 +66,15 @@ class _MemoryTx:
 
         rows = sorted(self._matching(kind, equals), key=lambda row: str(row[KEY]))
         rows.sort(key=rank, reverse=descending)
+        behind = place(kind, order, after)
+        if behind is not None:
+            at, key = behind
+            rows = [
+                row
+                for row in rows
+                if (row[name], row[KEY]) != (at, key)
+                and ((str(row[KEY]) > key) if row[name] == at else ((rank(row) < (True, at)) is descending))
+            ]
         end = None if limit is None else offset + limit
         return [decode(kind, row) for row in rows[offset:end]]
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import CallerError, Kind, Refused, Unavailable
 from gateway.ports import Record, Tx
-from gateway.store.codec import KEY, decode_row, encode
+from gateway.store.codec import KEY, decode_row, encode, place
 from gateway.store.engine import POSTGRESQL, again, engine, fault, lost, make_private, touch
 from gateway.store.statements import Runner, Statements, old_key
 
@@ -126,9 +126,19 @@ class _SqlTx:
         self._runner.change(self._statements.delete(type(record)), old_key(record.key()))
 
     def select(
-        self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+        self,
+        kind: type[R],
+        /,
+        *,
+        order: str = "created",
+        limit: int | None = None,
+        offset: int = 0,
+        after: R | None = None,
+        **equals: object,
     ) -> Sequence[R]:
-        statement, values = self._statements.select(kind, order=order, limit=limit, offset=offset, equals=equals)
+        statement, values = self._statements.select(
+            kind, order=order, limit=limit, offset=offset, equals=equals, after=place(kind, order, after)
+        )
         return [decode_row(kind, row) for row in self._runner.rows(statement, values)]
 
     def count(self, kind: type[R], /, **equals: object) -> int:

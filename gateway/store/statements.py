@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, Table, bindparam, func, select
+from sqlalchemy import Connection, Select, Table, bindparam, func, or_, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
@@ -18,7 +18,7 @@ from gateway.store.codec import KEY, Row, comparisons, members, ordering
 from gateway.store.tables import TABLES
 
 _SHAPES: Final = 1024
-_LIMIT, _OFFSET, _OLD = "limit_", "offset_", "old_"
+_LIMIT, _OFFSET, _OLD, _AT, _BEHIND = "limit_", "offset_", "old_", "at_", "behind_"
 
 
 def table_of(kind: type) -> Table:
@@ -67,11 +67,20 @@ class Statements:
         return self._shape(_delete, kind)
 
     def select(
-        self, kind: type, *, order: str, limit: int | None, offset: int, equals: Mapping[str, object]
+        self,
+        kind: type,
+        *,
+        order: str,
+        limit: int | None,
+        offset: int,
+        equals: Mapping[str, object],
+        after: tuple[str | int | bool | None, str] | None = None,
     ) -> tuple[_Statement, Row]:
+        """after: the place (gateway.store.codec.place) behind which the list begins."""
         compared, values = _compared(kind, equals)
-        statement = self._shape(_list, kind, compared, order, limit is not None, offset > 0)
-        return statement, {**values, _LIMIT: limit, _OFFSET: offset}
+        statement = self._shape(_list, kind, compared, order, (limit is not None, offset > 0, after is not None))
+        at, key = after or (None, None)
+        return statement, {**values, _LIMIT: limit, _OFFSET: offset, _AT: at, _BEHIND: key}
 
     def count(self, kind: type, equals: Mapping[str, object]) -> tuple[_Statement, Row]:
         compared, values = _compared(kind, equals)
@@ -112,13 +121,26 @@ def _delete(kind: type[Record]) -> Any:
     return table.delete().where(table.c[KEY] == bindparam(_OLD))
 
 
-def _list(kind: type[Record], compared: Sequence[tuple[str, bool]], order: str, limited: bool, skipping: bool) -> Any:
+def _list(
+    kind: type[Record],
+    compared: Sequence[tuple[str, bool]],
+    order: str,
+    parts: tuple[bool, bool, bool],
+) -> Any:
+    """parts: whether it has a limit, skips some, begins behind a record."""
+    limited, skipping, behind = parts
     table = table_of(kind)
     name, descending = ordering(kind, order)
     by = table.c[name].desc() if descending else table.c[name].asc()
     if table.c[name].nullable:  # elsewhere the words would only keep PostgreSQL from using an index
         by = by.nulls_last() if descending else by.nulls_first()
     statement = _where(select(table), table, compared).order_by(by, table.c[KEY])
+    if behind:
+        column, key = table.c[name], table.c[KEY]
+        at, last = bindparam(_AT, type_=column.type), bindparam(_BEHIND, type_=key.type)
+        # The first half alone names a stretch of the index; together with an `or` it would not be seen.
+        ahead, past = (column <= at, column < at) if descending else (column >= at, column > at)
+        statement = statement.where(ahead).where(or_(past, key > last))
     if limited:
         statement = statement.limit(bindparam(_LIMIT))
     return statement.offset(bindparam(_OFFSET)) if skipping else statement

@@ -115,7 +115,8 @@ def test_dotted_names_reach_a_process() -> None:
 def test_sdk_loads_nothing_heavy() -> None:
     program = (
         "import sys, gateway.sdk.component;"
-        "heavy = {'aiohttp', 'sqlalchemy', 'numpy', 'google.protobuf', 'cryptography', 'asyncio', 'jsonschema'};"
+        "heavy = {'aiohttp', 'sqlalchemy', 'numpy', 'google.protobuf', 'cryptography', 'asyncio', 'jsonschema',"
+        "         'minio', 'urllib3', 'requests', 'pyarrow', 'http.server', 'accel'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=20)

@@ -244,6 +244,22 @@ def test_progress_is_thinned_out() -> None:
         ("next", 0),
     ]
     assert set(records[0]) == {"phase", "done", "total", "unit"}
+    assert (records[1]["eta_s"], records[2]["eta_s"]) == (0.5, 0.0)
+
+
+def test_progress_that_was_kept_back_comes_later_and_nothing_twice() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    output = Output(stream, clock=lambda: now[0])
+    output.count_bytes(lambda: 4096)
+    for step in range(3):
+        output.progress(Progress("train", step, 10, "steps"))
+    output.tick()
+    for now[0] in (1.0, 2.0, 3.0):
+        output.tick()
+    records = [json.loads(line.removeprefix("@progress ")) for line in stream.getvalue().splitlines()]
+    assert [(record["done"], record["bytes"]) for record in records] == [(0, 4096), (2, 4096)]
+    assert records[1]["eta_s"] == 4.0
 
 
 def test_log_goes_nowhere_when_nobody_reads() -> None:

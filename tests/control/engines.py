@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -69,9 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         assert one.process is not None
         assert one.process.stdout is not None
-        for line in one.process.stdout:
-            self.wfile.write((struct.pack(">BxxxL", 1, len(line)) if framed else b"") + line)
-            self.wfile.flush()
+        with suppress(OSError):  # whoever followed may be gone
+            for line in one.process.stdout:
+                self.wfile.write((struct.pack(">BxxxL", 1, len(line)) if framed else b"") + line)
+                self.wfile.flush()
 
     def do(self) -> None:
         parts = urlsplit(self.path)

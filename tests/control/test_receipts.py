@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import WIRE, Kind, PeerError, Unavailable
+from gateway.mgmt_plane.core.job import JobEvent
 from gateway.mgmt_plane.core.receipt import judge
 from gateway.mgmt_plane.rest.extensions import announcing, extension_handlers
 from gateway.mgmt_plane.service.receipt_exchange import ROUTE, ReceiptExchange
@@ -113,6 +114,36 @@ async def test_lost_answers_and_repeats_change_nothing(tmp_path: Path) -> None:
         await complete(world, job_id)
         assert len(given) == 3
         assert given[0] == given[1] == given[2]
+
+
+async def test_who_gave_the_job_up_signs_once_it_knows_better(tmp_path: Path) -> None:
+    """B was cut off at the end and believes the job has failed; then it hears that all went well."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await wire(world)
+        await world.grant("B", "A")
+        cut, asked = True, 0
+
+        def disturb(call: Call) -> None:
+            nonlocal asked
+            if cut and call.route == "job.stop":
+                raise Unavailable("the link is down")
+            if call.route == "job.status_all" and not cut:
+                asked += 1
+                if asked <= 2:
+                    raise Unavailable("the link is down again")
+
+        world.disturb = disturb
+        job_id = await approved(world, job_file())
+        await world["A"].until(job_id, JobState.FINISHED)
+
+        def give_up(tx: Tx) -> None:
+            job = world["B"].book.get(tx, job_id)
+            world["B"].book.advance(tx, job, JobEvent.FAIL, outcome=Outcome.FAILED, reason="silent", unsure=True)
+
+        await world["B"].run(give_up)
+        cut = False
+        await complete(world, job_id)
+        assert (await world["B"].job(job_id)).outcome is Outcome.SUCCEEDED
 
 
 async def test_partners_of_another_kind_are_sent_nothing_of_ours(tmp_path: Path) -> None:

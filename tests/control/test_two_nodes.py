@@ -12,9 +12,9 @@ import pytest
 
 from gateway.errors import WIRE, Kind, PeerError, Unavailable
 from gateway.model import NodeId, Outcome, TraceId
-from gateway.ports import Caller, Tx
+from gateway.ports import Caller, EdgeRequest, Tx
 from specs.states import JobState, TaskState
-from tests.control.world import FAST, Call, World, approved, eventually, fail, hang, job_file
+from tests.control.world import FAST, TOKEN, Call, World, approved, eventually, fail, hang, job_file, succeed
 
 STEPS = (
     "psi",
@@ -50,6 +50,7 @@ async def shares_at(world: World, node: str, job_id: str, count: int) -> None:
 async def refused(world: World, route: str, body: Any, kind: Kind, **where: str) -> str:
     with pytest.raises(PeerError) as error:
         await call(world, route, body, **where)
+    assert WIRE[kind].code > 200
     assert error.value.peer_code == str(WIRE[kind].code), error.value
     return str(error.value)
 
@@ -226,8 +227,6 @@ async def test_stop_from_a_task_on_leaves_the_other_branch(tmp_path: Path) -> No
 
         async def waits(run: Any) -> int:
             await gate.wait()
-            from tests.control.world import succeed
-
             return await succeed(run)
 
         steps = (
@@ -241,7 +240,9 @@ async def test_stop_from_a_task_on_leaves_the_other_branch(tmp_path: Path) -> No
         job_id = await approved(world, job_file(*steps))
         await shares_at(world, "B", job_id, 3)
         # Both branches run at the same time; stop one of them.
-        await world["A"].schedule.stop(job_id, "left")
+        stop = world["A"].platform.handlers()["platform.job.stop_task"]
+        ours = EdgeRequest("POST", "/", {}, "", {"authorization": f"Bearer {TOKEN}"}, b"", None, "127.0.0.1")
+        await stop(ours, {"job_id": job_id, "task_name": "left"})
         assert (await world["A"].job(job_id)).status is JobState.RUNNING
 
         async def arrived() -> bool:
@@ -341,6 +342,7 @@ async def test_who_accepted_is_stopped_when_another_refuses(tmp_path: Path) -> N
         job_id = await approved(world, body, by=("B", "C"))
         at_a = await world["A"].until(job_id, JobState.FINISHED)
         assert "C did not create the job" in at_a.reason
+        await eventually(lambda: [c for c in world.routes("job.stop", source="A") if c.target == "B"])
         await world["B"].until(job_id, JobState.FINISHED)
         await agreed(world, job_id, Outcome.FAILED, "A", "B")
         assert not world.routes("job.start", "task.start")
@@ -407,6 +409,7 @@ async def test_states_are_told_to_participants_only(tmp_path: Path) -> None:
         await eventually(lambda: world["B"].launcher.runs)
         task_id = (await world["B"].shares(job_id))[0].task_id
         await refused(world, "task.poll", {"task_id": "task_unknown", "role": "host"}, Kind.NOT_FOUND)
+        assert (WIRE[Kind.NOT_FOUND].http, WIRE[Kind.NOT_FOUND].code) == (200, 404)
         await refused(world, "task.poll", {"task_id": task_id}, Kind.MALFORMED)
         await refused(world, "task.poll", {"task_id": task_id, "role": "host"}, Kind.FORBIDDEN, source="C")
         for role in ("", "host", "host.0", "whoever"):
@@ -434,7 +437,8 @@ async def test_states_are_told_to_participants_only(tmp_path: Path) -> None:
 
 @pytest.mark.req("C-055")
 async def test_callback_mode_without_any_poll(tmp_path: Path) -> None:
-    async with World(tmp_path, "A", "B").running() as world:
+    quick = replace(FAST, silence_s=0.4)
+    async with World(tmp_path, "A", "B", rules={"A": quick, "B": quick}).running() as world:
         await world.grant("B", "A")
 
         def no_polls(c: Call) -> None:
@@ -442,6 +446,13 @@ async def test_callback_mode_without_any_poll(tmp_path: Path) -> None:
                 raise PeerError("no", peer_code="400")
 
         world.disturb = no_polls
+
+        # Who calls back is polled rarely: long enough for more refusals than a node that is polled may give.
+        async def slow(run: Any) -> int:
+            await eventually(lambda: len(world.routes("task.poll")) > FAST.misses + 1)
+            return await succeed(run)
+
+        world["B"].launcher.scripts["psi"] = slow
         job_id = await approved(world, job_file("psi", "split", sync_type="callback"))
         assert (await world["A"].until(job_id, JobState.FINISHED)).outcome is Outcome.SUCCEEDED
         words = [c.body["status"] for c in world.routes("task.callback", source="B")]
@@ -504,6 +515,25 @@ async def test_a_partner_that_disappears(tmp_path: Path) -> None:
         assert at_b.outcome is Outcome.FAILED
         assert "no word from the scheduler A" in at_b.reason
         assert {s.status for s in await world["B"].shares(job_id)} == {TaskState.FAILED}
+
+
+@pytest.mark.req("C-089")
+async def test_one_that_cannot_be_reached_does_not_keep_the_others_from_stopping(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B", "C").running() as world:
+        for holder in "BC":
+            await world.grant(holder, "A")
+        body = job_file()
+        body["parties"] = {"guest": "A", "host": ["B", "C"]}
+        body["data"] = {"guest": "ds-A", "host": ["ds-B", "ds-C"]}
+        for node in "ABC":
+            world[node].launcher.scripts["psi"] = hang
+        job_id = await approved(world, body, by=("B", "C"))
+        await eventually(lambda: all(world[node].launcher.runs for node in "ABC"))
+        world.down.add("B")
+        await world["A"].schedule.stop(job_id)
+        await eventually(lambda: [c for c in world.routes("job.stop", source="A") if c.target == "C"])
+        await world["C"].until(job_id, JobState.FINISHED)
+        assert {s.status for n in "AC" for s in await world[n].shares(job_id)} == {TaskState.FAILED}
 
 
 async def test_a_participant_learns_of_an_end_it_was_not_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,9 +137,9 @@ def test_both_parties_sign_the_receipt_of_a_job(rig: Rig, tmp_path: Path, capsys
 
     # The gateways have done it by themselves; both hold the same.
     for config in (bank, payment):
-        wait_for(lambda config=config: verified(config), "both have signed")
+        wait_for(partial(verified, config), "both have signed")
     carried = [each for each in rig.exchanges() if each.path == ROUTES["interconn.job.receipt"].path]
-    assert {json.loads(each.body)["receipt"]["job_id"] for each in carried} == {job_id}
+    assert job_id in {json.loads(each.body)["receipt"]["job_id"] for each in carried}
 
     # As with a partner that has no such extension: by hand.
     alone = json.loads(both.read_text())

@@ -1,15 +1,19 @@
-"""Three gateways and one job: every role at a node of its own, and one node in two roles."""
+"""Three gateways and one job: every role at a node of its own, one node in two roles, and a component of curl."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway import lab
-from tests.integration.crash import BODIES, RULES, config, node_of, platform, register
+from gateway import cli, lab
+from gateway.lab.node import CONFIG
+from tests.integration.crash import BODIES, RULES, config, description, node_of, platform, register
 from tests.integration.rig import wait_for
 
+SHELL = Path(__file__).with_name("shell_component.sh")
 BODIES_HERE = {
     **BODIES,
     # Says hello to everybody, waits for everybody's hello, and writes down who spoke.
@@ -85,3 +89,29 @@ def test_three_parties(nodes: tuple[lab.LabNode, ...], places: dict[str, list[in
                 folder = node.ca_file.parent.parent / "work" / "jobs" / job_id / f"{output['role']}-{output['index']}"
                 file = folder / "store" / output["namespace"] / output["name"] / "data_0"
                 assert json.loads(file.read_text()) == {other: other for other in parties if other != party}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.req("A-013", "A-018", "A-022", "A-033", "A-043")
+def test_a_component_made_of_curl(nodes: tuple[lab.LabNode, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    for node in nodes[:2]:
+        body = {"imageUrl": f"file://{SHELL}", "component_info": description("greet")}
+        platform(node, "component/register", body)
+    roles = {"guest": [nodes[0].node_id], "host": [nodes[1].node_id], "arbiter": []}
+    dag = {"version": "2.0", "components": [node_of("hello", "greet")]}
+    job_id = str(platform(nodes[0], "job/create_all", {"dag": dag, "config": config(nodes[0], roles)})["job_id"])
+    for node, own, other in zip(nodes[:2], ("guest", "host"), ("host.0", "guest.0"), strict=True):
+        view = ended(node, job_id)
+        (log,) = node.client().get("jobs", job_id, "logs")
+        assert view["job"]["outcome"] == "succeeded", (view["explanation"], log["text"])
+        (share,) = [share for share in view["tasks"][0]["shares"] if share["role"] == own]
+        assert (share["status"], share["result_code"], share["progress"]["phase"]) == ("SUCCESS", "0", "listen")
+        assert "push: E0000000000" in log["text"]
+        (output,) = node.client().get("jobs", job_id, "outputs")
+        file = node.ca_file.parent.parent / "work" / "jobs" / job_id / f"{own}-0" / "store"
+        assert cli.main(["job", "logs", job_id, "--follow", "--config", str(node.ca_file.parent.parent / CONFIG)]) == 0
+        followed = capsys.readouterr().out.splitlines()
+        assert len(followed) == log["lines"]
+        assert all(line.startswith(f"hello {own}.0  ") for line in followed)
+        told = json.loads((file / output["namespace"] / output["name"] / "data_0").read_text())
+        assert told == {"heard": f"hello from {other}"}

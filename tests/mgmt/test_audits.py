@@ -1,7 +1,7 @@
 """Audits of all kinds, grants and permits, between nodes that talk through their real edges."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from gateway.auth.tokens import token_digest
 from gateway.errors import WIRE, CallerError, GatewayError, Kind, Refused
 from gateway.mgmt_plane.core.acl import parse_token_set
 from gateway.mgmt_plane.core.profile import STRICT
+from gateway.mgmt_plane.rest import handlers
 from gateway.mgmt_plane.service.grants import DatasetUse
 from gateway.model import (
     Audit,
@@ -672,7 +673,7 @@ async def test_the_grant_that_fits_is_used(world: World, a: Node, b: Node, ds: s
 
 
 @pytest.mark.req("M-040", "M-041", "M-018", "M-019", "M-020")
-async def test_the_public_list(a: Node, b: Node, contract_id: str) -> None:
+async def test_the_public_list(a: Node, b: Node, contract_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(25):
         await b.add_dataset(f"ds-{number:02d}")
     await b.add_dataset("hidden", public=False)
@@ -689,6 +690,9 @@ async def test_the_public_list(a: Node, b: Node, contract_id: str) -> None:
     assert await page(page_num=3) == ([], 25)
     assert await page(page_num=2, page_size=10) == (names[10:20], 25)
     assert await page(page_size=-1) == (names, 25)
+    for batch in (10, 25, 24, 26):
+        monkeypatch.setattr(handlers, "BATCH", batch)
+        assert await page(page_size=-1) == (names, 25)
     answer = await a.send(b, "dataset.pub.list", query)
     record = answer["data"]["records"][0]
     assert {"dataset_id", "name", "owner"} <= set(record)
@@ -698,6 +702,31 @@ async def test_the_public_list(a: Node, b: Node, contract_id: str) -> None:
         assert (await a.send(b, "dataset.pub.list", {**query, **wrong}))["code"] == 400
     for wrong in ({}, {"page_num": 1}):
         assert (await a.send(b, "dataset.pub.list", wrong))["code"] == 400
+
+
+@pytest.mark.req("M-019")
+async def test_a_streamed_list_never_ends_as_a_part(
+    a: Node, b: Node, contract_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records are read while they go out: the count fits them, and who loses the contract gets no more of them."""
+    monkeypatch.setattr(handlers, "BATCH", 10)
+    for number in range(25):
+        await b.add_dataset(f"ds-{number:02d}")
+    query = {"contract_id": contract_id, "page_size": -1}
+
+    async def begun() -> tuple[AsyncIterator[bytes], bytes]:
+        reply = await b.edge.handle(a.request(b, "dataset.pub.list", query))
+        assert reply.more is not None
+        return reply.more, await anext(reply.more) + await anext(reply.more)
+
+    more, first = await begun()
+    await b.add_dataset("ds-25")
+    answer = json.loads(first + b"".join([piece async for piece in more]))["data"]
+    assert (len(answer["records"]), answer["total"]) == (26, 26)
+    more, _ = await begun()
+    await b.admin_call("POST", f"/v1/admin/partners/{contract_id}/terminate")
+    with pytest.raises(ConnectionResetError):
+        await anext(more)
 
 
 @pytest.mark.req("M-043", "M-041")

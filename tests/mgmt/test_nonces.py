@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,57 @@ async def test_without_the_disk_nothing_is_served(
     log = opened(tmp_path / "n", world.clock)
     assert len(list(log.recall())) >= 1
     await log.close()
+
+
+@pytest.mark.req("M-012")
+async def test_of_many_copies_at_the_same_time_one_is_served(world: World, tmp_path: Path) -> None:
+    """Among calls of the same partner that are all served; and so it stays after a crash in the middle of it."""
+    a, b = world.node("A"), world.node("B")
+    contract = await world.partners(a, b)
+    log = opened(tmp_path / "n", world.clock)
+    world.clock.ms += 1
+    b.edge = b.new_edge(nonces=log)
+    asked = {"contract_id": contract.contract_id}
+    copied = [a.request(b, LIST, asked) for _ in range(5)]
+    others = [a.request(b, LIST, asked) for _ in range(40)]
+    calls = [each for group in zip(*[iter(others)] * 8, strict=True) for each in (*group, *copied)]
+    answers = [decoded(each)["code"] for each in await asyncio.gather(*(b.edge.handle(each) for each in calls))]
+    assert Counter(answers) == {0: 45, code(Kind.REPLAYED): 20}
+    shutil.copytree(tmp_path / "n", tmp_path / "after")
+    after = opened(tmp_path / "after", world.clock)
+    assert len(list(after.recall())) == 45
+    b.edge = b.new_edge(nonces=after)
+    again = await asyncio.gather(*(b.edge.handle(each) for each in (*copied, *others)))
+    assert {decoded(each)["code"] for each in again} == {code(Kind.REPLAYED)}
+    for each in (log, after):
+        await each.close()
+
+
+async def test_a_turn_that_fails_is_tried_again_and_touches_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    guard, log = ReplayGuard(window_ms=LIFE // 2, capacity=1000), opened(tmp_path / "n", clock)
+    await log.keep(0, guard.remember("a", "first", now=clock.ms))
+    clock.ms += LIFE + 1
+
+    def none_left(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "_open", none_left)
+        for number in range(2):
+            with pytest.raises(Unavailable):
+                await log.keep(0, guard.remember("a", f"lost {number}", now=clock.ms))
+    strangers = [(tmp_path / f"stranger {number}").open("w+b") for number in range(8)]
+    await log.keep(0, guard.remember("a", "last", now=clock.ms))
+    assert [each.seek(0, os.SEEK_END) for each in strangers] == [0] * 8
+    for each in strangers:
+        each.close()
+    await log.close()
+    again = opened(tmp_path / "n", clock)
+    assert len(list(again.recall())) == 1
+    await again.close()
 
 
 async def test_torn_and_damaged_records_cost_only_themselves(tmp_path: Path) -> None:

@@ -485,7 +485,7 @@ class Node:
     async def send(self, to: "Node", route: str, payload: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """One signed request of this node to another's edge, with `changes`; returns the decoded answer."""
         reply = await to.edge.handle(self.request(to, route, payload, **changes))
-        return decoded(reply)
+        return decoded(await whole(reply))
 
     def request(
         self,
@@ -542,6 +542,13 @@ class Node:
                 peer_address="10.0.0.7",
             )
         )
+
+
+async def whole(reply: EdgeReply) -> EdgeReply:
+    """With what is streamed read to its end."""
+    if reply.more is None:
+        return reply
+    return replace(reply, body=b"".join([reply.body, *[piece async for piece in reply.more]]), more=None)
 
 
 def decoded(reply: EdgeReply) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,26 @@ class StoreContract:
     @pytest.fixture
     async def store(self, tmp_path: Path) -> Store:
         raise NotImplementedError
+
+    async def test_a_list_goes_on_behind_a_record(self, store: Store) -> None:
+        def fill(tx: Tx) -> None:
+            for n in range(7):
+                tx.insert(replace(dataset(), dataset_id=DatasetId(f"d{n}"), created=1 + n // 3, public=n != 4))
+
+        await store.run(fill)
+        for order in ("created", "-created", "dataset_id", "-dataset_id"):
+            for equals in ({}, {"public": True}):
+                whole = await store.run(lambda tx, o=order, e=equals: tx.select(Dataset, order=o, **e))
+                found: list[Dataset] = []
+                while True:
+                    at = found[-1] if found else None
+                    part = await store.run(
+                        lambda tx, o=order, e=equals, a=at: tx.select(Dataset, order=o, limit=2, after=a, **e)
+                    )
+                    if not part:
+                        break
+                    found += part
+                assert found == list(whole)
 
     async def test_what_was_put_in_comes_out_equal(self, store: Store) -> None:
         record = audit()
@@ -515,6 +536,11 @@ def _plans(connection: Connection, explain: str) -> list[str]:
     statements = Statements(connection.dialect)
     shapes = [
         *(statements.select(kind, order=order, limit=20, offset=8000, equals=equals) for kind, order, equals in LISTS),
+        *(
+            statements.select(kind, order=order, limit=20, offset=0, equals=equals, after=(7, "k"))
+            for kind, order, equals in LISTS
+            if order.endswith("created") and kind is not TrailEntry
+        ),
         *(statements.count(kind, equals) for kind, equals in COUNTS),
     ]
     cursor = connection.connection.cursor()

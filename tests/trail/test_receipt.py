@@ -69,6 +69,15 @@ def test_what_contradicts_our_records() -> None:
         assert len(differences(own, stated(**{name: value}))) == 1, name
 
 
+def test_who_heard_late_signs_the_schedulers_time() -> None:
+    own = stated(finished=NOW + 3_600_000)
+    assert differences(own, stated())
+    assert differences(own, stated(), told_late=True) == []
+    assert differences(own, stated(finished=NOW - CLOCKS_MS - 1), told_late=True)
+    assert differences(own, stated(finished=NOW + 3_600_001 + CLOCKS_MS), told_late=True)
+    assert differences({**own, "started": None}, stated(), told_late=True) == []
+
+
 @pytest.mark.parametrize(
     "value",
     [

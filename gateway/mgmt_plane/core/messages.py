@@ -147,15 +147,18 @@ class Page:
     whole: bool = False
 
 
-def page_of(payload: Mapping[str, Any], limits: Limits) -> Page:
-    """page_num from 1, default 1; page_size default 20, -1 for everything (M-018, M-019)."""
+def page_of(payload: Mapping[str, Any], limits: Limits, *, whole: int | None = None) -> Page:
+    """page_num from 1, default 1; page_size default 20, -1 for everything (M-018, M-019).
+
+    whole: the most that everything may be; default Limits.list_records.
+    """
     number, size = int(payload.get("page_num", "1")), int(payload.get("page_size", "20"))
     if number < 1:
         raise ProtocolViolation("page_num counts from 1")
     if size == -1:
         if number != 1:
             raise ProtocolViolation("page_size -1 has one page only")
-        return Page(0, limits.list_records, whole=True)
+        return Page(0, limits.list_records if whole is None else whole, whole=True)
     if not 1 <= size <= limits.page_size:
         raise ProtocolViolation(f"page_size must be -1 or 1 to {limits.page_size}")
     return Page((number - 1) * size, size)

@@ -44,8 +44,11 @@ def statement(job: Job, plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
     }
 
 
-def differences(own: Json, other: Json) -> list[str]:
-    """Why we cannot sign `other`: the members in which it contradicts what we know, in words."""
+def differences(own: Json, other: Json, *, told_late: bool = False) -> list[str]:
+    """Why we cannot sign `other`: the members in which it contradicts what we know, in words.
+
+    told_late: `other` is the scheduler's, and we may have heard of the end long after it.
+    """
     found = [
         f"{name}: {other[name]!r}, but here it is {own[name]!r}"
         for name in (*_TEXTS, "participants", "datasets")
@@ -56,7 +59,8 @@ def differences(own: Json, other: Json) -> list[str]:
         for name, task_id in own["tasks"].items()
         if name in other["tasks"] and other["tasks"][name] != task_id
     ]
-    if abs((own["finished"] or 0) - (other["finished"] or 0)) > CLOCKS_MS:
+    earliest = (own["started"] or other["started"] or 0) if told_late else own["finished"] or 0
+    if not earliest - CLOCKS_MS <= other["finished"] <= (own["finished"] or 0) + CLOCKS_MS:
         found.append(f"finished: {other['finished']}, but here it is {own['finished']}")
     return found
 

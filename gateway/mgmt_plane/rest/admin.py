@@ -18,13 +18,14 @@ from gateway.mgmt_plane.core.profile import PROFILES, UNSIGNED, apply_body_for, 
 from gateway.mgmt_plane.rest.admin_server import AdminHandler, AdminRoute, PersonalRoute
 from gateway.mgmt_plane.rest.client import FirstContact, SignedClient
 from gateway.mgmt_plane.rest.handlers import Services
+from gateway.mgmt_plane.rest.listing import listed
 from gateway.mgmt_plane.service.datasets import read_table
 from gateway.mgmt_plane.service.decisions import CONTRACT, Decisions, show_decision
 from gateway.mgmt_plane.service.notices import pending
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Pinned
 from gateway.mgmt_plane.service.users import Principal
-from gateway.model import Audit, Contract, ContractId, Decision, Json, NodeId, OutCall, Project
+from gateway.model import Audit, Contract, ContractId, Dataset, Decision, Json, NodeId, OutCall, Project
 from gateway.ports import Clock, Entropy, Journal, Tx
 from specs.admin import BASE
 from specs.states import AuditKind
@@ -335,9 +336,9 @@ class Admin:
     # --- datasets ---------------------------------------------------------------------------------------------------
 
     async def datasets(
-        self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
+        self, _params: Mapping[str, str], query: Mapping[str, str], _body: Mapping[str, Any]
     ) -> list[Answer]:
-        found = await self._store.run(self._services.datasets.all)
+        found = await self._store.run(lambda tx: listed(tx, Dataset, query))
         return [{**dataset_record(each), "public": each.public, "location": each.location} for each in found]
 
     async def add_dataset(
@@ -424,7 +425,7 @@ class Admin:
             said = _open_decisions(tx)
             return [
                 {**show_audit(each), "decision": show_decision(said.get(f"{each.kind}:{each.key()}"))}
-                for each in tx.select(Audit, **equals)
+                for each in listed(tx, Audit, query, **equals)
             ]
 
         return await self._store.run(work)
@@ -481,9 +482,9 @@ class Admin:
     # --- projects ---------------------------------------------------------------------------------------------------
 
     async def projects(
-        self, _params: Mapping[str, str], _query: Mapping[str, str], _body: Mapping[str, Any]
+        self, _params: Mapping[str, str], query: Mapping[str, str], _body: Mapping[str, Any]
     ) -> list[Answer]:
-        return [asdict(each) for each in await self._store.run(self._services.projects.all)]
+        return [asdict(each) for each in await self._store.run(lambda tx: listed(tx, Project, query))]
 
     async def add_project(
         self, _params: Mapping[str, str], _query: Mapping[str, str], body: Mapping[str, Any]
@@ -531,7 +532,7 @@ class Admin:
         self, _params: Mapping[str, str], query: Mapping[str, str], _body: Mapping[str, Any]
     ) -> list[Answer]:
         equals: dict[str, Any] = {"state": query["state"]} if query.get("state") else {}
-        calls = await self._store.run(lambda tx: tx.select(OutCall, order="-created", limit=1000, **equals))
+        calls = await self._store.run(lambda tx: listed(tx, OutCall, query, order="-created", **equals))
         return [show_call(each) for each in calls]
 
     async def events(

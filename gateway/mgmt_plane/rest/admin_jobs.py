@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from gateway.errors import Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer, PersonalRoute
+from gateway.mgmt_plane.rest.listing import listed
 from gateway.mgmt_plane.service.decisions import Decisions, show_decision
 from gateway.mgmt_plane.service.jobs import Jobs
 from gateway.mgmt_plane.service.schedule import Schedule
@@ -83,7 +84,9 @@ class JobAdmin:
         return _job(await self._jobs.submit_file(body))
 
     async def _list(self, _params: Params, query: Params, _body: Json) -> Any:
-        return [_brief(job) for job in await self._jobs.all(flow_id=query.get("flow_id", ""))]
+        equals = {"flow_id": query["flow_id"]} if query.get("flow_id") else {}
+        found = await self._store.run(lambda tx: listed(tx, Job, query, order="-created", **equals))
+        return [_brief(job) for job in found]
 
     async def _show(self, params: Params, _query: Params, _body: Json) -> Any:
         shown = await self._jobs.show(params["job_id"])

@@ -25,7 +25,7 @@ Wiring (the composition root does this):
 
 import traceback
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -40,6 +40,7 @@ from gateway.errors import WIRE, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check, checked_routes
 from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
+from gateway.mgmt_plane.rest.streamed import Records, Streamed, body
 from gateway.mgmt_plane.service.known import KnownPartners
 from gateway.mgmt_plane.service.outgoing import new_trace
 from gateway.mgmt_plane.service.partners import Partners, is_valid, pinned_cas
@@ -50,7 +51,7 @@ from specs import headers as names
 from specs.codes import OK
 from specs.routes import BY_PATH, ROUTES, Auth, Route, Side
 
-Handler = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Handler = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any] | Streamed]]
 
 _QUERY_AND_BODY: Final = frozenset({"job.status_all"})
 """POST whose parameters are declared as query (2-control 3.7)."""
@@ -133,6 +134,8 @@ class _Seen:
     ids: dict[str, str] = field(default_factory=dict)
     ok: int = OK
     """The code of a successful reply (M-072)."""
+    dialect: Profile = STRICT
+    """Of the caller."""
 
 
 class RateLimit:
@@ -176,6 +179,11 @@ def _query(raw: str) -> tuple[tuple[str, str], ...]:
     if any(not text.isprintable() for pair in pairs for text in pair):
         raise ProtocolViolation("query string holds control characters")
     return tuple(pairs)
+
+
+def _spelled(seen: _Seen, records: Records) -> Records:
+    found: Records = to_peer(seen.dialect, seen.route, {"records": list(records)})["records"]
+    return found
 
 
 def _milliseconds(text: str) -> int:
@@ -249,7 +257,10 @@ class Edge:
         seen = _Seen(new_trace(self._entropy))
         try:
             data = await self._serve(request, seen)
-            reply = EdgeReply(200, encode_object({"code": seen.ok, "msg": "success", "data": dict(data)}))
+            if isinstance(data, Streamed):
+                reply = EdgeReply(200, b"", self._streamed(data, seen))
+            else:
+                reply = EdgeReply(200, encode_object({"code": seen.ok, "msg": "success", "data": dict(data)}))
         except GatewayError as e:
             return self._refuse(request, seen, started, e)
         except Exception as e:  # noqa: BLE001  # the one door: nothing may get out but a code
@@ -264,6 +275,18 @@ class Edge:
             return self._refuse(request, seen, started, GatewayError(type(e).__name__))
         self._note("edge.call", request, seen, started, code=OK)
         return reply
+
+    async def _streamed(self, data: Streamed, seen: _Seen) -> AsyncIterator[bytes]:
+        """Raises ConnectionResetError whatever went wrong: the beginning is out."""
+        try:
+            async for piece in body(seen.ok, data, lambda records: _spelled(seen, records)):
+                yield piece
+        except Exception as e:
+            reason = str(e)[:300] if isinstance(e, GatewayError) else type(e).__name__
+            self._journal.note(
+                "edge.broken_off", peer=seen.peer, route=seen.route, reason=reason, trace_id=seen.trace_id
+            )
+            raise ConnectionResetError("the list broke off") from e
 
     def _note(self, event: str, request: EdgeRequest, seen: _Seen, started: float, **more: str | int) -> None:
         self._journal.note(
@@ -289,7 +312,7 @@ class Edge:
 
     # --- the pipeline -----------------------------------------------------------------------------------------------
 
-    async def _serve(self, request: EdgeRequest, seen: _Seen) -> Mapping[str, Any]:
+    async def _serve(self, request: EdgeRequest, seen: _Seen) -> Mapping[str, Any] | Streamed:
         self._check_size(request)
         name, route = self._route(request)
         seen.route = name
@@ -316,8 +339,8 @@ class Edge:
             raise Refused(f"{name} is not offered", kind=Kind.NOT_OFFERED, detail="")
         with acting(Actor("partner" if caller.proven else "claimed", caller.node_id, caller.trace_id)):
             data = await handler(caller, payload)
-        seen.ok = dialect.ok
-        return to_peer(dialect, name, data)
+        seen.ok, seen.dialect = dialect.ok, dialect
+        return data if isinstance(data, Streamed) else to_peer(dialect, name, data)
 
     async def _dialect(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> Profile:
         """That of the contract which proved the caller; for confirm, which proves nothing, of the one it names; for

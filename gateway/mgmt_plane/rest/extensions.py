@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.mgmt_plane.rest.edge import Handler
+from gateway.mgmt_plane.rest.streamed import Streamed
 from gateway.mgmt_plane.service.ending import is_kin
 from gateway.mgmt_plane.service.receipt_exchange import ROUTE, ReceiptExchange
 from gateway.model import Identity
@@ -26,8 +27,10 @@ def announcing(handlers: Mapping[str, Handler], identity: Identity) -> Mapping[s
     """The handlers, the one of job/stop naming our extensions to partners that run this software."""
     stop = handlers[_ANNOUNCED]
 
-    async def job_stop(caller: Caller, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def job_stop(caller: Caller, body: Mapping[str, Any]) -> Mapping[str, Any] | Streamed:
         data = await stop(caller, body)
-        return {**data, EXTENSIONS: [JOB_RECEIPT]} if is_kin(identity, caller.contract) else data
+        if isinstance(data, Streamed) or not is_kin(identity, caller.contract):
+            return data
+        return {**data, EXTENSIONS: [JOB_RECEIPT]}
 
     return {**handlers, _ANNOUNCED: job_stop}

@@ -4,7 +4,7 @@ The edge has proven the caller and checked the payload; state changes happen in 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from gateway.mgmt_plane.core.messages import (
     paged,
 )
 from gateway.mgmt_plane.rest.edge import Handler
+from gateway.mgmt_plane.rest.streamed import BATCH, Records, Streamed, in_batches
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.datasets import Datasets
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.partners import Partners
 from gateway.mgmt_plane.service.projects import Projects
-from gateway.model import Component, Identity, Limits
+from gateway.model import Component, Dataset, Identity, Limits
 from gateway.ports import Caller, Store, Tx
 from specs.routes import ROUTES
 from specs.states import AuditKind
@@ -120,14 +121,23 @@ async def node_health(_services: Services, _caller: Caller, _query: Payload) -> 
 # --- dataset --------------------------------------------------------------------------------------------------------
 
 
-async def dataset_list(services: Services, caller: Caller, query: Payload) -> Payload:
-    page = page_of(query, services.limits)
+async def dataset_list(services: Services, caller: Caller, query: Payload) -> Payload | Streamed:
+    page = page_of(query, services.limits, whole=services.limits.streamed_records)
+    most = max(BATCH, services.limits.page_size)
 
-    def work(tx: Tx) -> Payload:
+    def work(tx: Tx) -> Payload | None:
+        """None: what was asked for is streamed."""
         services.partners.valid_of_caller(tx, caller, query["contract_id"])
-        return paged(*services.datasets.public(tx, page), page)
+        if page.whole and BATCH < services.datasets.count_public(tx) <= page.limit:
+            return None
+        return paged(*services.datasets.public(tx, replace(page, limit=min(page.limit, most))), page)
 
-    return await services.store.run(work)
+    def more(tx: Tx, after: Dataset | None) -> tuple[Records, Dataset | None]:
+        services.partners.valid_of_caller(tx, caller, query["contract_id"])
+        return services.datasets.public_after(tx, after, most=BATCH)
+
+    whole = await services.store.run(work)
+    return Streamed(in_batches(services.store, more, most=page.limit)) if whole is None else whole
 
 
 async def dataset_query(services: Services, caller: Caller, query: Payload) -> Payload:

@@ -172,13 +172,18 @@ class Datasets:
         tx.insert(dataset)
         return dataset
 
-    def all(self, tx: Tx) -> Sequence[Dataset]:
-        return tx.select(Dataset)
-
     def public(self, tx: Tx, page: Page) -> tuple[list[dict[str, Any]], int]:
         """The records of a page of public datasets, and how many there are (M-040)."""
         found = tx.select(Dataset, public=True, limit=page.limit, offset=page.offset)
         return [dataset_record(each) for each in found], tx.count(Dataset, public=True)
+
+    def count_public(self, tx: Tx) -> int:
+        return tx.count(Dataset, public=True)
+
+    def public_after(self, tx: Tx, after: Dataset | None, *, most: int) -> tuple[list[dict[str, Any]], Dataset | None]:
+        """The records of the public datasets behind `after`, and the last of them where there may be others."""
+        found = tx.select(Dataset, public=True, limit=most, after=after)
+        return [dataset_record(each) for each in found], found[-1] if len(found) == most else None
 
     def detail(self, tx: Tx, *, user: NodeId, dataset_id: str) -> dict[str, Any]:
         """What `user` may know of a dataset: public or granted; a hidden one looks unknown (M-043)."""

@@ -103,9 +103,6 @@ class Projects:
         audits = self._audits.find(tx, kind=AuditKind.PROJECT, subject=project_id)
         return all(each.status is ApprovalState.APPROVED for each in audits)
 
-    def all(self, tx: Tx) -> Sequence[Project]:
-        return tx.select(Project)
-
     def _shared(self, tx: Tx, node_id: NodeId) -> list[Project]:
         return [each for each in tx.select(Project, initiator=self._identity.node_id) if node_id in each.nodes]
 

@@ -122,7 +122,7 @@ class ReceiptExchange:
         """{signature}: ours under the receipt of the job's scheduler; the same again where it is offered again.
 
         Raises ProtocolViolation for what is no receipt of one signature, Refused(FORBIDDEN) where the caller does not
-        schedule the job, else as Receipts.countersign.
+        schedule the job, Refused(TOO_MANY) where it shall ask again, else as Receipts.countersign.
         """
         stated, signatures = check_receipt({"receipt": body.get("receipt"), "signatures": body.get("signatures")})
         if len(signatures) != 1 or signatures[0]["node_id"] != caller.node_id:
@@ -134,10 +134,14 @@ class ReceiptExchange:
             raise Refused("only the scheduler of the job offers its receipt")
         if not set(stated["tasks"]) <= set(self._book.plan(job).order):
             raise Refused("the receipt is not what happened here: it names other tasks", kind=Kind.CONFLICT)
+        if job.unsure:
+            # We ended it ourselves and are just asking how it ended there: the sender tries again.
+            raise Refused("this node does not know yet how the job ended", kind=Kind.TOO_MANY)
         kept = tx.get(Receipt, job.job_id)
         if kept is None:
             value = {"receipt": stated, "signatures": list(signatures)}
-            kept = self._receipts.keep(tx, job.job_id, self._receipts.countersign(tx, job.job_id, value))
+            signed = self._receipts.countersign(tx, job.job_id, value, told_late=True)
+            kept = self._receipts.keep(tx, job.job_id, signed)
         elif canonical(kept.receipt) != canonical(stated):
             raise Refused("another receipt of this job has been signed", kind=Kind.CONFLICT)
         return {"signature": next(each for each in kept.signatures if each["node_id"] == self._book.own)}

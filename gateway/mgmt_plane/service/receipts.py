@@ -49,15 +49,15 @@ class Receipts:
         record(tx, "receipt.signed", f"job:{job_id}", outcome=stated["outcome"], finished=stated["finished"])
         return {"receipt": stated, "signatures": [signature]}
 
-    def countersign(self, tx: Tx, job_id: JobId, value: Any) -> Mapping[str, Any]:
-        """The same receipt with our signature added, once; `value` is from outside.
+    def countersign(self, tx: Tx, job_id: JobId, value: Any, *, told_late: bool = False) -> Mapping[str, Any]:
+        """The same receipt with our signature added, once; `value` is from outside. told_late: see `differences`.
 
         Raises ProtocolViolation for what is no receipt, Refused(CONFLICT) where it contradicts our records, and
         Refused(UNAUTHENTICATED) where a signature does not hold under the anchor pinned for its node.
         """
         stated, signatures = check_receipt(value)
         own = self._statement(tx, job_id)
-        if found := differences(own, stated):
+        if found := differences(own, stated, told_late=told_late):
             raise Refused(f"the receipt is not what happened here: {found[0]}", kind=Kind.CONFLICT)
         self.check(tx, stated, signatures)
         ours = self._book.identity.node_id

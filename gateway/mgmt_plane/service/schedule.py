@@ -41,6 +41,7 @@ from gateway.model import (
     Dataset,
     DatasetId,
     Direction,
+    Grant,
     Job,
     JobId,
     Json,
@@ -141,13 +142,23 @@ class Schedule:
         return {}
 
     async def _headers(self, plan: Plan) -> Mapping[DatasetId, list[str]]:
-        """The column names that the files of our datasets in another node's job have now."""
+        """The column names that the files of our datasets in another node's job have now.
+
+        Of those that its initiator holds a grant for: nobody else has a file of ours opened, be it for one line.
+        """
         if plan.initiator == self._book.own:
             return {}
         wanted = list(plan.uses(self._book.own_parties(plan)))
-        found = await self._store.run(
-            lambda tx: [each for name in wanted if (each := tx.get(Dataset, name)) is not None]
-        )
+
+        def granted(tx: Tx) -> list[Dataset]:
+            held = {
+                name
+                for name in wanted
+                if any(not each.revoked for each in tx.select(Grant, dataset_id=name, user=plan.initiator))
+            }
+            return [each for name in wanted if name in held and (each := tx.get(Dataset, name)) is not None]
+
+        found = await self._store.run(granted)
         return {each.dataset_id: await asyncio.to_thread(read_header, Path(each.location)) for each in found}
 
     def _read_create(self, body: Json) -> _Create:
@@ -182,14 +193,12 @@ class Schedule:
         for problem in problems(plan, self._book.lookup(tx), parties=own):
             raise Refused(f"{problem.where}: {problem.message}", kind=problem.kind)
         self._check_rerun(tx, plan, own)
-        uses = plan.uses(own)
+        uses, columns = plan.uses(own), {}
         for dataset in uses:
             found = tx.get(Dataset, dataset)
             if found is None:
                 raise Refused(f"this node has no dataset {dataset[:64]}", kind=Kind.NOT_FOUND)
-            if dataset in headers and headers[dataset] != [each.get("name") for each in found.column_metas]:
-                words = f"the file of {dataset[:64]} has other columns than the catalogue"
-                raise Refused(words, kind=Kind.NOT_AS_APPROVED)
+            columns[dataset] = [each.get("name") for each in found.column_metas]
         now = self._book.clock.now_ms()
         if plan.initiator != self._book.own and uses:
             self._grants.authorise(
@@ -201,6 +210,10 @@ class Schedule:
                 permits=parse_token_set(caller.token_set),
                 now=now,
             )
+        for dataset, names in headers.items():
+            if dataset in columns and names != columns[dataset]:
+                words = f"the file of {dataset[:64]} has other columns than the catalogue"
+                raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         if job is None:
             job = replace(self._record(caller, create), project_id=project_id)
             tx.insert(job)
@@ -430,7 +443,8 @@ class Schedule:
             if job.unsure and outcome is not None:
                 why = job.reason if job.outcome is outcome else self._reason(tx, job, body, outcome)
                 tx.replace(job, replace(job, outcome=outcome, reason=why, unsure=False))
-            return False
+                return False
+            return job.unsure
         if outcome is not None:
             reason = self._reason(tx, job, body, outcome)
             self._book.advance(tx, job, JobEvent.STOP, outcome=outcome, reason=reason)

@@ -133,9 +133,17 @@ class TrailedTx:
             told()
 
     def select(
-        self, kind: type[R], /, *, order: str = "created", limit: int | None = None, offset: int = 0, **equals: object
+        self,
+        kind: type[R],
+        /,
+        *,
+        order: str = "created",
+        limit: int | None = None,
+        offset: int = 0,
+        after: R | None = None,
+        **equals: object,
     ) -> Sequence[R]:
-        return self._inner.select(kind, order=order, limit=limit, offset=offset, **equals)
+        return self._inner.select(kind, order=order, limit=limit, offset=offset, after=after, **equals)
 
     def count(self, kind: type[R], /, **equals: object) -> int:
         return self._inner.count(kind, **equals)
