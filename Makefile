@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test mutants soak lint bench bench-kernels bench-mgmt ct-check ct-trace sanitize docs clean
+.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt ct-check ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -12,6 +12,10 @@ demo: $(STAMP)
 # Workers share the two cores: the tests wait on sockets and processes more than they compute.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Jobs with other products that run here: INTERCONN_PEER_FATE_FLOW=http://... (docs/peers/fate-flow.md).
+test-peers: $(STAMP)
+	$(BIN)/python -m pytest -s tests/peers/test_fate_flow.py
 
 # Breaks the rules of the standard one by one in copies of the tree and says which break no test noticed (ONLY="M-011 ...").
 mutants: $(STAMP)

@@ -109,6 +109,13 @@ CHANNEL: Final[Mapping[str, Route]] = {
     "chan.transport": Route("4:5", "POST", f"{_C}/transport", Auth.OPEN),
 }
 
+LEGACY: Final[Mapping[str, Route]] = {
+    "job.audit_confirm": Route("2:v1.0", "POST", f"{_S}/job/audit_confirm", Auth.SIGNED),  # v1.0.0 only (B-30)
+    "job.status_all": Route("2:3.7", "GET", f"{_S}/job/status_all", Auth.SIGNED),  # before v1.2.0 (B-08, C-065)
+}
+"""Of older versions of the standard, served beside the present ones."""
+
+
 OWN: Final[Mapping[str, Route]] = {
     "interconn.job.receipt": Route("interconn:1", "POST", "/v1/interconn-ext/job/receipt", Auth.SIGNED),
 }
@@ -117,8 +124,7 @@ EXTENSIONS: Final = "x-interconn-extensions"
 """Member of the data of our answer to job/stop: names of what OWN is good for."""
 JOB_RECEIPT: Final = "job-receipt/1"
 
-ROUTES: Final[Mapping[str, Route]] = {**MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL, **OWN}
+ROUTES: Final[Mapping[str, Route]] = {**LEGACY, **MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL, **OWN}
 BY_PATH: Final[Mapping[tuple[str, str], str]] = {
-    **{(route.method, route.path): name for name, route in ROUTES.items()},
-    ("GET", f"{_S}/job/status_all"): "job.status_all",  # before v1.2.0 (B-08, C-065)
+    (route.method, route.path): name for table in (ROUTES, LEGACY) for name, route in table.items()
 }

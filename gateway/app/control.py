@@ -33,7 +33,7 @@ from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
 from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
-from gateway.mgmt_plane.core.profile import UNSIGNED
+from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
@@ -516,7 +516,13 @@ class Control:
 
     async def _warn_unsigned(self) -> None:
         """At every start, in log and audit trail: which partners need not sign."""
-        found = await self._store.run(lambda tx: tx.select(Contract, profile=UNSIGNED, status=ApprovalState.APPROVED))
+        found = await self._store.run(
+            lambda tx: [
+                each
+                for name in WITHOUT_SIGNATURE
+                for each in tx.select(Contract, profile=name, status=ApprovalState.APPROVED)
+            ]
+        )
         names = ", ".join(each.peer_node_id for each in found)
         self._journal.note("insecure.unsigned", allowed=True, peers=names)
         await self._trail.tell("insecure.unsigned", "", peers=names)

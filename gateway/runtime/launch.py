@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Bindings, Plan, Resources, artifact, session_of
 from gateway.mgmt_plane.service.code import BUILTIN, EXECUTABLE
-from gateway.model import InstId, Job, NodeId, Party, TaskId, TaskName
+from gateway.model import InstId, Job, NodeId, Party, SessionId, TaskId, TaskName
 from gateway.runtime import shim
 from gateway.runtime.shim import LEVELS, LOG_BYTES
 from specs.description import Description
@@ -52,6 +52,7 @@ class Addresses:
 def component_environment(
     *,
     job: Job,
+    session: SessionId | None = None,
     plan: Plan,
     party: Party,
     name: TaskName,
@@ -68,8 +69,9 @@ def component_environment(
 ) -> dict[str, str]:
     """The dotted variables of part 3 section 5 for one party of one task (C-110 to C-118).
 
-    producers: task ids of the tasks whose outputs it reads. source: namespace and name of the staged dataset, for the
-    first input that no edge feeds. Raises specs.description.ParameterError.
+    session: channel id, where it is not the standard's. producers: task ids of the tasks whose outputs it reads.
+    source: namespace and name of the staged dataset, for the first input that no edge feeds. Raises
+    specs.description.ParameterError.
     """
     node = plan.nodes[name]
     variables = {
@@ -78,7 +80,7 @@ def component_environment(
         "system.callback": addresses.callback,
         "config.self_role": party.name,
         "config.task_id": task_id,
-        "config.session_id": session_of(job.job_id),
+        "config.session_id": session or session_of(job.job_id),
         "config.trace_id": job.trace_id,
         "config.token": token,
         "config.log.path": log_path,

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.errors import WIRE, GatewayError, Kind
-from gateway.mgmt_plane.core.profile import UNSIGNED
+from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.service.trail import Trail
 from gateway.model import Audit, CallState, Contract, Direction, Job, OutCall
 from gateway.ports import Clock, Store, Tx
@@ -154,7 +154,7 @@ def _levels(tx: Tx, now: int) -> str:
                 "interconn_insecure_unsigned_partners",
                 "gauge",
                 "Partners with a contract whose calls need no signature.",
-                tx.count(Contract, status=ApprovalState.APPROVED, profile=UNSIGNED),
+                sum(tx.count(Contract, status=ApprovalState.APPROVED, profile=name) for name in WITHOUT_SIGNATURE),
             ),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
             _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),

@@ -16,10 +16,22 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import CallerError, GatewayError, Kind, PeerError, Refused
+from gateway.mgmt_plane.core.control_profile import ControlProfile, accepts
 from gateway.mgmt_plane.core.dag import Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, JobEvent, TaskEvent, aggregate, observe, step_task
-from gateway.mgmt_plane.service.ending import CONSEQUENCES, is_kin, meaning, result_code, told, verdict, why_failed
+from gateway.mgmt_plane.core.profile import profile
+from gateway.mgmt_plane.service.ending import (
+    CONSEQUENCES,
+    is_kin,
+    job_word,
+    meaning,
+    result_code,
+    told,
+    verdict,
+    why_failed,
+)
 from gateway.mgmt_plane.service.jobs import Grants, JobBook, Partners, passing
+from gateway.mgmt_plane.service.membership import dialect_of
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
@@ -278,14 +290,23 @@ class Scheduler:
             return
         now = self._clock.now_ms()
         lookup = self._book.lookup(tx)
+        prefix = next((each.task_prefix for each in self._dialects(tx, plan) if each.task_prefix != "task_"), "task_")
         for name in plan.order:
-            task_id = TaskId(f"task_{self._entropy.token(16).hex()}")
+            task_id = TaskId(f"{prefix}{self._entropy.token(16).hex()}")
             for node, role in dict.fromkeys((p.node_id, p.role) for p in plan.parties_of(name, lookup)):
                 tx.insert(TaskView(task_id, job_id, name, node, role, TaskState.PENDING, misses=0, updated=now))
+
+    def _dialects(self, tx: Tx, plan: Plan) -> list[ControlProfile]:
+        """How the other participants' products speak, in the order of config.role."""
+        return [dialect_of(tx, node).control for node in plan.participants if node != self._book.own]
 
     async def _advance(self, drive: _Drive) -> None:
         """Until the job is FINISHED: start what is ready, see what became of what runs."""
         last_poll = self._clock.monotonic()
+        plan = (await self._snapshot(drive.job_id)).plan
+        dialects = await self._store.run(lambda tx: self._dialects(tx, plan))
+        # Who never calls back has to be asked, whatever the job says (B-31).
+        polls = plan.sync is SyncType.POLL or not all(each.calls_back for each in dialects)
         while True:
             drive.wake.clear()
             snapshot = await self._store.run(lambda tx: self._see_own(tx, drive.job_id))
@@ -303,7 +324,7 @@ class Scheduler:
             # A wake-up, too, is a good moment to poll: where our share has ended the partner's often has.
             # Who calls back is polled, too, but rarely: to know that it is there at all.
             rarely = self._book.rules.of(snapshot.plan, "silence_s") / 4
-            every = MIN_POLL_S if snapshot.plan.sync is SyncType.POLL else rarely
+            every = MIN_POLL_S if polls else rarely
             if self._clock.monotonic() - last_poll >= every:
                 last_poll = self._clock.monotonic()
                 await self._poll(snapshot, drive)
@@ -504,6 +525,8 @@ class Scheduler:
             except Refused as error:
                 self._journal.note("job.stop_failed", job_id=job.job_id, peer=node, reason=str(error))
                 continue
+            if not accepts(profile(contract.profile).control, "job.stop", body):
+                continue  # a stop of one task would stop its whole job: it hears of the end (B-21)
             self._outgoing.put(
                 tx,
                 contract=contract,
@@ -573,7 +596,7 @@ class Scheduler:
     async def _ask(self, job: Job, plan: Plan, silence: float) -> None:
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job.job_id})
-            status = str(data.get("job_status", ""))
+            status = job_word(plan, data)
         except GatewayError as error:
             if isinstance(error, PeerError) and not passing(error):
                 # It answered, and it does not know the job or us.
@@ -620,7 +643,7 @@ class Scheduler:
         found: tuple[Outcome, str] | None = None
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
-            if str(data.get("job_status", "")) in {JobState.FINISHED, JobState.REJECTED}:
+            if job_word(self._book.plan(job), data) in {JobState.FINISHED, JobState.REJECTED}:
                 found = await self._judged(job, data)
         except GatewayError as error:
             self._journal.note("job.unverified", job_id=job_id, reason=str(error))

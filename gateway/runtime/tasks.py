@@ -25,6 +25,7 @@ from gateway.mgmt_plane.core.dag import Plan, Resources, artifact, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
 from gateway.mgmt_plane.service.code import code_digest
 from gateway.mgmt_plane.service.jobs import JobBook, Partners, passing
+from gateway.mgmt_plane.service.membership import channel_of
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Component,
@@ -36,6 +37,7 @@ from gateway.model import (
     Json,
     NodeId,
     Party,
+    SessionId,
     Share,
     TaskId,
     TaskName,
@@ -98,6 +100,7 @@ class _Prepared:
     dataset: Dataset | None
     producers: Mapping[TaskName, TaskId]
     inst_ids: Mapping[NodeId, InstId]
+    session: SessionId
 
 
 def digest_of(secret: str) -> str:
@@ -234,17 +237,17 @@ class TaskRunner:
     async def rule(self, job_id: JobId) -> SessionRule:
         """Who may use the session of a job now: its nodes, and the tasks that run here."""
 
-        def work(tx: Tx) -> Job:
-            return self._book.get(tx, job_id)
+        def work(tx: Tx) -> tuple[Job, SessionId]:
+            job = self._book.get(tx, job_id)
+            return job, channel_of(tx, job, self._book.plan(job))
 
-        job = await self._store.run(work)
+        job, session = await self._store.run(work)
         plan = self._book.plan(job)
         tokens = {
             live.digest: f"{live.share.role}.{live.share.index}"
             for live in self._live.values()
             if live.share.job_id == job_id and live.digest
         }
-        session = session_of(job_id)
         outgoing = dict.fromkeys(plan.participants, str(session))
         for permit in job.permits.values():
             if isinstance(permit, Mapping):
@@ -284,10 +287,12 @@ class TaskRunner:
             self._settling.pop(job_id, None)
 
     async def _settle_once(self, job_id: JobId) -> None:
-        def work(tx: Tx) -> tuple[Job | None, list[Share]]:
-            return tx.get(Job, job_id), list(tx.select(Share, job_id=job_id))
+        def work(tx: Tx) -> tuple[Job | None, SessionId, list[Share]]:
+            job = tx.get(Job, job_id)
+            session = session_of(job_id) if job is None else channel_of(tx, job, self._book.plan(job))
+            return job, session, list(tx.select(Share, job_id=job_id))
 
-        job, shares = await self._store.run(work)
+        job, session, shares = await self._store.run(work)
         for share in shares:
             live = self._live.get(share.key())
             if share.status in TASK_FINAL and live is not None and not live.ended:
@@ -299,7 +304,7 @@ class TaskRunner:
                 self._spawn(self._run(self._live[share.key()]))
         if job is not None and job.status in JOB_FINAL and job_id in self._open:
             self._open.discard(job_id)
-            await self._data_plane.close_session(session_of(job_id))
+            await self._data_plane.close_session(session)
 
     # -- one share
 
@@ -416,6 +421,7 @@ class TaskRunner:
         description = self._book.describe(prepared.component)
         environment = component_environment(
             job=prepared.job,
+            session=prepared.session,
             plan=prepared.plan,
             party=party,
             name=share.task_name,
@@ -490,7 +496,8 @@ class TaskRunner:
             tx.replace(current, replace(current, token_digest=digest))
         # The data are opened after this transaction, so the grant must hold in it, and its use is consumed by it.
         columns = self._schedule.open(tx, job, plan, share.task_name)
-        return _Prepared(job, plan, component, columns, dataset, producers, self._inst_ids(tx, plan))
+        inst_ids, session = self._inst_ids(tx, plan), channel_of(tx, job, plan)
+        return _Prepared(job, plan, component, columns, dataset, producers, inst_ids, session)
 
     def _inst_ids(self, tx: Tx, plan: Plan) -> dict[NodeId, InstId]:
         found = {self._book.own: self._book.identity.inst_id}

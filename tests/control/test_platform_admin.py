@@ -19,7 +19,7 @@ from gateway.model import Component, Outcome
 from gateway.ports import EdgeRequest
 from specs.admin import Role
 from specs.description import builtin_description
-from specs.routes import CONTROL, PLATFORM
+from specs.routes import CONTROL, LEGACY, PLATFORM
 from specs.states import JobState, TaskState
 from tests.control.world import TOKEN, FakeRun, Node, World, approved, eventually, fail, hang, job_file, succeed
 
@@ -83,7 +83,7 @@ async def test_every_path_has_a_handler(tmp_path: Path) -> None:
     assert {(route.method, route.path) for route in (*CONTROL.values(), *PLATFORM.values())} == wanted
     assert len(wanted) == 9 + 1 + 8
     async with World(tmp_path, "A").running() as world:
-        assert set(world["A"].handlers) == set(CONTROL)
+        assert set(world["A"].handlers) == {*CONTROL, *LEGACY}
         assert set(world["A"].platform.handlers()) == set(PLATFORM)
 
 

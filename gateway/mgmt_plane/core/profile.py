@@ -5,18 +5,20 @@ knows the forms of v1.2.0 alone: `to_peer` and `from_peer` rename members of a r
 a Profile says which codes mean success, which one we answer with, and what the headers look like.
 
 legacy-1.0 and legacy-1.1 are the older texts of the standard (1-management h, version history). fate-2.x and kuscia
-have no management layer: their contracts and grants are recorded by hand, and their control layer, which signs nothing,
-is for adapters of their own. The edge accepts nothing unsigned but from a partner whose
-profile is insecure_unsigned, and only where the configuration has that switch.
+have no management layer: their contracts and grants are recorded by hand. How a product's control layer departs is
+`core.control_profile`. The edge accepts nothing unsigned but from a partner whose profile has Signature.NONE, and only
+where the configuration has that switch.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import Any, Final
 
 from gateway.errors import CallerError
+from gateway.mgmt_plane.core import control_profile
+from gateway.mgmt_plane.core.control_profile import ControlProfile
 from specs import headers
 from specs.routes import MANAGEMENT
 
@@ -52,6 +54,7 @@ class Profile:
     describes_receiver: contract/apply says who is applied to, not who applies (v1.0; A-04): so we write it, and so we
     take it from whoever applies where this is the default profile. field_seconds: times in bodies (TIMES) are written
     in seconds; reads_seconds: where they have ten digits they are read so.
+    omits: headers that it does not send. control: its control layer.
     signature: how calls under a contract are signed. Apply and confirm are always signed as A-01 says: no contract has
     settled anything else yet.
     """
@@ -69,6 +72,8 @@ class Profile:
     reads: tuple[Rename, ...] = ()
     writes: tuple[Rename, ...] = ()
     lacks: frozenset[str] = frozenset()
+    omits: frozenset[str] = frozenset()
+    control: ControlProfile = field(default_factory=ControlProfile)
 
     def offers(self, route: str) -> bool:
         """Whether the peer has this endpoint."""
@@ -91,6 +96,7 @@ _V10: Final = (
 _V11: Final = (Rename(_LIST, "contract_id", "contract_Id"),)
 _JOB_AUDITS: Final = frozenset(name for name in MANAGEMENT if name.startswith("job.audit."))
 _NODE_ID: Final = {"x-node-id": headers.SOURCE_NODE}
+_ENDED: Final = {"SUCCESS": "FINISHED", "FAILED": "FINISHED"}
 
 STRICT: Final = Profile("strict-1.2")
 TIMES: Final = ("expired_time", "time_limit")
@@ -117,19 +123,52 @@ PROFILES: Final[Mapping[str, Profile]] = {
             writes=_V10,
             lacks=_JOB_AUDITS,
             describes_receiver=True,
+            control=ControlProfile(status_all="query", channel="{job_id}", confirms=True),
         ),
-        Profile("fate-2.x", also_sent=_NODE_ID, lacks=frozenset(MANAGEMENT)),
+        Profile(
+            "fate-2.x",
+            signature=Signature.NONE,
+            also_sent=_NODE_ID,
+            lacks=frozenset(MANAGEMENT),
+            omits=frozenset({headers.TARGET_NODE}),
+            control=ControlProfile(
+                status_all="body",
+                members=control_profile.MEMBERS,
+                calls_back=False,
+                filled=True,
+                job_words=_ENDED,
+            ),
+        ),
         Profile(
             "kuscia",
+            signature=Signature.NONE,
             success=frozenset({200}),
             ok=200,
             seconds=True,
             sends_seconds=True,
             also_sent=_NODE_ID,
             lacks=frozenset(MANAGEMENT),
+            omits=frozenset({headers.TARGET_NODE, headers.NONCE}),
+            control=ControlProfile(
+                status_all="query",
+                # Its scheduler has no stop_all and hears no call-back; whoever takes part may say stop to it.
+                instead={"job.stop_all": "job.stop"},
+                lacks=frozenset({"job.create_all", "task.callback"}),
+                partial_stop=False,
+                # Its client stops at the first member that is no object (B-09).
+                members={"job.status_all": frozenset({"job_id", "status"})},
+                calls_back=False,
+                component=(("module_name", "componentName"), ("code", "provider")),
+                flat=True,
+                task_prefix="task-",
+                job_words=_ENDED,
+            ),
         ),
     )
 }
+
+WITHOUT_SIGNATURE: Final = tuple(each.name for each in PROFILES.values() if each.signature is Signature.NONE)
+"""Profiles of partners that need not sign."""
 
 
 def profile(name: str) -> Profile:
@@ -145,6 +184,7 @@ def to_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mapping
     for each in dialect.writes:
         if route in each.routes:
             payload = _renamed(payload, each.ours, each.theirs, each.inside)
+    payload = control_profile.to_peer(dialect.control, route, payload)
     return _timed(payload, lambda time: time // 1000) if dialect.field_seconds else payload
 
 
@@ -153,6 +193,7 @@ def from_peer(dialect: Profile, route: str, payload: Mapping[str, Any]) -> Mappi
     for each in dialect.reads:
         if route in each.routes:
             payload = _renamed(payload, each.theirs, each.ours, each.inside)
+    payload = control_profile.from_peer(dialect.control, route, payload)
     # A second's end: what is granted must not end earlier for being rounded.
     return _timed(payload, lambda t: t * 1000 + 999 if t in _TEN_DIGITS else t) if dialect.reads_seconds else payload
 

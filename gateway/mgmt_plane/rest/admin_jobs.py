@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.errors import Kind, ProtocolViolation, Refused
-from gateway.mgmt_plane.core.dag import session_of
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, FileAnswer, PersonalRoute
 from gateway.mgmt_plane.rest.listing import listed
 from gateway.mgmt_plane.service.decisions import Decisions, show_decision
@@ -176,8 +175,7 @@ class JobAdmin:
         return self._files.artifact(job_id, party, item["namespace"], item["name"])
 
     async def _bytes(self, params: Params, _query: Params, _body: Json) -> Any:
-        job, _ = await self._jobs.parties(params["job_id"])
-        return dict(await self._sent_bytes(session_of(job.job_id)))
+        return dict(await self._sent_bytes(await self._jobs.channel(params["job_id"])))
 
 
 def _task_name(body: Json) -> str | None:

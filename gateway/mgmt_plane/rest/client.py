@@ -27,6 +27,7 @@ from gateway.auth.revocation import RevocationLists
 from gateway.auth.schemes import Signer
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
+from gateway.mgmt_plane.core.control_profile import accepts, way
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
@@ -163,17 +164,22 @@ class SignedClient:
         token_set: str = "",
     ) -> PeerReply:
         """As ports.PeerClient says. Works also for a contract that only waits, as far as the standard lets it."""
-        found, dialect = ROUTES[route], profile(contract.profile)
+        dialect = profile(contract.profile)
+        if not accepts(dialect.control, route, payload):
+            words = f"{contract.peer_node_id} is {contract.profile} and takes no such {route}"
+            raise Refused(words, kind=Kind.NOT_OFFERED)
+        going = way(dialect.control, route, ROUTES[route])
+        found = going.route
         payload = to_peer(dialect, route, payload)
         plain = {name: str(value) for name, value in payload.items() if value is not None}
-        query = tuple(plain.items()) if found.method == "GET" or route == "job.status_all" else ()
+        query = tuple(plain.items()) if going.query else ()
         call = _Call(
             peer=contract.peer_node_id,
             address=contract.peer_address,
             name=route,
             route=found,
             query=query,
-            body=encode_object(payload) if found.method == "POST" else b"",
+            body=encode_object(payload) if going.body else b"",
             trace_id=trace_id,
             token_set=token_set,
             dialect=dialect,
@@ -236,7 +242,9 @@ class SignedClient:
             "accept-encoding": "identity",
         }
         if call.route.method == "POST":
-            headers |= {names.CSRF: self._entropy.token(8).hex(), "content-type": "application/json"}
+            headers[names.CSRF] = self._entropy.token(8).hex()
+        if call.body or call.route.method == "POST":
+            headers["content-type"] = "application/json"
         # Control calls carry it also where no permit is held (C-005).
         if call.token_set or call.route.path.startswith(_CONTROL):
             headers[names.MPRAC_TOKEN_SET] = call.token_set

@@ -191,6 +191,15 @@ def _milliseconds(text: str) -> int:
     return int(text) if len(text) == _MS_DIGITS else int(text) * 1000 + 999
 
 
+def _key_of(contract: Contract, *, retired: bool) -> str:
+    """Whose nonces these are: fingerprint of the key that proved the call; of the CA where TLS alone did."""
+    if retired:
+        return parse_credential(contract.old_auth_type, contract.old_auth_credential).fingerprint
+    if not contract.auth_credential:
+        return contract.fingerprint
+    return parse_credential(contract.auth_type, contract.auth_credential).fingerprint
+
+
 class Edge:
     """Turns an EdgeRequest of a partner into an EdgeReply; never raises.
 
@@ -311,7 +320,7 @@ class Edge:
             self._rate.count(request.peer_address, now=self._clock.monotonic())
         head = self._headers(request, route, seen)
         query = _query(request.raw_query)
-        self._check_target(head, route)
+        self._check_target(head, route, may_lack=self._may_lack(route))
         now = self._clock.now_ms()
         self._check_time(head, route, now)
         call = _Call(request, name, route, head, query, seen.trace_id, now)
@@ -348,6 +357,23 @@ class Edge:
             return profile(self._partners.default_profile)
         return STRICT if contract is None else profile(contract.profile)
 
+    def _may_lack(self, route: Route) -> bool:
+        """Whether headers may be missing until it is known whose profile judges that (`_check_whole`).
+
+        Only where something without a signature may be let in at all, and only in the control layer.
+        """
+        return self._insecure_unsigned and route.auth is Auth.SIGNED and route.clause.startswith("2:")
+
+    def _check_whole(self, head: _Head, contract: Contract) -> None:
+        """What the caller's profile does not leave out must be there."""
+        for name, value in (
+            (names.TARGET_NODE, head.target),
+            (names.NONCE, head.nonce),
+            (names.TIMESTAMP, head.timestamp),
+        ):
+            if not value and name not in profile(contract.profile).omits:
+                raise ProtocolViolation(f"{name} is missing")
+
     def _check_size(self, request: EdgeRequest) -> None:
         if len(request.body) > self._limits.body_bytes:
             raise ProtocolViolation(f"body has more than {self._limits.body_bytes} bytes", kind=Kind.TOO_LARGE)
@@ -378,12 +404,13 @@ class Edge:
         )
         seen.peer = head.source
         if route.auth is not Auth.OPEN:
-            required = [
-                (names.SOURCE_NODE, head.source),
-                (names.TARGET_NODE, head.target),
-                (names.NONCE, head.nonce),
-                (names.TIMESTAMP, head.timestamp),
-            ]
+            required = [(names.SOURCE_NODE, head.source)]
+            if not self._may_lack(route):
+                required += [
+                    (names.TARGET_NODE, head.target),
+                    (names.NONCE, head.nonce),
+                    (names.TIMESTAMP, head.timestamp),
+                ]
             if self._strict:
                 required.append((names.TRACE, head.trace))
                 if request.method.upper() == "POST":
@@ -397,13 +424,13 @@ class Edge:
                 raise ProtocolViolation("content-type must be application/json")
         return head
 
-    def _check_target(self, head: _Head, route: Route) -> None:
-        if head.target != self._identity.node_id and not (route.auth is Auth.OPEN and not head.target):
+    def _check_target(self, head: _Head, route: Route, *, may_lack: bool) -> None:
+        if head.target != self._identity.node_id and (head.target or not (route.auth is Auth.OPEN or may_lack)):
             raise Refused("addressed to another node", kind=Kind.MISADDRESSED, detail="")
 
     def _check_time(self, head: _Head, route: Route, now: int) -> None:
         text = head.timestamp
-        if not text and route.auth is Auth.OPEN:
+        if not text and (route.auth is Auth.OPEN or self._may_lack(route)):
             return
         if not (text.isdigit() and len(text) in (_MS_DIGITS, _S_DIGITS)):
             raise ProtocolViolation("x-timestamp must be milliseconds in 13 digits")
@@ -438,6 +465,7 @@ class Edge:
         if not (call.head.sign or "signature" in call.request.headers or self._insecure_unsigned):
             raise Refused("x-auth-sign is missing", kind=Kind.UNAUTHENTICATED, detail="")
         contract, retired = self._prove(await self._contracts(call, source), call)
+        self._check_whole(call.head, contract)
         self._check_seconds(call.head, contract, call.now)
         await self._remember(contract, call, retired=retired)
         if call.route.auth is Auth.SIGNED and not is_valid(contract, call.now):
@@ -450,12 +478,10 @@ class Edge:
         Anybody may apply, in any name, so other keys share the smaller memory and are counted like unsigned calls:
         otherwise an applicant could fill the memory of our partners, or use up what is theirs under their name.
         """
-        credential = (
-            parse_credential(contract.old_auth_type, contract.old_auth_credential)
-            if retired
-            else parse_credential(contract.auth_type, contract.auth_credential)
-        )
-        signer, nonce, at = credential.fingerprint, call.head.nonce, _milliseconds(call.head.timestamp)
+        nonce = call.head.nonce
+        if not nonce:
+            return  # its profile has none; TLS lets nobody repeat what it carried (B-07)
+        signer, at = _key_of(contract, retired=retired), _milliseconds(call.head.timestamp)
         if is_valid(contract, call.now):
             if self._carried.knows(signer, nonce, now=call.now):
                 raise Refused("nonce seen before", kind=Kind.REPLAYED, detail="")
@@ -501,6 +527,8 @@ class Edge:
                 raise Refused("unsigned calls are not allowed here", kind=Kind.UNAUTHENTICATED)
             if not call.head.sign:
                 self._journal.note("insecure.unsigned", peer=contract.peer_node_id, route=call.name)
+                if not contract.auth_credential:
+                    return False  # recorded by hand: it never had a key
         verify = _VERIFY[signature]
         try:
             credential = parse_credential(contract.auth_type, contract.auth_credential)

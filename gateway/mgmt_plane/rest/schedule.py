@@ -1,4 +1,4 @@
-"""East-west control endpoints (part 2, 3.1-3.9): route name -> handler for `rest.edge`."""
+"""East-west control endpoints (part 2, 3.1-3.9, and v1.0's audit_confirm): route name -> handler for `rest.edge`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Handler = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 def schedule_handlers(schedule: Schedule) -> Mapping[str, Handler]:
-    """Handlers keyed by the names of `specs.routes.CONTROL`."""
+    """Handlers keyed by the names of `specs.routes.CONTROL` and LEGACY."""
     return {
         "job.create_all": schedule.create_all,
         "job.create": schedule.create,
@@ -21,4 +21,5 @@ def schedule_handlers(schedule: Schedule) -> Mapping[str, Handler]:
         "job.status_all": schedule.status_all,
         "task.poll": schedule.task_poll,
         "task.callback": schedule.task_callback,
+        "job.audit_confirm": schedule.audit_confirm,
     }

@@ -13,7 +13,7 @@ from gateway.mgmt_plane.core.dag import Lookup, Plan
 from gateway.mgmt_plane.core.job import JOB_FINAL
 from gateway.model import Contract, Identity, Job, NodeId, Outcome, Share, TaskName, TaskView
 from gateway.ports import Tx
-from specs.states import TaskState
+from specs.states import JobState, TaskState
 
 CONSEQUENCES: Final = frozenset({"4004", "4006"})
 """Result codes of our components that only say that the partner is silent or gave up."""
@@ -53,6 +53,16 @@ def told(tx: Tx, job: Job) -> dict[str, Any]:
         if code and codes.get(task_id, "4004") in CONSEQUENCES:
             codes[task_id] = code
     return {"job_outcome": job.outcome.value, **({"result_codes": codes} if codes else {})}
+
+
+def job_word(plan: Plan, data: Mapping[str, Any]) -> str:
+    """job_status of an answer to status_all, from its tasks' states where it has none (B-09)."""
+    status = data.get("status")
+    if "job_status" in data or not isinstance(status, Mapping):
+        return str(data.get("job_status", ""))
+    words = list(status.values())
+    done = len(words) >= len(plan.nodes) and all(word == TaskState.SUCCESS for word in words)
+    return JobState.FINISHED if done or TaskState.FAILED in words else JobState.RUNNING
 
 
 def verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId, *, why: str) -> tuple[Outcome, str]:

@@ -39,7 +39,7 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.code import BUILTIN, code_digest
 from gateway.mgmt_plane.service.explain import Story
-from gateway.mgmt_plane.service.membership import NO_PROJECT, check_flow, check_project
+from gateway.mgmt_plane.service.membership import NO_PROJECT, asks_approval, channel_of, check_flow, check_project
 from gateway.model import (
     Audit,
     Component,
@@ -56,6 +56,7 @@ from gateway.model import (
     Outcome,
     Party,
     Permit,
+    SessionId,
     Share,
     TaskId,
     TaskName,
@@ -588,7 +589,8 @@ class Jobs:
         )
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
-        if not self._book.rules.require_job_audit or not others:
+        approvers = [node for node in others if asks_approval(tx, node)]
+        if not self._book.rules.require_job_audit or not approvers:
             return self._book.advance(tx, job, JobEvent.APPROVE)
         body = {
             "job_id": job_id,
@@ -598,7 +600,7 @@ class Jobs:
             "dag": plan.dag,
             "conf": plan.config,
         }
-        for node in others:
+        for node in approvers:
             contract = self._partners.contract_with(tx, node)
             self._audits.apply(
                 tx, kind=AuditKind.JOB, contract=contract, subject=job_id, body=body, trace_id=job.trace_id
@@ -633,7 +635,8 @@ class Jobs:
                 for other in self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.OUT)
                 if other.status is ApprovalState.APPROVED
             }
-            if approved >= set(self._book.plan(job).participants) - {self._book.own}:
+            others = set(self._book.plan(job).participants) - {self._book.own}
+            if approved >= {node for node in others if asks_approval(tx, node)}:
                 self._book.advance(tx, job, JobEvent.APPROVE)
 
     def _asked(self, tx: Tx, audit: Audit) -> None:
@@ -827,6 +830,15 @@ class Jobs:
         """The job and this node's own parties in it; raises Refused(NOT_FOUND)."""
         job = await self._store.run(lambda tx: self._book.get(tx, job_id))
         return job, self._book.own_parties(self._book.plan(job))
+
+    async def channel(self, job_id: str) -> SessionId:
+        """Channel id of a job; raises Refused(NOT_FOUND)."""
+
+        def work(tx: Tx) -> SessionId:
+            job = self._book.get(tx, job_id)
+            return channel_of(tx, job, self._book.plan(job))
+
+        return await self._store.run(work)
 
     async def artifacts(self, job_id: str) -> tuple[Job, list[dict[str, Any]]]:
         """What this node's successful tasks have written: task, output, role, index, namespace and name of each."""

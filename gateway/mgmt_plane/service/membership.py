@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.errors import Kind, Refused
-from gateway.mgmt_plane.core.dag import digest
-from gateway.mgmt_plane.core.profile import profile
-from gateway.model import Audit, Contract, Json, NodeId, Project
+from gateway.mgmt_plane.core.control_profile import channel_id
+from gateway.mgmt_plane.core.dag import Plan, digest, session_of
+from gateway.mgmt_plane.core.profile import STRICT, Profile, profile
+from gateway.model import Audit, Contract, Job, Json, NodeId, Project, SessionId
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind
 
@@ -23,6 +24,16 @@ def joined(tx: Tx, *, node: NodeId, project_id: str) -> bool:
     """Whether an approval of the project stands between us and `node`."""
     audits = tx.select(Audit, kind=AuditKind.PROJECT, subject=project_id, peer_node_id=node)
     return any(each.status is ApprovalState.APPROVED for each in audits)
+
+
+def channel_of(tx: Tx, job: Job, plan: Plan) -> SessionId:
+    """Channel id of a job: the standard's, unless a partner's product knows another one (B-27).
+
+    One job has one channel id: with several such partners the first of config.role decides.
+    """
+    standard = session_of(job.job_id)
+    ids = (channel_id(dialect_of(tx, node).control, job.job_id) for node in plan.participants)
+    return next((each for each in ids if each != standard), standard)
 
 
 def check_project(tx: Tx, project_id: str, *, own: NodeId, others: Iterable[NodeId]) -> None:
@@ -38,14 +49,20 @@ def check_project(tx: Tx, project_id: str, *, own: NodeId, others: Iterable[Node
         raise Refused(f"project {project_id[:64]} was never joined here", kind=Kind.GRANT_MISSING)
     asked = others if project.initiator == own else [project.initiator]
     for node in asked:
-        if node != own and _managed(tx, node) and not joined(tx, node=node, project_id=project_id):
+        if node != own and dialect_of(tx, node).managed and not joined(tx, node=node, project_id=project_id):
             words = f"project {project_id[:64]} is not (or no longer) agreed between {own} and {node}"
             raise Refused(words, kind=Kind.GRANT_MISSING)
 
 
-def _managed(tx: Tx, node: NodeId) -> bool:
+def dialect_of(tx: Tx, node: NodeId) -> Profile:
+    """The profile of the newest contract with `node`; the standard's where there is none."""
     found = tx.select(Contract, peer_node_id=node, status=ApprovalState.APPROVED, order="-updated", limit=1)
-    return not found or profile(found[0].profile).managed
+    return profile(found[0].profile) if found else STRICT
+
+
+def asks_approval(tx: Tx, node: NodeId) -> bool:
+    """Whether jobs with `node` are agreed by job audits; products without them have no approval step (B-30)."""
+    return dialect_of(tx, node).offers("job.audit.apply")
 
 
 def check_flow(tx: Tx, flow_id: str, dag: Json, *, others: Iterable[NodeId]) -> None:

@@ -480,10 +480,6 @@ class Partners:
     def set_profile(self, tx: Tx, node_id: NodeId, name: str) -> list[Contract]:
         """Name the dialect of a partner, in all open contracts with it. Raises Refused(NODE_UNKNOWN, CONFLICT)."""
         wanted = _known_profile(name)
-        if wanted.signature is Signature.NONE and not self._insecure_unsigned:
-            raise Refused(
-                "calls without a signature are not allowed: [profile] insecure_unsigned is not set", kind=Kind.FORBIDDEN
-            )
         open_ = [
             each
             for each in tx.select(Contract, peer_node_id=node_id)
@@ -495,6 +491,10 @@ class Partners:
             raise Refused(
                 "whether a partner has a management layer is settled when the contract is made", kind=Kind.CONFLICT
             )
+        if wanted.signature is Signature.NONE and not self._insecure_unsigned:
+            raise Refused(
+                "calls without a signature are not allowed: [profile] insecure_unsigned is not set", kind=Kind.FORBIDDEN
+            )
         changed = [self._save(tx, each, replace(each, profile=name)) for each in open_]
         self._on_routes_changed()
         return changed
@@ -502,8 +502,9 @@ class Partners:
     def record(self, tx: Tx, described: Described) -> Contract:
         """A contract that was made on paper, with a node whose product has no management layer: it holds at once.
 
-        It carries no credential, so nothing that such a node sends passes the edge. Raises Refused(CONFLICT) where a
-        contract holds already, ProtocolViolation for a profile that has a management layer.
+        It carries no credential: what such a node sends passes the edge only where its TLS certificate proves it and
+        the configuration allows calls without a signature. Raises Refused(CONFLICT) where a contract holds already,
+        ProtocolViolation for a profile that has a management layer.
         """
         if _known_profile(described.profile).managed:
             raise ProtocolViolation(f"a {described.profile} partner is applied to, not recorded")

@@ -36,6 +36,7 @@ from gateway.mgmt_plane.service.jobs import (
     sides,
     withdraw,
 )
+from gateway.mgmt_plane.service.membership import asks_approval, dialect_of
 from gateway.model import (
     Dataset,
     DatasetId,
@@ -260,7 +261,7 @@ class Schedule:
             ):
                 raise Refused("dag or config differs from what was approved", kind=Kind.CONFLICT)
             return str(audit.body.get("project_id", ""))
-        if self._book.rules.require_job_audit:
+        if self._book.rules.require_job_audit and asks_approval(tx, create.plan.initiator):
             raise Refused("this node was not asked to approve the job")
         if caller.node_id != create.plan.initiator:
             raise Refused("without an approved job only the initiator may create it")
@@ -379,7 +380,8 @@ class Schedule:
             asked = self._audits.find(tx, kind=AuditKind.JOB, subject=job.job_id, direction=Direction.IN)
             asked = [each for each in asked if each.peer_node_id == plan.initiator]
             standing = [each for each in asked if each.status is ApprovalState.APPROVED]
-            if (asked or self._book.rules.require_job_audit) and not standing:
+            needed = self._book.rules.require_job_audit and asks_approval(tx, plan.initiator)
+            if (asked or needed) and not standing:
                 raise Refused("the approval of the job does not stand any more", kind=Kind.GRANT_REVOKED)
             runs = digest(job.dag, job.config)
             if any(digest(each.body.get("dag", {}), audit_config(each) or {}) != runs for each in standing):
@@ -617,6 +619,30 @@ class Schedule:
                 tx.replace(view, replace(view, status=status, misses=0, updated=changed, code=view.code or code))
 
         await self._store.run(work)
+        self._runtime.poke()
+        return {}
+
+    async def audit_confirm(self, caller: Caller, body: Json) -> Json:
+        """v1.0.0: a participant approves (READY) or refuses (REJECTED) a job of ours (B-30, C-132).
+
+        Raises Refused(NOT_OFFERED) where the caller's product has the approvals of the management layer.
+        """
+        job_id, word = self._job_id(body), body.get("status")
+        if word not in (JobState.READY, JobState.REJECTED):
+            raise ProtocolViolation("status must be READY or REJECTED")
+
+        def work(tx: Tx) -> None:
+            job = self._concerned(tx, caller, job_id)
+            if not dialect_of(tx, caller.node_id).control.confirms:
+                raise Refused("jobs are approved by job/audit here", kind=Kind.NOT_OFFERED)
+            if not job.scheduling and job.initiator != self._book.own:
+                raise Refused("this node neither schedules the job nor initiated it", kind=Kind.NOT_OFFERED)
+            if word == JobState.REJECTED and job.status not in JOB_FINAL:
+                reason = f"{caller.node_id} refused the job"
+                self._book.advance(tx, job, JobEvent.FAIL, outcome=Outcome.REFUSED, reason=reason)
+
+        await self._store.run(work)
+        self._runtime.settle(job_id)
         self._runtime.poke()
         return {}
 

@@ -1,0 +1,231 @@
+"""Jobs between a real gateway and stand-ins of FATE-Flow and Kuscia over TLS: both ways, and all three in one job."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import lab
+from gateway.lab.node import CONFIG
+from tests.integration.crash import node_of, platform, register
+from tests.integration.rig import _Loop, wait_for
+from tests.peers.stand_ins import FateFlow, Heard, Kuscia, StandIn
+
+# silence_s: a Kuscia scheduler says nothing at the end; after a quarter of this it is asked.
+RULES = {"poll_s": 0.1, "misses": 4, "silence_s": 4.0}
+FATE, KUSCIA = "JG0100001100000010", "alice"
+
+
+class World:
+    """One gateway and its two partners."""
+
+    def __init__(self, directory: Path) -> None:
+        lab.up(directory, parties=2, jobs=RULES)
+        lab.down(directory)
+        config = directory / lab.read(directory).nodes[0].name / CONFIG
+        text = config.read_text()
+        assert "[profile]" not in text or "[profile]\n" in text
+        switch = "[profile]\ninsecure_unsigned = true\n"
+        config.write_text(text.replace("[profile]\n", switch) if "[profile]" in text else f"{text}\n{switch}")
+        self.node = lab.up(directory).nodes[0]
+        self.directory = directory
+        self.client = self.node.client()
+        self.loop = _Loop()
+        place = (self.node.edge_url, self.node.ca_file)
+        self.fate = FateFlow(FATE, directory / "fate", *place)
+        self.kuscia = Kuscia(KUSCIA, directory / "kuscia", *place)
+        for peer, profile in ((self.fate, "fate-2.x"), (self.kuscia, "kuscia")):
+            self.loop.run(peer.start())
+            self.client.post(
+                "partners", "record", node_id=peer.node_id, profile=profile, name=profile,
+                ca_pem=peer.pki.ca.read_text(), address=f"https://127.0.0.1:{peer.port}",
+            )  # fmt: skip
+        register(self.node, directory / "programs")
+        rows = directory / "rows.csv"
+        rows.write_text("id,age\n1,30\n2,40\n")
+        made = self.client.post("datasets", name="people", path=str(rows), id_column="id")
+        self.dataset = str(made["dataset_id"])
+
+    def close(self) -> None:
+        for peer in (self.fate, self.kuscia):
+            self.loop.run(peer.stop())
+        self.loop.close()
+        lab.down(self.directory)
+
+    def grant(self, peer: StandIn) -> None:
+        self.client.post("grants", "record", node_id=peer.node_id, dataset_id=self.dataset)
+
+    def ended(self, job_id: str) -> dict[str, Any]:
+        def final() -> dict[str, Any] | None:
+            view: dict[str, Any] = self.client.get("jobs", job_id)
+            return view if view["job"]["status"] == "FINISHED" and not view["job"]["unsure"] else None
+
+        return dict(wait_for(final, f"{job_id} ends"))
+
+    def job(self, guest: str, host: str, *, dag: dict[str, Any], **task_params: Any) -> dict[str, Any]:
+        return {
+            "flow_id": "",
+            "dag": dag,
+            "config": {
+                "version": "2.0.0",
+                "initiator": {"role": "guest", "node_id": guest},
+                "role": {"guest": [guest], "host": [host]},
+                "job_params": {"common": {"sync_type": "poll"}, "guest": {"0": {"resources": {"cpu": -1}}}},
+                "task_params": {"common": {}, "host": {"0": task_params}},
+            },
+        }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("peers") / "lab")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def quiet(world: World) -> None:
+    world.fate.heard.clear()
+    world.kuscia.heard.clear()
+
+
+DAG = {"version": "2.0", "components": [node_of("one", "work"), node_of("two", "work", "one")]}
+
+
+def run(world: World, roles: dict[str, list[str]], **common: Any) -> tuple[str, dict[str, Any]]:
+    """A job that this gateway schedules."""
+    config = {
+        "version": "2.0.0",
+        "initiator": {"role": "guest", "node_id": world.node.node_id},
+        "role": roles,
+        "job_params": {"common": common},
+        "task_params": {"common": {}},
+    }
+    job_id = str(platform(world.node, "job/create_all", {"dag": DAG, "config": config})["job_id"])
+    return job_id, world.ended(job_id)
+
+
+def routes(calls: list[Heard]) -> list[str]:
+    return [call.path.rpartition("schedule/")[2] for call in calls if "poll" not in call.path]
+
+
+@pytest.mark.req("C-130")
+@pytest.mark.parametrize("sync", ["poll", "callback"])
+def test_we_schedule_a_job_with_fate_flow(world: World, sync: str) -> None:
+    """In callback mode too: it never calls back, so it is polled."""
+    job_id, view = run(world, {"guest": [world.node.node_id], "host": [FATE]}, sync_type=sync)
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    wait_for(lambda: world.fate.calls("job/stop"), "FATE-Flow is told of the end")
+    assert routes(world.fate.heard) == ["job/create", "job/start", "task/start", "task/start", "job/stop"]
+    assert all(call.headers["x-node-id"] == world.node.node_id for call in world.fate.heard)
+    assert {call.body["role"] for call in world.fate.calls("task/poll")} == {"host"}
+    assert world.fate.jobs[job_id]["status"] == "FINISHED"
+
+
+@pytest.mark.req("C-130")
+def test_fate_flow_schedules_a_job_with_us(world: World) -> None:
+    """Headers with underscores, no signature, poll without a role, a stop after every task."""
+    job = world.job(FATE, world.node.node_id, dag=DAG, one={"dataset_id": world.dataset})
+    job |= {"job_id": "202611212135501268260", "old_job_id": ""}
+    refused = world.loop.run(world.fate.schedule(job))
+    assert refused["code"] not in (0, 200)  # no grant was recorded
+    world.grant(world.fate)
+    answer = world.loop.run(world.fate.schedule(job))
+    assert answer["code"] == 0
+    assert {task["status"] for task in world.fate.tasks.values()} == {"SUCCESS"}
+    view = world.ended(job["job_id"])
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    assert [share["status"] for task in view["tasks"] for share in task["shares"]] == ["SUCCESS", "SUCCESS"]
+    # GET with the parameter in the body, as its scheduler's own participants ask.
+    told = world.loop.run(world.fate.call("GET", "job/status_all", {"job_id": job["job_id"]}))
+    assert (told["code"], told["data"]["job_status"]) == (0, "FINISHED")
+
+
+@pytest.mark.req("C-130")
+def test_fate_flow_is_asked_with_a_body_on_get(world: World) -> None:
+    """Its job that goes quiet: we ask, it says FINISHED for success and failure alike, the tasks tell."""
+    job = world.job(FATE, world.node.node_id, dag=DAG) | {"job_id": "202611212135501268261"}
+
+    async def begin() -> None:
+        await world.fate.call("POST", "job/create", job)
+        await world.fate.call("POST", "job/start", {"job_id": job["job_id"]})
+        world.fate.jobs[job["job_id"]] = {**job, "status": "FINISHED"}
+        world.fate.tasks["t"] = {"task_name": "one", "status": "FAILED", "polls": 0}
+
+    world.loop.run(begin())
+    view = world.ended(job["job_id"])
+    assert view["job"]["outcome"] == "failed"
+    asked = world.fate.calls("job/status_all")
+    assert asked
+    assert {(call.method, str(call.query), call.body["job_id"]) for call in asked} == {("GET", "{}", job["job_id"])}
+
+
+@pytest.mark.req("C-131")
+def test_we_schedule_a_job_with_kuscia(world: World) -> None:
+    job_id, view = run(world, {"guest": [world.node.node_id], "host": [KUSCIA]}, sync_type="callback")
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    wait_for(lambda: world.kuscia.calls("job/stop"), "Kuscia is told of the end")
+    assert routes(world.kuscia.heard) == ["job/create", "job/start", "task/start", "task/start", "job/stop"]
+    sent = world.kuscia.jobs[job_id]
+    assert [(node["code"], node["module_name"]) for node in sent["dag"]["components"]] == [("crash", "work")] * 2
+    assert all(call.body["role"] == "host" for call in world.kuscia.calls("task/poll"))
+    assert all(call.body["task_id"].startswith("task-") for call in world.kuscia.calls("task/start"))
+    assert all("task_name" not in call.body for call in world.kuscia.calls("job/stop"))
+
+
+@pytest.mark.req("C-131")
+def test_a_stop_of_one_task_is_kept_from_kuscia(world: World) -> None:
+    """There it would stop the whole job; it hears of the end."""
+    world.kuscia.tasks.clear()
+    config = {
+        "version": "2.0.0",
+        "initiator": {"role": "guest", "node_id": world.node.node_id},
+        "role": {"guest": [world.node.node_id], "host": [KUSCIA]},
+        "job_params": {"common": {}},
+        "task_params": {"common": {}},
+    }
+    job_id = str(platform(world.node, "job/create_all", {"dag": DAG, "config": config})["job_id"])
+    wait_for(lambda: world.kuscia.calls("task/start"), "the first task starts")
+    platform(world.node, "job/stop_task", {"job_id": job_id, "task_name": "two"})
+    world.ended(job_id)
+    wait_for(lambda: world.kuscia.calls("job/stop"), "Kuscia is told of the end")
+    assert [call.body for call in world.kuscia.calls("job/stop")] == [{"job_id": job_id}]
+
+
+@pytest.mark.req("C-131")
+def test_kuscia_schedules_a_job_with_us(world: World) -> None:
+    """Seconds, no nonce, members of its own, 200 or nothing; and no word at the end: we ask."""
+    nodes = [
+        {"code": "crash", "name": name, "module_name": "work", "version": "1.0.0",
+         "output": [{"type": "report", "key": "report0"}]}
+        for name in ("one", "two")
+    ]  # fmt: skip
+    job = world.job(KUSCIA, world.node.node_id, dag={"version": "2.0.0", "components": nodes})
+    job |= {"job_id": "job-demo-1", "flow_id": "fl-12"}
+    job["config"]["task_params"]["arbiter"] = {}
+    told = world.loop.run(world.kuscia.schedule(job, roles=["host"]))
+    assert told["code"] == 200
+    assert set(told["data"]) == {"status"}  # a job_status would make its client miss states
+    assert set(told["data"]["status"].values()) == {"SUCCESS"}
+    view = world.ended("job-demo-1")
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    asked = world.kuscia.calls("job/status_all")
+    assert asked
+    assert {(call.method, call.query["job_id"]) for call in asked} == {("GET", "job-demo-1")}
+
+
+@pytest.mark.req("C-130", "C-131")
+def test_a_bridge_between_two_dialects(world: World) -> None:
+    """They cannot talk to each other; each takes part in one job of ours in its own words."""
+    world.kuscia.tasks.clear()
+    job_id, view = run(world, {"guest": [world.node.node_id], "host": [FATE], "arbiter": [KUSCIA]}, sync_type="poll")
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    wait_for(lambda: world.fate.calls("job/stop") and world.kuscia.calls("job/stop"), "both are told of the end")
+    started = {(call.body["task_name"], call.body["task_id"]) for call in world.fate.calls("task/start")}
+    assert started == {(c.body["task_name"], c.body["task_id"]) for c in world.kuscia.calls("task/start")}
+    assert {name for name, _ in started} == {"one", "two"}
+    codes = [node.get("code") for peer in (world.fate, world.kuscia) for node in peer.jobs[job_id]["dag"]["components"]]
+    assert codes == [None, None, "crash", "crash"]
