@@ -69,7 +69,7 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     ],
     "M-004": [
         (_EDGE, '{"code": wire.code, "msg": text', '{"code": 0, "msg": text'),
-        (_EDGE, "seen.ok = dialect.ok", "seen.ok = dialect.ok or 1"),
+        (_EDGE, "seen.ok, seen.dialect = dialect.ok, dialect", "seen.ok, seen.dialect = dialect.ok or 1, dialect"),
     ],
     "M-005": [(_ERRORS, "Kind.MALFORMED: Wire(200, 400,", "Kind.MALFORMED: Wire(400, 400,")],
     "M-006": [
@@ -126,7 +126,7 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (_PROJECTS, "found[page.offset : page.offset + page.limit]", "found"),
     ],
     "M-019": [
-        (_MESSAGES, "return Page(0, limits.list_records, whole=True)", "return Page(0, 20)"),
+        (_MESSAGES, "Page(0, limits.list_records if whole is None else whole, whole=True)", "Page(0, 20)"),
         (_MESSAGES, "if page.whole and total > len(records):", "if False:"),
     ],
     "M-020": [(_MESSAGES, '"total": total}', '"total": len(records)}')],
@@ -209,7 +209,7 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     "M-038": [(_ERRORS, "Kind.CONTRACT_UNKNOWN: Wire(200, 430,", "Kind.CONTRACT_UNKNOWN: Wire(200, 0,")],
     "M-039": [(_PARTNERS, "if status == ApprovalState.REJECTED.value:", "if False:")],
     "M-040": [
-        (_DATASETS, "tx.select(Dataset, public=True, limit", "tx.select(Dataset, limit"),
+        (_DATASETS, "found = tx.select(Dataset, public=True, limit=page", "found = tx.select(Dataset, limit=page"),
         (_MESSAGES, '        "owner": dataset.owner,\n', ""),
     ],
     "M-041": [
@@ -270,7 +270,13 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (_TABLE, "(_A, Event.APPROVE): (_Y, (Effect.OPEN,)),", "(_A, Event.APPROVE): (_A, (Effect.OPEN,)),"),
         (_TABLE, "(_A, Event.REJECT): (_N, ()),", "(_A, Event.REJECT): (_T, ()),"),
     ],
-    "M-052": [(_EDGE, "seen.ok = dialect.ok", 'seen.ok = 200 if name == "project.audit.query" else dialect.ok')],
+    "M-052": [
+        (
+            _EDGE,
+            "seen.ok, seen.dialect = dialect.ok, dialect",
+            'seen.ok, seen.dialect = 200 if name == "project.audit.query" else dialect.ok, dialect',
+        )
+    ],
     "M-053": [(_PROJECTS, " if node_id in each.nodes]", "]")],
     "M-054": [
         (_MESSAGES, '"datasets": dict(project.datasets),', '"datasets": list(project.datasets),'),

@@ -320,7 +320,8 @@ class TestDataset:
             {"node_id": "NODE2", "dataset_id": "ds-1", "auth_scope": {"COMPONENT": ["psi"]}, "times_limit": 3}
         ]
         assert cli.main(["dataset", "approve", "ds-1", "--column", "a", "--column", "b"]) == 0
-        assert node.asked[-2] == ("GET", "/audits", {"kind": "dataset", "direction": "IN", "status": "APPLIED"})
+        asked = {"kind": "dataset", "direction": "IN", "status": "APPLIED", "limit": "1000"}
+        assert node.asked[-2] == ("GET", "/audits", asked)
         assert node.bodies("/audits/NODE2/a-1/approve") == [{"columns": ["a", "b"]}]
 
     def test_a_partner_may_be_named(self, node):

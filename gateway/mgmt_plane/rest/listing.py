@@ -16,7 +16,7 @@ MOST: Final = 1000
 """Records of an answer at most, and where no limit is given."""
 
 
-def listed(tx: Tx, kind: type[R], query: Mapping[str, str], *, order: str = "created", **equals: Any) -> Sequence[R]:
+def listed(tx: Tx, kind: type[R], query: Mapping[str, str], /, *, order: str = "created", **equals: Any) -> Sequence[R]:
     """query: `limit` and `after`, both optional.
 
     Raises ProtocolViolation for a limit outside 1 to MOST, Refused(NOT_FOUND) for an unknown `after`.
