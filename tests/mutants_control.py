@@ -152,7 +152,7 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
             'body = {"task_id": views[0].task_id + "x", "job_id": snapshot.job.job_id, "task_name": name}',
         ),
     ],
-    "C-035": [(_SCHEDULER, 'TaskId(f"task_{self', 'TaskId(f"task-{self')],
+    "C-035": [(_SCHEDULER, 'if each.task_prefix != "task_"), "task_")', 'if each.task_prefix != "task_"), "task-")')],
     "C-036": [
         (
             _SCHEDULE,
@@ -273,7 +273,7 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
             "        if False:\n",
         )
     ],
-    "C-065": [(_ROUTES, '    ("GET", f"{_S}/job/status_all"): "job.status_all",  # before v1.2.0 (B-08, C-065)\n', "")],
+    "C-065": [(_ROUTES, '"job.status_all": Route("2:3.7", "GET",', '"job.status_none": Route("2:3.7", "GET",')],
     "C-066": [
         (_SCHEDULE, "return {task_id: aggregate(found).value for task_id, found in grouped.items()}", "return {}"),
         (_SCHEDULE, "grouped.setdefault(view.task_id, [])", "grouped.setdefault(view.task_name, [])"),

@@ -80,7 +80,7 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (_CLIENT, "str(now // 1000 if call.dialect.sends_seconds else now)", "str(now * 1000)"),
         (_EDGE, "text.isdigit() and len(text) in (_MS_DIGITS, _S_DIGITS)", "text.isdigit() and len(text) >= _S_DIGITS"),
     ],
-    "M-008": [(_CLIENT, "names.CSRF: self._entropy.token(8).hex()", 'names.CSRF: ""')],
+    "M-008": [(_CLIENT, "headers[names.CSRF] = self._entropy.token(8).hex()", 'headers[names.CSRF] = ""')],
     "M-009": [
         (_CLIENT, "if call.route.auth is not Auth.OPEN:", "if call.route.auth is Auth.CARRIED:"),
         (
@@ -320,8 +320,8 @@ MANAGEMENT: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (_BODIES, '    "object",\n    "string",\n    "null"\n', '    "object",\n    "null"\n'),
     ],
     "M-065": [
-        (_JOBS, "if not self._book.rules.require_job_audit or not others:", "if True:"),
-        (_JOBS, "if approved >= set(self._book.plan(job).participants) - {self._book.own}:", "if approved:"),
+        (_JOBS, "if not self._book.rules.require_job_audit or not approvers:", "if True:"),
+        (_JOBS, "if approved >= {node for node in others if asks_approval(tx, node)}:", "if approved:"),
         (
             _SCHEDULE,
             "if audit.status is not ApprovalState.APPROVED:\n                raise Refused(f",

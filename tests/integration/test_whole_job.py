@@ -9,7 +9,7 @@ import pytest
 from gateway.demo import data, plaintext
 from specs import headers as names
 from specs.proto import ptp_pb2
-from specs.routes import BY_PATH, CHANNEL, ROUTES, Side
+from specs.routes import BY_PATH, CHANNEL, OWN, ROUTES, Side
 from tests.integration.rig import Partner, Rig
 
 STEPS = [
@@ -197,14 +197,17 @@ def test_only_the_standards_paths_and_headers_cross(rig: Rig, played: tuple[str,
                 assert exchange.client_certificate
             reply = json.loads(exchange.reply)
             assert set(reply) == {"code", "msg", "data"}
-            assert exchange.status == 200
+            # An extension of ours, once announced, may be asked to wait until the receiver knows how its job ended.
+            assert exchange.status == 200 or (route in OWN and exchange.status == 429)
     routes = {BY_PATH[each.method, each.path] for each in exchanges}
     assert {"node.contract.apply", "dataset.audit.confirm", "job.audit.apply", "job.create", "task.start"} <= routes
 
 
 @pytest.mark.req("T-033")
 def test_bodies_are_the_standards_messages(rig: Rig, played: tuple[str, data.Halves]) -> None:
-    invokes = [each for each in rig.exchanges() if each.path.endswith("/chan/invoke")]
+    session = f"session_{played[0]}"
+    calls = [each for each in rig.exchanges() if each.path.endswith("/chan/invoke")]
+    invokes = [each for each in calls if each.headers[names.PTP_SESSION] == session]
     assert invokes
     for each in invokes:
         outer = ptp_pb2.Inbound.FromString(each.body)
