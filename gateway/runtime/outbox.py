@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Unavailable
+from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Unavailable
 from gateway.mgmt_plane.service.outgoing import FORGET, forget
 from gateway.model import CallState, Contract, NodeId, OutCall
 from gateway.ports import Clock, Entropy, Journal, PeerClient, PeerReply, Store, Tx
@@ -31,6 +31,8 @@ LONGEST_LIFE_MS: Final = 7 * 86_400_000
 """A call nobody has answered for so long is dead."""
 TROUBLED_ATTEMPTS: Final = 8
 """How often a partner may answer that it is in trouble."""
+FULL_LIFE_MS: Final = 86_400_000
+"""For so long a partner may answer that its database or it itself is overburdened: somebody there has to make room."""
 HERE_ATTEMPTS: Final = 4
 """How often an answered call is performed again where what follows from the answer fails here."""
 KEEP_DONE_MS: Final = 7 * 86_400_000
@@ -45,6 +47,7 @@ _STALE: Final = 420
 _REPLAYED: Final = 421
 """The network repeated a call; a new attempt has a new nonce."""
 _BUSY: Final = 429
+_LATER: Final = frozenset({str(WIRE[Kind.STORE].code), str(_BUSY)})
 
 
 def is_trouble(peer_code: str) -> bool:
@@ -250,7 +253,8 @@ class Outbox:
         text = str(error)[:500]
         again = isinstance(error, Unavailable) and now - call.created < LONGEST_LIFE_MS
         if isinstance(error, PeerError):
-            again = is_trouble(error.peer_code) and attempts < TROUBLED_ATTEMPTS
+            patient = error.peer_code in _LATER and now - call.created < FULL_LIFE_MS
+            again = patient or (is_trouble(error.peer_code) and attempts < TROUBLED_ATTEMPTS)
         elif isinstance(error, ProtocolViolation) and error.kind is Kind.PEER_MALFORMED:
             again = attempts < TROUBLED_ATTEMPTS
         if again:

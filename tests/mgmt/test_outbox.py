@@ -150,6 +150,21 @@ async def test_trouble_at_the_partner_is_tried_again_for_a_while(a: Node, b: Nod
     assert ended[1:] == [("2", "DEAD None")]
 
 
+async def test_a_partner_without_room_is_waited_for_a_day(a: Node, b: Node, outbox: Any) -> None:
+    box, client, ended = outbox
+    client.script = [PeerError("full", peer_code="201"), PeerError("busy", peer_code="429")] * 10
+    await put(a, b, "1")
+    for _ in range(21):
+        await box._perform(await state(a, "1"))
+    assert ended == [("1", "DONE 1")]
+    await put(a, b, "2")
+    a.clock.ms += 86_400_000
+    client.script = [PeerError("full", peer_code="201")] * 8
+    for _ in range(8):
+        await box._perform(await state(a, "2"))
+    assert ended[1:] == [("2", "DEAD None")]
+
+
 async def test_a_call_nobody_answers_dies_after_a_week(a: Node, b: Node, outbox: Any) -> None:
     box, client, ended = outbox
     client.script = [Unavailable("down")] * 2
