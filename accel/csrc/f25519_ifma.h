@@ -2,21 +2,9 @@
  * inclusion by one source file each, behind HAVE_IFMA. */
 #ifndef INTERCONN_F25519_IFMA_H
 #define INTERCONN_F25519_IFMA_H
-#include <immintrin.h>
+#include "five_ifma.h"
 
-#define TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512ifma,bmi2")))
-#define INLINE static inline __attribute__((always_inline)) TARGET
-#define MASK52 ((UINT64_C(1) << 52) - 1)
 #define MASK47 ((UINT64_C(1) << 47) - 1)
-#define LO(acc, x, y) ((acc) = _mm512_madd52lo_epu64((acc), (x), (y)))
-#define HI(acc, x, y) ((acc) = _mm512_madd52hi_epu64((acc), (x), (y)))
-#define ALL_LANES(word) _mm512_set1_epi64((long long)(word))
-
-typedef __m512i lane;
-/* Digits of 52 bits; the fifth holds what is above 2^208. */
-typedef struct {
-    lane d[5];
-} field;
 
 /* Carries out of the first four digits. */
 INLINE field ripple(field a) {
@@ -76,47 +64,13 @@ INLINE field reduce(lane z[10]) {
 
 INLINE field mul_inline(field a, field b) {
     lane z[10];
-#pragma GCC unroll 10
-    for (int i = 0; i < 10; i++) {
-        z[i] = _mm512_setzero_si512();
-    }
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-#pragma GCC unroll 5
-        for (int j = 0; j < 5; j++) {
-            LO(z[i + j], a.d[i], b.d[j]);
-        }
-#pragma GCC unroll 5
-        for (int j = 0; j < 5; j++) {
-            HI(z[i + j + 1], a.d[i], b.d[j]);
-        }
-    }
+    products(a, b, z);
     return reduce(z);
 }
 
 INLINE field sqr_inline(field a) {
     lane z[10];
-#pragma GCC unroll 10
-    for (int i = 0; i < 10; i++) {
-        z[i] = _mm512_setzero_si512();
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-#pragma GCC unroll 4
-        for (int j = i + 1; j < 5; j++) {
-            LO(z[i + j], a.d[i], a.d[j]);
-            HI(z[i + j + 1], a.d[i], a.d[j]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 1; i < 9; i++) {
-        z[i] = _mm512_add_epi64(z[i], z[i]);
-    }
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        LO(z[2 * i], a.d[i], a.d[i]);
-        HI(z[2 * i + 1], a.d[i], a.d[i]);
-    }
+    squares(a, z);
     return reduce(z);
 }
 

@@ -3,23 +3,13 @@
 #include "wcurve.h"
 
 #ifdef HAVE_IFMA
-#include <immintrin.h>
+#include "five_ifma.h"
 
-#define TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512ifma,bmi2")))
-#define INLINE static inline __attribute__((always_inline)) TARGET
-#define MASK52 ((UINT64_C(1) << 52) - 1)
-#define LO(acc, x, y) ((acc) = _mm512_madd52lo_epu64((acc), (x), (y)))
-#define HI(acc, x, y) ((acc) = _mm512_madd52hi_epu64((acc), (x), (y)))
-#define ALL_LANES(word) _mm512_set1_epi64((long long)(word))
 #define LANES 8
 #define PAIR 2
 #define R2_WORDS r2_52
 #define R2HI_WORDS r2hi_52
 
-typedef __m512i lane;
-typedef struct {
-    lane d[5];
-} field;
 typedef __mmask8 mask;
 
 INLINE field raw_add(field a, field b) {
@@ -143,49 +133,6 @@ INLINE field f_lookup(const field row[1], const uint8_t at[8]) {
         r.d[i] = _mm512_permutexvar_epi64(index, row[0].d[i]);
     }
     return r;
-}
-
-INLINE field products(field a, field b, lane z[10]) {
-#pragma GCC unroll 10
-    for (int i = 0; i < 10; i++) {
-        z[i] = _mm512_setzero_si512();
-    }
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-#pragma GCC unroll 5
-        for (int j = 0; j < 5; j++) {
-            LO(z[i + j], a.d[i], b.d[j]);
-        }
-#pragma GCC unroll 5
-        for (int j = 0; j < 5; j++) {
-            HI(z[i + j + 1], a.d[i], b.d[j]);
-        }
-    }
-    return a;
-}
-
-INLINE void squares(field a, lane z[10]) {
-#pragma GCC unroll 10
-    for (int i = 0; i < 10; i++) {
-        z[i] = _mm512_setzero_si512();
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-#pragma GCC unroll 4
-        for (int j = i + 1; j < 5; j++) {
-            LO(z[i + j], a.d[i], a.d[j]);
-            HI(z[i + j + 1], a.d[i], a.d[j]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 1; i < 9; i++) {
-        z[i] = _mm512_add_epi64(z[i], z[i]);
-    }
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        LO(z[2 * i], a.d[i], a.d[i]);
-        HI(z[2 * i + 1], a.d[i], a.d[i]);
-    }
 }
 
 /* Both primes end in 52 ones, so the factor of a step is its digit itself, and m p = m (p + 1) - m clears the digit:
