@@ -25,7 +25,6 @@ Floats = NDArray[np.float64]
 Words = TypeVar("Words", NDArray[np.uint32], NDArray[np.uint64])
 
 RING_BITS: Final = 128
-RING_LIMBS: Final = 2
 
 
 class BadInput(ValueError):

@@ -329,10 +329,6 @@ def _check_masks(masks: Masks, key_text: str, nonce_text: str, start: int, strea
         _expect("xor", got=got.tobytes(), wanted=bytes(a ^ b for a, b in zip(values, stream, strict=True)))
 
 
-def _int(data: builtins.bytes) -> int:
-    return int.from_bytes(data, "little")
-
-
 def _words(data: builtins.bytes, bits: int) -> Uints:
     """Typed for uint64; of 32 bits it is uint32."""
     flat = np.frombuffer(data, "<u4" if bits == 32 else "<u8")

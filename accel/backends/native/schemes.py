@@ -358,6 +358,8 @@ class OkamotoUchiyama(reference.OkamotoUchiyama):
 class Paillier(reference.Paillier):
     """AdditiveHE on one native core; see OkamotoUchiyama."""
 
+    _public: type[NativePublicKey] = NativePublicKey
+
     def __init__(
         self, core: str, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False, threads: int = 1
     ) -> None:
@@ -377,29 +379,16 @@ class Paillier(reference.Paillier):
     def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
         assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
         ring = ResidueRing(self.name, key.modulus, root=n, threads=self._threads)
-        return NativePublicKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
+        return self._public(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=self._leaking)
 
 
-class TextbookPaillier(reference.TextbookPaillier):
+class TextbookPaillier(Paillier, reference.TextbookPaillier):
     """AdditiveHE on one native core; there is no fixed base, hence no table."""
 
+    _public = NativeTextbookKey
+
     def __init__(self, core: str, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
-        super().__init__(insecure_min_bits=insecure_min_bits)
-        self.name = core
-        self._threads = check_threads(threads)
-
-    def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
-        key = super().from_factors(p, q, base).public
-        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q))
-
-    def load_public(self, data: memoryview) -> HePublicKey:
-        key = super().load_public(data)
-        return self._native(key, _numbers(key)[0])
-
-    def _native(self, key: HePublicKey, n: Mpz) -> NativePublicKey:
-        assert isinstance(key, GroupPublicKey)  # noqa: S101  # that is what the reference makes
-        ring = ResidueRing(self.name, key.modulus, root=n, threads=self._threads)
-        return NativeTextbookKey(key, ring, lambda a, plain: ring.affine(a, plain, n, len(plain)), leaking=False)
+        super().__init__(core, insecure_min_bits=insecure_min_bits, threads=threads)
 
 
 def _numbers(key: HePublicKey) -> list[Mpz]:
