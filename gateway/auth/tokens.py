@@ -44,7 +44,7 @@ def _permit(text: str) -> Permit:
     return Permit(urn, int(level), token)
 
 
-def parse_token_set(text: str, *, limit: int = 64) -> list[Permit]:
+def parse_token_set(text: str, *, limit: int) -> list[Permit]:
     """The permits of the header; absent and empty are the same. Raises ProtocolViolation."""
     if not text.strip():
         return []

@@ -515,7 +515,7 @@ async def held(a: Node, *datasets: str) -> list[Permit]:
     """What A would present to B, through the header and back."""
     ids = [DatasetId(each) for each in datasets]
     permits = await a.run(lambda tx: a.grants.permits_held(tx, holder=NodeId("B"), dataset_ids=ids, now=a.clock.ms))
-    return parse_token_set(a.grants.token_set(permits))
+    return parse_token_set(a.grants.token_set(permits), limit=64)
 
 
 async def test_use_within_and_outside_the_scope(world: World, a: Node, b: Node, ds: str) -> None:

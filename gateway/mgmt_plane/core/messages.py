@@ -39,9 +39,6 @@ WITH_CONTRACT: Final = frozenset({AuditKind.DATASET, AuditKind.PROJECT})
 _STRING_PERMIT: Final = frozenset({AuditKind.JOB, AuditKind.MODEL})
 """Kinds whose confirm carries resource_permit as text (A-06)."""
 
-SECONDS_SUSPECTED: Final = 10**11
-"""A time below this is probably in seconds (A-09)."""
-
 
 # An integer is an int: 1.0 would not survive being stored, True is not a number.
 _Validator: Final = extend(  # type: ignore[no-untyped-call]

@@ -207,7 +207,7 @@ class Schedule:
                 job_id=create.job_id,
                 project_id=project_id,
                 uses=[DatasetUse(dataset, components) for dataset, components in uses.items()],
-                permits=parse_token_set(caller.token_set),
+                permits=parse_token_set(caller.token_set, limit=self._book.limits.permits_per_request),
                 now=now,
             )
         for dataset, names in headers.items():
