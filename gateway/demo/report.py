@@ -264,7 +264,8 @@ def _story(facts: Facts) -> str:
     parts = [
         _p(
             "Arrows are HTTPS calls between the two gateways, in the order of their first occurrence within a step; "
-            "equal calls are counted. Paths are those of the standard."
+            "equal calls are counted. Paths are those of the standard, but for the one below "
+            "/v1/interconn-ext/ with which both gateways sign a receipt."
         )
     ]
     for number, step in enumerate(facts.steps, 1):
