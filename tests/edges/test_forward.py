@@ -171,6 +171,29 @@ async def test_slow_senders_keep_nobody_out(client: aiohttp.ClientSession, monke
             writer.close()
 
 
+async def test_slow_readers_keep_nobody_out(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a long answer and does not read it holds one of few places, for a while."""
+    monkeypatch.setattr(forward, "LONG_ANSWERS", 2)
+    monkeypatch.setattr(forward, "LONG_S", 1.0)
+    async with node("LX-A") as a:
+        long = bytes(48 << 20)
+        a.control.answer = lambda ask: hop.Reply(200, long if ask.path == "/v1/long" else b"{}")
+        slow = [await asyncio.open_connection("127.0.0.1", a.ports.platform, limit=1) for _ in range(2)]
+        for _, writer in slow:
+            writer.write(b"GET /v1/long HTTP/1.1\r\nHost: x\r\n\r\n")
+        await rig.settle(lambda: len(a.control.seen) == 2)
+        await asyncio.sleep(0.2)
+        async with client.get(f"{a.platform}/v1/long") as response:
+            assert (await response.json())["code"] == 101
+        async with client.get(f"{a.platform}/v1/short") as response:
+            assert await response.read() == b"{}"
+        await asyncio.sleep(1.2)
+        async with client.get(f"{a.platform}/v1/long") as response:
+            assert await response.read() == long
+        for _, writer in slow:
+            writer.close()
+
+
 async def test_a_body_has_a_slowest_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "STALL_S", 0.2)
     async with node("LX-A") as a:

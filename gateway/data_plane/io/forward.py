@@ -1,11 +1,13 @@
 """Everything that is not chan/*: handed to the control process over its Unix socket (data_plane.io.hop).
 
 The data process owns the ports, the control process decides. A body is read to its end before one of the few
-connections to control is taken, or a handful of slow senders would keep everybody else out; answers are streamed.
+connections to control is taken, or a handful of slow senders would keep everybody else out. Answers are streamed; long
+ones hold a connection for as long as their reader takes, so they may be few at a time and have an end.
 Original headers go along except those of one hop and any that begin with `x-interconn-`: what we know of the caller
 travels beside the headers, and nobody outside writes in our name.
 """
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -43,6 +45,10 @@ ANSWER_S: Final = 60.0
 CONNECT_S: Final = 10.0
 """Waiting for one of the connections to control, too."""
 CONNECTIONS: Final = 256
+LONG_ANSWERS: Final = 64
+"""Of the connections, so many may carry answers of more than one piece."""
+LONG_S: Final = 120.0
+"""Such an answer breaks off where its reader has not taken it within so long."""
 HELD_BYTES: Final = 256 << 20
 """Bodies on their way, all together."""
 _HEADERS: Final = {"content-type": "application/json", "server": "interconn"}
@@ -77,6 +83,7 @@ class ControlForward:
         self._limit = limit
         self._budget = Budget(process_bytes=max(limit, HELD_BYTES), session_bytes=0)
         self._hop = Hop(socket, most=CONNECTIONS, open_s=CONNECT_S, silence_s=ANSWER_S)
+        self._long = asyncio.Semaphore(LONG_ANSWERS)
 
     async def handle(
         self, request: web.BaseRequest, door: str, path: str, *, peer_cert: bytes | None
@@ -113,13 +120,16 @@ class ControlForward:
             async with self._hop.ask(ask) as answered:
                 if answered.whole:
                     return web.Response(status=answered.status, body=answered.first, headers=_HEADERS)
-                answer = web.StreamResponse(status=answered.status, headers=_HEADERS)
-                await answer.prepare(request)
-                await answer.write(answered.first)
-                async for piece in answered.rest():
-                    await answer.write(piece)
-                await answer.write_eof()
-                return answer
+                if self._long.locked():
+                    raise Unavailable("too many long answers at a time", kind=Kind.OVERLOADED)
+                async with self._long, asyncio.timeout(LONG_S):
+                    answer = web.StreamResponse(status=answered.status, headers=_HEADERS)
+                    await answer.prepare(request)
+                    await answer.write(answered.first)
+                    async for piece in answered.rest():
+                        await answer.write(piece)
+                    await answer.write_eof()
+                    return answer
         except OSError as e:
             if answer is not None:
                 # The head of an answer is out; a second one would be read as its body. The caller sees a broken end.
