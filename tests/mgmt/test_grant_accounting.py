@@ -1,6 +1,7 @@
 """One use of a grant is one (job, dataset), on both stores, under concurrent jobs, and against a plain model."""
 
 import asyncio
+import hashlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,6 @@ from gateway.model import (
     UseState,
 )
 from gateway.ports import Store, Tx
-from gateway.runtime.system import SystemEntropy
 from gateway.store.memory import MemoryStore
 from gateway.store.sql import SqlStore, migrate
 from specs.states import ApprovalState, AuditKind
@@ -52,11 +52,23 @@ T = TypeVar("T")
 
 
 @dataclass
+class Counted:
+    """Tokens that are the same in every run: which of several grants a job takes goes by the digests of the permits."""
+
+    given: int = 0
+
+    def token(self, size: int) -> bytes:
+        self.given += 1
+        return hashlib.shake_256(b"%d" % self.given).digest(size)
+
+
+@dataclass
 class Holder:
     """The holder's side of grants over any store; `restart` is a new process over the same store."""
 
     store: Store
     clock: FakeClock = field(default_factory=FakeClock)
+    entropy: Counted = field(default_factory=Counted)
     made: int = 0
 
     def __post_init__(self) -> None:
@@ -64,8 +76,8 @@ class Holder:
 
     def restart(self) -> None:
         identity = Identity(HOLDER, InstId("i"), "B", "B", "interconn", "0", "https://B")
-        base: dict[str, Any] = {"identity": identity, "clock": self.clock, "entropy": SystemEntropy()}
-        outgoing = Outgoing(clock=self.clock, entropy=SystemEntropy())
+        base: dict[str, Any] = {"identity": identity, "clock": self.clock, "entropy": self.entropy}
+        outgoing = Outgoing(clock=self.clock, entropy=self.entropy)
         partners = Partners(**base, signer=None, limits=Limits(), outgoing=outgoing)
         self.grants = Grants(**base, partners=partners)
 
