@@ -198,6 +198,23 @@ async def test_a_contract_that_ends(tmp_path: Path) -> None:
         await eventually(lambda: all(run.killed for node in "AB" for run in world[node].launcher.runs))
 
 
+async def test_a_contract_that_ends_under_a_job_that_waits(tmp_path: Path) -> None:
+    """The end of the project's approval withdraws that of the job, which ends with the contract as well."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        await agree(world, AuditKind.PROJECT, "proj-1")
+        job_id = (await world["A"].jobs.submit_file(job_file())).job_id
+        here = world["A"]
+        world.disturb = silent
+        assert (await here.job(job_id)).status is JobState.PENDING
+        cooperation = await here.run(lambda tx: here.partners.contract_with(tx, NodeId("B")))
+        await here.run(lambda tx: here.partners.terminate(tx, cooperation.contract_id))
+        audits = await here.run(lambda tx: tx.select(Audit, contract_id=cooperation.contract_id))
+        assert {each.kind for each in audits} >= {AuditKind.PROJECT, AuditKind.JOB}
+        assert {each.status for each in audits} == {ApprovalState.TERMINATED}
+        assert (await here.job(job_id)).outcome is Outcome.FAILED
+
+
 async def test_a_job_that_was_created_and_not_started(tmp_path: Path) -> None:
     """Queued: its reserved use is returned, and the scheduler hears the reason."""
     async with World(tmp_path, "A", "B").running() as world:

@@ -392,8 +392,10 @@ class Audits:
 
     def _contract_closed(self, tx: Tx, contract: Contract) -> None:
         """What was approved under a contract ends with it, on both sides without a word."""
-        for audit in tx.select(Audit, contract_id=contract.contract_id):
-            if audit.status in (ApprovalState.APPLIED, ApprovalState.APPROVED):
+        for each in tx.select(Audit, contract_id=contract.contract_id):
+            # As it is now: the end of one may have ended others, a project's that of the jobs in it.
+            audit = tx.get(Audit, each.key())
+            if audit is not None and audit.status in (ApprovalState.APPLIED, ApprovalState.APPROVED):
                 self._end(tx, audit)
 
     def _end(self, tx: Tx, old: Audit) -> Audit:
