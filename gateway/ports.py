@@ -167,12 +167,18 @@ class SessionRule:
 
     tokens: SHA-256 (hex) of each running task's secret -> `<role>.<index>` it speaks for.
     outgoing: node id -> x-ptp-token shown to it in place of the task's secret.
+    prefix: declared for every session whose id begins so. until: ms since 1970; it has ended from then on.
     """
 
     session_id: SessionId
     nodes: tuple[NodeId, ...]
     tokens: Mapping[str, str] = field(repr=False)
     outgoing: Mapping[NodeId, str] = field(repr=False)
+    prefix: bool = False
+    until: int | None = None
+
+    def ended(self, now_ms: int) -> bool:
+        return self.until is not None and now_ms >= self.until
 
 
 class DataPlane(Protocol):
