@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from gateway.model import Contract, NodeId, SeenNonce, SessionId, TraceId
 
@@ -159,6 +159,11 @@ class PeerRoute:
     our_chain: str = ""
     our_key: str = ""
     """PEM files of the TLS certificate that we show it; empty: those that the data process was started with."""
+
+
+ANY_TOKEN: Final = "*"  # noqa: S105  # no token
+"""As a key of SessionRule.tokens: declared by an admin without tasks, any local caller may use it and its own token is
+forwarded unchanged (T-047). Never a digest, so a rule whose tasks have all ended does not become open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ from typing import Final, Protocol
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.budget import Budget
-from gateway.data_plane.core.declared import ANY_TOKEN, Declared
+from gateway.data_plane.core.declared import Declared
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
-from gateway.ports import Clock, Entropy, Journal, SessionRule
+from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
 from specs import headers as h
 from specs.codes import Transport
 
@@ -133,7 +133,8 @@ class Channel:
     def open_session(self, rule: SessionRule) -> None:
         """Make or replace a rule; messages that wait are kept."""
         if rule.prefix:
-            self._declared.put(rule)
+            for session in self._declared.put(rule):
+                self.close_session(session)
             return
         if rule.session_id in self._declared:
             self.close_session(rule.session_id)

@@ -12,7 +12,7 @@ from gateway.data_plane.io.link import rule_from_json, rule_to_json
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 from gateway.model import Limits, NodeId, SessionId
 from gateway.ports import SessionRule
-from tests.edges.rig import Container, Got, Node, ew_headers, inbound, invoke, node
+from tests.edges.rig import Container, Got, Node, ew_headers, inbound, invoke, node, settle
 
 A, B, C = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-C")
 OK, NOT_YET, FORBIDDEN, RELEASED = "E0000000000", "E0000000503", "E0000000403", "E0000000608"
@@ -102,8 +102,7 @@ async def test_a_session_that_is_not_used_ends_and_may_begin_again(trio: Trio) -
 async def test_closing_a_beginning_closes_what_began(trio: Trio) -> None:
     trio.channel.open_session(beginning(A))
     waiting = asyncio.create_task(trio.local.pop(A, session=ONE))
-    while trio.b.process.stats()["waiting"] == 0:
-        await asyncio.sleep(0.01)
+    await settle(lambda: trio.b.process.stats()["waiting"] == 1)
     trio.channel.close_session(SessionId("session_"))
     assert (await waiting).code == RELEASED
     assert (await trio.local.pop(A, wait_ms=0, session=ONE)).code == RELEASED
@@ -132,6 +131,15 @@ async def test_a_declaration_ends_with_its_time(trio: Trio, *, prefix: bool) -> 
     assert (await trio.local.pop(A, wait_ms=0, session=ONE)).code != OK
     assert (await trio.sends(trio.a)).code != OK
     assert trio.b.process.stats()["bytes_held"] == 0
+
+
+async def test_a_partner_that_is_taken_out_is_out_of_what_began(trio: Trio) -> None:
+    trio.channel.open_session(beginning(A, C))
+    await trio.local.pop(wait_ms=0, session=ONE)
+    await trio.local.pop(C, wait_ms=0, session="session_2")
+    trio.channel.open_session(beginning(C))
+    assert (await trio.sends(trio.a)).code == FORBIDDEN
+    assert (await trio.sends(trio.c, "session_2")).code == OK
 
 
 def test_our_containers_cannot_open_without_end() -> None:

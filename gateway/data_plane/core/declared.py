@@ -14,9 +14,6 @@ from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId, SessionId
 from gateway.ports import SessionRule
 
-ANY_TOKEN: Final = "*"  # noqa: S105  # no token
-"""As a key of SessionRule.tokens: declared by an admin without tasks, any local caller may use it and its own token is
-forwarded unchanged (T-047). Never a digest, so a rule whose tasks have all ended does not become open."""
 MOST_BEGUN: Final = 1024
 """Sessions open at a time under all beginnings; our own containers alone open them."""
 
@@ -24,6 +21,7 @@ MOST_BEGUN: Final = 1024
 @dataclass(slots=True)
 class _Begun:
     under: SessionId
+    nodes: tuple[NodeId, ...]
     used: float
 
 
@@ -40,13 +38,18 @@ class Declared:
         """Whether this session has begun under a beginning."""
         return session in self._begun
 
-    def put(self, rule: SessionRule) -> None:
-        """Make or replace a beginning; what has begun under it goes on."""
+    def put(self, rule: SessionRule) -> list[SessionId]:
+        """Make or replace a beginning; the sessions under it that have a node too many now, which are to be closed."""
         self._rules[rule.session_id] = rule
+        allowed = {*rule.nodes, self._own}
+        return [each for each in self._under(rule.session_id) if not allowed.issuperset(self._begun[each].nodes)]
 
     def drop(self, beginning: SessionId) -> list[SessionId]:
         """Forget a beginning; the sessions under it, which are to be closed."""
         self._rules.pop(beginning, None)
+        return self._under(beginning)
+
+    def _under(self, beginning: SessionId) -> list[SessionId]:
         return [session for session, begun in self._begun.items() if begun.under == beginning]
 
     def missing(self, kept: Iterable[SessionId]) -> list[SessionId]:
@@ -74,10 +77,10 @@ class Declared:
             return under
         if session not in self._begun and len(self._begun) >= self._most:
             raise Unavailable(f"{self._most} sessions are open under declared beginnings", kind=Kind.TOO_MANY)
-        self._begun[session] = _Begun(under.session_id, now)
         nodes = (self._own,) if known is None else known.nodes
         asked = (partner,) if not nobody else under.nodes if reads else ()
         more = tuple(each for each in asked if each not in nodes)
+        self._begun[session] = _Begun(under.session_id, nodes + more, now)
         if known is not None and not more:
             return known
         # Its end is that of the beginning, which may be changed meanwhile.
