@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gateway.auth.pki import Pki
 from gateway.cli import main
 from gateway.lab.lab import LabNode
-from gateway.lab.node import CA, CONFIG, PKI
+from gateway.lab.node import CONFIG, PKI
 from gateway.lab.ports import PortClaims
 from tests.integration.rig import wait_for
 
@@ -21,6 +22,22 @@ def interconn(*arguments: object) -> str:
         code = main([str(each) for each in arguments])
     assert code == 0, said.getvalue()
     return said.getvalue()
+
+
+def stand_beside(config: Path, partner: LabNode, *, beginning: str) -> None:
+    """What an admin tells the gateway of this node.toml: who the partner is, and its sessions."""
+    interconn(
+        "partner", "record", partner.node_id, "--profile", "transport-only", "--address", partner.edge_url,
+        "--ca-file", partner.ca_file, "--config", config,
+    )  # fmt: skip
+    interconn("session", "declare", beginning, partner.node_id, "--prefix", "--config", config)
+
+
+def bytes_of(folder: Path, event: str, session: str) -> list[int]:
+    """Sizes of the messages that a node's data process took (chan.invoke) or sent on (chan.push) in a session."""
+    lines = folder.joinpath("log", "gateway-data.log").read_text().splitlines()
+    found = [each for each in map(json.loads, lines) if each["event"] == event and each["session_id"] == session]
+    return [int(each["bytes"]) for each in found]
 
 
 class Beside:
@@ -36,29 +53,21 @@ class Beside:
         )  # fmt: skip
         self.edge_url = f"https://127.0.0.1:{edge}"
         self.transport = f"127.0.0.1:{platform}"
-        self.ca_file = folder / CA
-        self.tls = {"chain": folder / PKI / "tls.pem", "key": folder / PKI / "tls.key"}
-        with (folder / "serve.out").open("wb") as out:
+        self.pki = Pki.load(folder / PKI)
+        self.serve()
+        stand_beside(self.config, partner, beginning=beginning)
+
+    def serve(self) -> None:
+        with self.config.with_name("serve.out").open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "serve", "--config", self.config], stdout=out, stderr=out
             )
         wait_for(self._answers, "the gateway beside the other product serves")
-        interconn(
-            "partner", "record", partner.node_id, "--profile", "transport-only", "--address", partner.edge_url,
-            "--ca-file", partner.ca_file, "--config", self.config,
-        )  # fmt: skip
-        interconn("session", "declare", beginning, partner.node_id, "--prefix", "--config", self.config)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.config.with_name("serve.out").read_text()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return main(["node", "--config", str(self.config)]) == 0
-
-    def bytes_of(self, event: str, session: str) -> list[int]:
-        """Sizes of the messages that its data process took (chan.invoke) or sent on (chan.push) in a session."""
-        lines = self.config.with_name("log").joinpath("gateway-data.log").read_text().splitlines()
-        found = [each for each in map(json.loads, lines) if each["event"] == event and each["session_id"] == session]
-        return [int(each["bytes"]) for each in found]
 
     def close(self) -> None:
         self._process.terminate()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway import lab
-from gateway.lab.node import CONFIG
 from tests.integration.crash import node_of, platform, register
 from tests.integration.rig import _Loop, wait_for
+from tests.peers.psi import ended, unsigned_node
 from tests.peers.stand_ins import FateFlow, Heard, Kuscia, StandIn
 
 # silence_s: a Kuscia scheduler says nothing at the end; after a quarter of this it is asked.
@@ -21,14 +21,7 @@ class World:
     """One gateway and its two partners."""
 
     def __init__(self, directory: Path) -> None:
-        lab.up(directory, parties=2, jobs=RULES)
-        lab.down(directory)
-        config = directory / lab.read(directory).nodes[0].name / CONFIG
-        text = config.read_text()
-        assert "[profile]" not in text or "[profile]\n" in text
-        switch = "[profile]\ninsecure_unsigned = true\n"
-        config.write_text(text.replace("[profile]\n", switch) if "[profile]" in text else f"{text}\n{switch}")
-        self.node = lab.up(directory).nodes[0]
+        self.node = unsigned_node(directory, **RULES)
         self.directory = directory
         self.client = self.node.client()
         self.loop = _Loop()
@@ -57,11 +50,7 @@ class World:
         self.client.post("grants", "record", node_id=peer.node_id, dataset_id=self.dataset)
 
     def ended(self, job_id: str) -> dict[str, Any]:
-        def final() -> dict[str, Any] | None:
-            view: dict[str, Any] = self.client.get("jobs", job_id)
-            return view if view["job"]["status"] == "FINISHED" and not view["job"]["unsure"] else None
-
-        return dict(wait_for(final, f"{job_id} ends"))
+        return ended(self.client, job_id)
 
     def job(self, guest: str, host: str, *, dag: dict[str, Any], **task_params: Any) -> dict[str, Any]:
         return {
