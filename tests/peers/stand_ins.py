@@ -166,6 +166,8 @@ class FateFlow(StandIn):
     """FATE-Flow 2.x with its BFIA adapter. With `containers` it runs its side of a task too."""
 
     containers: Containers | None = None
+    refuses: dict[str, Answer | None] = field(default_factory=dict)
+    """Route -> what it answers instead; None: as where its code raised."""
     environments: list[dict[str, object]] = field(default_factory=list)
     """Of the containers that were started."""
 
@@ -265,12 +267,14 @@ class FateFlow(StandIn):
             }
         if route == "task/callback" and "x-node-id" not in call.headers:
             return {"code": 5001, "message": "Invalid request.", "data": {"headers": {"x_node_id": ["Missing data."]}}}
+        if answer := self.refuses.get(route):
+            return answer
         try:
+            if route in self.refuses:
+                raise RuntimeError("Traceback (most recent call last):\n" + 400 * "x")
             data = self._do(route, body)
         except RuntimeError as error:
             return {"code": 6000, "message": repr(error)}
-        if data is False:
-            return {"code": 1, "msg": "success"}
         return {"code": 0, "msg": "success", **({} if data is None else {"data": data})}
 
     def _do(self, route: str, body: dict[str, Any]) -> Any:

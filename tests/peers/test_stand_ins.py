@@ -152,6 +152,39 @@ def test_fate_flow_is_asked_with_a_body_on_get(world: World) -> None:
     assert {(call.method, str(call.query), call.body["job_id"]) for call in asked} == {("GET", "{}", job["job_id"])}
 
 
+@pytest.mark.req("C-130")
+@pytest.mark.parametrize(
+    ("route", "answer"),
+    [("job/create", None), ("job/start", None), ("task/start", None), ("task/start", {"code": 1, "msg": "success"})],
+)
+def test_fate_flow_refuses_in_its_words(world: World, route: str, answer: Any) -> None:
+    """HTTP 200 whatever happened; "success" beside a code that is none; the start of a traceback."""
+    world.fate.refuses[route] = answer
+    try:
+        _, view = run(world, {"guest": [world.node.node_id], "host": [FATE]}, sync_type="poll")
+    finally:
+        world.fate.refuses.clear()
+    assert view["job"]["outcome"] != "succeeded"
+    assert FATE in view["explanation"]
+    assert len(view["explanation"]) < 1000
+
+
+@pytest.mark.req("C-130")
+def test_fate_flow_has_lost_a_job_of_its_own(world: World) -> None:
+    """Its answer for a job that it does not know is success with nothing in it: ours ends, and says who is silent."""
+    job = world.job(FATE, world.node.node_id, dag=DAG) | {"job_id": "202611212135501268262"}
+
+    async def begin() -> None:
+        await world.fate.call("POST", "job/create", job)
+        await world.fate.call("POST", "job/start", {"job_id": job["job_id"]})
+
+    world.loop.run(begin())
+    view = world.ended(job["job_id"])
+    assert world.fate.calls("job/status_all")
+    assert view["job"]["outcome"] == "failed"
+    assert FATE in view["explanation"]
+
+
 @pytest.mark.req("C-131")
 def test_we_schedule_a_job_with_kuscia(world: World) -> None:
     job_id, view = run(world, {"guest": [world.node.node_id], "host": [KUSCIA]}, sync_type="callback")
