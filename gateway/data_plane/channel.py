@@ -238,7 +238,7 @@ class Channel:
             if session not in self._rules:
                 raise Refused("the session was closed", kind=Kind.RELEASED)
 
-    def peek(self, frame: Frame) -> Buffer | None:
+    async def peek(self, frame: Frame) -> Buffer | None:
         """The next message or None, at once (T-021)."""
         envelope = frame.envelope
         source, now = self._source_wanted(envelope), self._clock.monotonic()
@@ -276,7 +276,7 @@ class Channel:
         if proven not in rule.nodes:
             raise Refused("not a node of the session")
 
-    def accept(self, frame: Frame) -> None:
+    async def accept(self, frame: Frame) -> None:
         """Queue a partner's message. Raises Unavailable(BUFFER_FULL)."""
         if frame.envelope.session_id not in self._rules:
             raise Refused("the session was closed", kind=Kind.RELEASED)
@@ -359,7 +359,7 @@ class Channel:
         partner = self._partners.find(target)
         if partner is None:
             raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
-        outgoing = fr.forward(
+        outgoing = fr.Outgoing(
             frame,
             body,
             source_node=self._node_id,
