@@ -307,7 +307,7 @@ async def test_a_mandatory_parameter_without_a_value_is_refused_before_anything_
         assert "needed" in await refused(Kind.BAD_DAG, node, "job.create_all", body)
         assert not await node.jobs.all()
         assert not world.calls
-        value = {"component": "mine", "params": {"needed": "x"}}
+        value = {"component": "mine", "params": {"needed": "id"}}
         assert (await node.jobs.validate(job_file(value)))["ok"]
 
 
@@ -389,6 +389,26 @@ async def test_progress_and_failures_are_shown(tmp_path: Path) -> None:
         await world["A"].until(job_id, JobState.FINISHED)
         share = (await a("GET", "/{job_id}", job_id=job_id))["tasks"][0]["shares"][0]
         assert (share["result_code"], share["message"], share["exit_code"]) == ("4003", "no common ids", 1)
+
+
+async def test_a_wrong_column_is_told_before_anybody_runs_anything(tmp_path: Path) -> None:
+    """The own ones at validation and submission; those of a partner's job before it is approved, here only."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        a, b = admin(world["A"]), admin(world["B"])
+        wrong = job_file({"component": "psi", "guest": {"id": "costumer"}})
+        checked = await a("POST", "/validate", wrong)
+        assert not checked["ok"]
+        assert "dataset ds-A has no column 'costumer'" in checked["problems"][0]["message"]
+        with pytest.raises(GatewayError, match="it has: id, age, secret"):
+            await a("POST", "", wrong)
+        theirs = job_file({"component": "psi", "host": {"id": "costumer"}})
+        job_id = (await a("POST", "", theirs))["job_id"]
+        await world["B"].until(job_id, JobState.PENDING)
+        (problem,) = (await b("GET", "/{job_id}", job_id=job_id))["problems"]
+        assert problem["where"] == "config.task_params.host.0.psi_1"
+        assert "dataset ds-B has no column 'costumer'" in problem["message"]
+        assert (await a("GET", "/{job_id}", job_id=job_id))["problems"] == []
 
 
 async def test_a_job_that_is_stopped_before_its_approval(tmp_path: Path) -> None:

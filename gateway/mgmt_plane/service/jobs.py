@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core import jobfile
 from gateway.mgmt_plane.core.acl import DatasetUse
+from gateway.mgmt_plane.core.columns import column_problems
 from gateway.mgmt_plane.core.dag import (
     RERUN,
     ComponentRef,
@@ -427,7 +428,7 @@ class _Submission:
     project_id: str
     flow_id: str
     dag: object
-    config: object
+    config: Any
 
 
 class Jobs:
@@ -487,12 +488,22 @@ class Jobs:
         for dataset in plan.uses(self._book.own_parties(plan)):
             if tx.get(Dataset, dataset) is None:
                 found.append(Problem("data", f"this node has no dataset {dataset}", Kind.NOT_FOUND))
+        found += self._columns_missing(tx, plan)
         for node in {*plan.participants, plan.scheduler} - {self._book.own}:
             try:
                 self._partners.contract_with(tx, node)
             except GatewayError as error:
                 found.append(Problem("parties", f"no partnership with {node}: {error}", error.kind))
         return found
+
+    def _columns_missing(self, tx: Tx, plan: Plan) -> list[Problem]:
+        """Columns that parameters of this node's parties name and its own tables do not have."""
+
+        def columns(dataset: DatasetId) -> list[str] | None:
+            found = tx.get(Dataset, dataset)
+            return None if found is None else [str(each.get("name")) for each in found.column_metas]
+
+        return column_problems(plan, self._book.lookup(tx), columns, parties=self._book.own_parties(plan))
 
     async def submit_file(self, body: Json) -> Job:
         """Submit a job file."""
@@ -512,29 +523,36 @@ class Jobs:
         asked = _Submission(name, project_id, flow_id, dag, config)
         return await self._submitted(lambda tx: self._submit(tx, asked))
 
-    async def rerun(self, job_id: str, task_name: str | None) -> Job:
+    async def rerun(self, job_id: str, task_name: str | None, file: Json | None = None) -> Job:
         """Submit a job of ours anew; tasks that had succeeded are not run again, `task_name` and what follows it are.
 
-        Raises Refused where the job is another node's, has not ended, or has no such task.
+        file: a corrected job file; whatever is another task in it, or has other parameters, is run. Raises Refused
+        where the job is another node's, has not ended, has no such task or had other parties.
         """
 
         def work(tx: Tx) -> Job:
             job = self._book.get(tx, job_id)
-            plan = self._book.plan(job)
+            former = self._book.plan(job)
             if job.initiator != self._book.own:
                 raise Refused(f"only {job.initiator}, who submitted the job, can run it again")
             if job.status not in JOB_FINAL:
                 raise Refused("the job has not ended yet", kind=Kind.ILLEGAL_TRANSITION)
+            asked = _Submission(job.name, job.project_id, job.flow_id, job.dag, json.loads(json.dumps(job.config)))
+            if file is not None:
+                made = self._expand(tx, file)
+                asked = _Submission(made.name, made.project_id, made.flow_id, made.dag, made.config)
+            common = asked.config.setdefault("job_params", {}).setdefault("common", {})
+            common.pop(RERUN, None)
+            plan = parse_plan(asked.dag, asked.config, self._book.limits)
+            if plan.roles != former.roles:
+                raise Refused("the file has other parties than the job; submit it as a new one", kind=Kind.CONFLICT)
             if task_name and task_name not in plan.nodes:
                 raise Refused(f"the job has no task {task_name[:64]!r}", kind=Kind.NOT_FOUND)
             again = plan.downstream(TaskName(task_name)) if task_name else frozenset()
-            reused = self._reusable(tx, job, plan, again)
-            config = json.loads(json.dumps(job.config))
-            common = config.setdefault("job_params", {}).setdefault("common", {})
-            common.pop(RERUN, None)
-            if reused:
+            again |= {name for name in plan.nodes if not all(plan.same(former, name, p) for p in plan.parties)}
+            if reused := self._reusable(tx, job, plan, again):
                 common[RERUN] = {"job_id": job.job_id, "tasks": reused}
-            return self._submit(tx, _Submission(job.name, job.project_id, job.flow_id, job.dag, config))
+            return self._submit(tx, asked)
 
         return await self._submitted(work)
 
@@ -769,6 +787,10 @@ class Jobs:
                 )
                 for dataset, components in plan.uses(self._book.own_parties(plan)).items()
             },
+            "problems": [
+                {"where": p.where, "message": p.message}
+                for p in (self._columns_missing(tx, plan) if job.status is JobState.PENDING else ())
+            ],
             "waiting": [asdict(wait) for wait in story.waits()],
             "explanation": story.text(),
         }
