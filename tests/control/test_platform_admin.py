@@ -5,6 +5,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,33 @@ async def test_component_registration(tmp_path: Path) -> None:
         found = await node.jobs.validate(job_file(*steps))
         assert found["ok"], found["problems"]
         assert found["dag"]["components"][0]["version"] == "2.0.0"
+
+
+async def test_what_is_wrong_with_a_description_is_told_with_its_line(tmp_path: Path) -> None:
+    """The line of the document that was submitted, whichever of its forms it has."""
+    async with World(tmp_path, "A").running() as world:
+        node = world["A"]
+
+        async def told(body: dict[str, Any]) -> str:
+            text = json.dumps(body, indent=1)
+            sent = replace(request(), body=text.encode())
+            with pytest.raises(GatewayError) as error:
+                await node.platform.handlers()["platform.component.register"](sent, body)
+            assert error.value.kind is Kind.MALFORMED
+            return f"{error.value} / {text.splitlines()[int(re.search(r'line ([0-9]+)', str(error.value))[1]) - 1]}"
+
+        info = copy.deepcopy({**PSI, "componentName": "mine", "provider": "we"})
+        info["inputParam"][1]["validator"] = "nonsense"
+        words = await told({"imageUrl": "file:///bin/true", "component_info": info})
+        assert "component_info.inputParam[1].validator" in words
+        assert words.endswith('"validator": "nonsense",')
+        lacking = {key: value for key, value in PSI.items() if key != "title"}
+        assert '"component_info": {' in await told({"imageUrl": "file:///bin/true", "component_info": lacking})
+        inner = {key: value for key, value in info.items() if key not in {"componentName", "provider", "version"}}
+        file = {"name": "we", "version": "1", "metadata": {"image": "x"}, "components_description": {"Mine": inner}}
+        words = await told({"component_info": file})
+        assert "component_info.components_description.Mine.inputParam[1].validator" in words
+        assert words.endswith('"validator": "nonsense",')
 
 
 @pytest.mark.req("A-011", "A-012", "A-045")

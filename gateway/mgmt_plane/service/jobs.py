@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
@@ -65,7 +66,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import Clock, Entropy, Journal, Store, Tx
-from specs.delivered import taken_apart
+from specs.delivered import read_delivered
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
@@ -200,13 +201,11 @@ def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -
 
     code: digest of what the image stands for (service.code).
 
-    Raises ProtocolViolation for a description that lacks what C-103 lists or cannot be read, Refused(CONFLICT) for
-    other content under a known key (A-011).
+    Raises ProtocolViolation for a description that cannot be read or an image that cannot be one, Refused(CONFLICT)
+    for other content under a known key (A-011).
     """
-    missing = [key for key in _REQUIRED if info.get(key) is None]
-    if missing:
-        raise ProtocolViolation(f"component_info.{missing[0]} is missing")
     try:
+        # From a text: what is stored is read from one again.
         description = parse_description(json.dumps(info))
     except DescriptionError as error:
         raise ProtocolViolation(f"component_info: {error}") from error
@@ -879,16 +878,25 @@ class Jobs:
 
         return await self._store.run(work)
 
-    async def register(self, *, info: Json, image: str) -> tuple[Component, ...]:
+    async def register(
+        self, *, info: Json, image: str, lines: Mapping[str, int] = MappingProxyType({})
+    ) -> tuple[Component, ...]:
         """Register a component, or all those of a vendor's file or not one (N-S component/register).
 
-        image: "" where the file itself names it.
+        image: "" where the file itself names it. lines: of the request, by path; then errors name the line. Raises
+        ProtocolViolation for a description that lacks what C-103 lists or cannot be read.
         """
+        at = "component_info"
         try:
-            parts = taken_apart(info)
+            parts = read_delivered(info, lines, at=at)
+            for part, _ in parts:
+                place = f"{at}.{part.at}" if part.at else at
+                missing = next((key for key in _REQUIRED if part.info.get(key) is None), None)
+                if missing:
+                    raise DescriptionError("missing", key=f"{place}.{missing}", line=lines.get(place, 0))
         except DescriptionError as error:
-            raise ProtocolViolation(f"component_info: {error}") from error
-        images = [image or part.image for part in parts]
+            raise ProtocolViolation(str(error)) from error
+        images = [image or part.image for part, _ in parts]
         if not all(images):
             raise ProtocolViolation("imageUrl is missing")
         now = self._book.clock.now_ms()
@@ -897,7 +905,7 @@ class Jobs:
         def work(tx: Tx) -> tuple[Component, ...]:
             return tuple(
                 register_component(tx, info=part.info, image=each, code=code, now=now)
-                for part, each, code in zip(parts, images, codes, strict=True)
+                for (part, _), each, code in zip(parts, images, codes, strict=True)
             )
 
         return await self._store.run(work)
