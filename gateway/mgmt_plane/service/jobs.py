@@ -66,7 +66,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import Clock, Entropy, Journal, Store, Tx
-from specs.delivered import read_delivered
+from specs.delivered import Delivered, read_delivered
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
@@ -231,6 +231,17 @@ def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -
     if (known.description, known.image, known.code_digest) != (info, image, code):
         raise Refused(f"component {component.key()} is registered with other content", kind=Kind.CONFLICT)
     return known
+
+
+def _delivered(info: Json, lines: Mapping[str, int], *, at: str) -> Sequence[tuple[Delivered, Description]]:
+    """The descriptions that were delivered, each with all that C-103 lists; raises DescriptionError."""
+    parts = read_delivered(info, lines, at=at)
+    for part, _ in parts:
+        place = f"{at}.{part.at}" if part.at else at
+        for key in _REQUIRED:
+            if part.info.get(key) is None:
+                raise DescriptionError("missing", key=f"{place}.{key}", line=lines.get(place, 0))
+    return parts
 
 
 def install_builtins(tx: Tx, *, now: int) -> None:
@@ -886,14 +897,8 @@ class Jobs:
         image: "" where the file itself names it. lines: of the request, by path; then errors name the line. Raises
         ProtocolViolation for a description that lacks what C-103 lists or cannot be read.
         """
-        at = "component_info"
         try:
-            parts = read_delivered(info, lines, at=at)
-            for part, _ in parts:
-                place = f"{at}.{part.at}" if part.at else at
-                missing = next((key for key in _REQUIRED if part.info.get(key) is None), None)
-                if missing:
-                    raise DescriptionError("missing", key=f"{place}.{missing}", line=lines.get(place, 0))
+            parts = _delivered(info, lines, at="component_info")
         except DescriptionError as error:
             raise ProtocolViolation(str(error)) from error
         images = [image or part.image for part, _ in parts]
