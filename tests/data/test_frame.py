@@ -39,9 +39,9 @@ def decode(operation: Operation, headers: dict[str, str], body: bytes, **more: A
     return fr.decode(operation, envelope(headers), body, limits=LIMITS, **more)
 
 
-def forward(headers: dict[str, str], body: bytes) -> fr.Outgoing:
+def forward(headers: dict[str, str], body: bytes) -> fr.Invoke:
     frame = decode(Operation.PUSH, headers, body)
-    return fr.forward(
+    outgoing = fr.Outgoing(
         frame,
         body,
         source_node=NodeId("LX-A"),
@@ -51,6 +51,7 @@ def forward(headers: dict[str, str], body: bytes) -> fr.Outgoing:
         token=frame.envelope.token,
         provider="interconn",
     )
+    return fr.invoke(outgoing)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ class Envelope:
     topic: str
     timeout_ms: int | None
     """x-ptp-timeout of mesh; overrides the body's."""
+    message: str = ""
+    """x-interconn-message: which message of its sender this is; "" where the sender does not number them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,25 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An invoke call to a partner: headers and the body in pieces."""
+    """A container's push on its way to a partner; `invoke` makes the standard's call of it.
+
+    body: the container's, as received. message: as Envelope.message.
+    """
+
+    frame: Frame
+    body: Buffer = field(repr=False)
+    source_node: NodeId
+    source_inst: str
+    target_inst: str
+    trace_id: TraceId
+    token: str = field(repr=False)
+    provider: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """An invoke call: headers and the body in pieces."""
 
     headers: Mapping[str, str] = field(repr=False)
     body: tuple[Buffer, ...] = field(repr=False)
@@ -158,6 +178,7 @@ def read_envelope(headers: Mapping[str, str], limits: Limits) -> Envelope:
         target_inst=value(h.PTP_TARGET_INST, chars),
         topic=topic,
         timeout_ms=int(timeout) if timeout.isdecimal() and int(timeout) > 0 else None,
+        message=value(h.MESSAGE, chars),
     )
 
 
@@ -280,46 +301,39 @@ def decode_invoke(envelope: Envelope, body: Buffer, *, limits: Limits) -> Frame:
     return Frame(Operation.PUSH, codec, envelope, envelope.topic or _checked(topic), payload)
 
 
-def forward(
-    frame: Frame,
-    body: Buffer,
-    *,
-    source_node: NodeId,
-    source_inst: str,
-    target_inst: str,
-    trace_id: TraceId,
-    token: str,
-    provider: str,
-) -> Outgoing:
+def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
     """The invoke call that carries a container's push to the partner (T-029, T-030).
 
     `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
     as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
     """
+    frame, body = outgoing.frame, outgoing.body
     envelope = frame.envelope
     through = envelope.version == h.PTP_VERSION_1 and frame.codec is not Codec.RAW
     headers = {
         "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
         h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
-        h.PTP_PROVIDER: envelope.provider or provider,
-        h.PTP_TRACE: trace_id,
-        h.PTP_TOKEN: token,
-        h.PTP_URI: PUSH_PATH,
+        h.PTP_PROVIDER: envelope.provider or outgoing.provider,
+        h.PTP_TRACE: outgoing.trace_id,
+        h.PTP_TOKEN: outgoing.token,
+        h.PTP_URI: uri,
         h.PTP_SESSION: envelope.session_id,
-        h.PTP_SOURCE_NODE: source_node,
-        h.PTP_SOURCE_INST: source_inst,
+        h.PTP_SOURCE_NODE: outgoing.source_node,
+        h.PTP_SOURCE_INST: outgoing.source_inst,
         h.PTP_TARGET_NODE: envelope.target_node,
-        h.PTP_TARGET_INST: target_inst or envelope.target_inst,
+        h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
     }
+    if outgoing.message:
+        headers[h.MESSAGE] = outgoing.message
     if through:
         if envelope.topic:
             headers[h.PTP_TOPIC] = envelope.topic
-        return Outgoing(headers, (body,))
+        return Invoke(headers, (body,))
     if frame.codec is Codec.PROTO and not envelope.topic:
         pieces: tuple[Buffer, ...] = (body,)
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
-    return Outgoing(headers, (wire.head(2, wire.size(pieces)), *pieces))
+    return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
 
 
 def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, bytes]:
