@@ -516,7 +516,7 @@ class Scheduler:
         """
         # Of a job that was still PENDING no partner has heard more than the audit, which ends by itself.
         if job.scheduling and job.status is JobState.FINISHED and before.status is not JobState.PENDING:
-            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))
+            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job, own=self._book.own))
 
     def _tell(self, tx: Tx, job: Job, body: Json, *, kin: Json = MappingProxyType({})) -> None:
         """job/stop to the others through the outbox; one without a contract is left to its own watchdog (C-089).
