@@ -21,19 +21,17 @@ from typing import Final, Protocol
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.budget import Budget
+from gateway.data_plane.core.declared import Declared
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
-from gateway.ports import Clock, Entropy, Journal, SessionRule
+from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
 from specs import headers as h
 from specs.codes import Transport
 
-ANY_TOKEN: Final = "*"  # noqa: S105  # no token
-"""As a key of SessionRule.tokens: declared by an admin without tasks, any local caller may use it and its own token is
-forwarded unchanged (T-047). Never a digest, so a rule whose tasks have all ended does not become open."""
 WAITERS: Final = 4096
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_LAST_S: Final = 1.0
@@ -125,6 +123,7 @@ class Channel:
         self._entropy = entropy
         self._journal = journal
         self._rules: dict[SessionId, SessionRule] = {}
+        self._declared = Declared(own=node_id)
         self._waiters: OrderedDict[tuple[SessionId, str], deque[_Waiter]] = OrderedDict()
         self._stopping = False
         self.traffic = Traffic()
@@ -133,13 +132,25 @@ class Channel:
 
     def open_session(self, rule: SessionRule) -> None:
         """Make or replace a rule; messages that wait are kept."""
+        if rule.prefix:
+            for session in self._declared.put(rule):
+                self.close_session(session)
+            return
+        if rule.session_id in self._declared:
+            self.close_session(rule.session_id)
+        self._open(rule)
+
+    def _open(self, rule: SessionRule) -> None:
         self._rules[rule.session_id] = rule
         self._sent.open(rule.session_id)
 
     def close_session(self, session: SessionId) -> None:
         """Forget the rule, drop its messages; who waits in it is told RELEASED."""
+        for begun in self._declared.drop(session):
+            self.close_session(begun)
         if self._rules.pop(session, None) is None:
             return
+        self._declared.forget(session)
         self._sent.close(session)
         dropped = self._queues.release(session)
         self._wake_all(session)
@@ -147,7 +158,9 @@ class Channel:
 
     def keep_sessions(self, rules: Mapping[SessionId, SessionRule]) -> None:
         """Replace all rules by a snapshot's; sessions it doesn't name are closed."""
-        for session in [known for known in self._rules if known not in rules]:
+        for session in self._declared.missing(each.session_id for each in rules.values() if each.prefix):
+            self.close_session(session)
+        for session in [known for known in self._rules if known not in rules and known not in self._declared]:
             self.close_session(session)
         for rule in rules.values():
             self.open_session(rule)
@@ -180,7 +193,7 @@ class Channel:
         Raises ProtocolViolation(MALFORMED), Refused(FORBIDDEN, NODE_UNKNOWN, RELEASED).
         """
         fr.require(envelope, operation, strict=self._policy.strict)
-        rule = self._rules.get(envelope.session_id)
+        rule = self._rule_for_container(envelope, operation)
         if rule is None:
             # Before its own control process has opened the session no task of it runs here.
             kind = Kind.RELEASED if self._sent.is_closed(envelope.session_id) else Kind.FORBIDDEN
@@ -268,13 +281,11 @@ class Channel:
         if envelope.target_node != self._node_id:
             raise Refused(f"{h.PTP_TARGET_NODE}: another node, and nothing is relayed", kind=Kind.MISADDRESSED)
         fr.invoke_mode(envelope)
-        rule = self._rules.get(envelope.session_id)
-        if rule is None:
-            if self._sent.is_closed(envelope.session_id):
-                raise Refused("the session was closed", kind=Kind.RELEASED)
-            raise Unavailable("session not open yet", kind=Kind.OVERLOADED, detail="the session is not open here yet")
-        if proven not in rule.nodes:
-            raise Refused("not a node of the session")
+        session = envelope.session_id
+        rule = self._rule(session)
+        if rule is None or proven not in rule.nodes:
+            raise self._not_let_in(session, proven, rule)
+        self._declared.touch(session, now=self._clock.monotonic())
 
     async def accept(self, frame: Frame) -> None:
         """Queue a partner's message. Raises Unavailable(BUFFER_FULL)."""
@@ -302,12 +313,19 @@ class Channel:
         )
 
     def expire(self) -> None:
-        """Forget messages of idle sessions in which no task runs here (T-049); a running job keeps its own."""
+        """Forget messages of idle sessions in which no task runs here (T-049); a running job keeps its own.
+
+        A session that began by itself ends with them, one whose time is over in any case.
+        """
+        for session in list(self._rules):
+            self._rule(session)
         busy = {s for s, rule in self._rules.items() if any(token != ANY_TOKEN for token in rule.tokens)}
         busy.update(session for session, _ in self._waiters)
         before = self._clock.monotonic() - self._limits.session_idle_s
         for session in self._queues.expire(before=before, kept=busy):
             self._journal.note("chan.expired", session_id=session)
+        for session in self._declared.idle(before=before, kept=busy):
+            self.close_session(session)
 
     def stop(self) -> None:
         """Answer everyone who waits; nobody waits any more."""
@@ -316,6 +334,41 @@ class Channel:
             self._wake_all(session)
 
     # -- inside
+
+    def _rule(self, session: SessionId) -> SessionRule | None:
+        """The rule of a session that has not ended."""
+        rule, now_ms = self._rules.get(session), self._clock.now_ms()
+        if rule is None:
+            return None
+        begun = session in self._declared
+        if rule.ended(now_ms) or (begun and self._declared.over(session, now_ms=now_ms) is None):
+            self.close_session(session)
+            return None
+        return rule
+
+    def _rule_for_container(self, envelope: Envelope, operation: Operation) -> SessionRule | None:
+        """As `_rule`; one under a declared beginning opens here, and lets in the partner that the call names."""
+        session = envelope.session_id
+        known = self._rule(session)
+        if known is not None and session not in self._declared:
+            return known
+        reads = operation in {Operation.POP, Operation.PEEK}
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        rule = self._declared.named(session, envelope.target_node, known, reads=reads, now=now, now_ms=now_ms)
+        if rule is not None and rule is not known and not rule.prefix:
+            self._open(rule)
+        return rule
+
+    def _not_let_in(self, session: SessionId, proven: NodeId, rule: SessionRule | None) -> GatewayError:
+        """Why a partner may not send to a session: never, no longer, or not yet."""
+        own = rule is not None and session not in self._declared
+        under = None if own else self._declared.over(session, now_ms=self._clock.now_ms())
+        if rule is None and under is None and self._sent.is_closed(session):
+            return Refused("the session was closed", kind=Kind.RELEASED)
+        if (rule is None and under is None) or (under is not None and proven in under.nodes):
+            # A job's session opens soon; one under a beginning when a container of ours names this partner in it.
+            return Unavailable("session not open yet", kind=Kind.OVERLOADED, detail="the session is not open here yet")
+        return Refused("not a node of the session")
 
     def _source_wanted(self, envelope: Envelope) -> NodeId | None:
         """Whose messages a read means: own id or no id is any source, a partner's id that partner (9.2, T-046)."""

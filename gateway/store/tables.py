@@ -17,6 +17,7 @@ from gateway.model import (
     Crl,
     Dataset,
     Decision,
+    DeclaredSession,
     ExpiryNotice,
     Grant,
     GrantUse,
@@ -86,5 +87,6 @@ TABLES: Final[Mapping[type, Table]] = {
     Crl: _table("crl", Crl, ("node_id",)),
     RevokedCert: _table("revoked_cert", RevokedCert, ("ca",)),
     Receipt: _table("receipt", Receipt),
+    DeclaredSession: _table("declared_session", DeclaredSession),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

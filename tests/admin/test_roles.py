@@ -101,7 +101,7 @@ async def test_every_route_for_every_role(listener: Listener, node: Node) -> Non
 
 
 def _example(name: str) -> Any:
-    return {"file": {}, "datasets": {}, "kind": "flow", "role": "admin"}.get(name, "x" * 12)
+    return {"file": {}, "datasets": {}, "kind": "flow", "role": "admin", "nodes": ["x"]}.get(name, "x" * 12)
 
 
 async def test_what_each_role_meets(listener: Listener, node: Node) -> None:

@@ -39,7 +39,14 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.code import BUILTIN, code_digest
 from gateway.mgmt_plane.service.explain import Story
-from gateway.mgmt_plane.service.membership import NO_PROJECT, asks_approval, channel_of, check_flow, check_project
+from gateway.mgmt_plane.service.membership import (
+    NO_PROJECT,
+    asks_approval,
+    channel_of,
+    check_channel,
+    check_flow,
+    check_project,
+)
 from gateway.model import (
     Audit,
     Component,
@@ -587,6 +594,7 @@ class Jobs:
             finished=None,
             heard=now,
         )
+        check_channel(tx, job, plan)
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
         approvers = [node for node in others if asks_approval(tx, node)]
@@ -696,6 +704,7 @@ class Jobs:
             finished=None,
             heard=now,
         )
+        check_channel(tx, job, plan)
         tx.insert(job)
         return job
 

@@ -49,13 +49,17 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A partner without a management layer, as our admin describes it; tls_ca and address are "" where unknown."""
+    """A partner without a management layer, as our admin describes it; tls_ca and address are "" where unknown.
+
+    transport: where its transport module is, "" where that is at `address` too.
+    """
 
     node_id: NodeId
     inst_id: str
     name: str
     institution: str
     address: str
+    transport: str
     profile: str
     tls_ca: str
     fingerprint: str
@@ -200,7 +204,7 @@ class Partners:
             PeerRoute(
                 node_id=each.peer_node_id,
                 inst_id=each.peer_inst_id,
-                address=each.peer_address,
+                address=each.peer_transport or each.peer_address,
                 tls_ca=pinned_cas(each, now),
                 profile=each.profile,
                 crls=_lists_of(pinned_cas(each, now), lists),
@@ -539,6 +543,7 @@ class Partners:
             description="recorded by hand",
             created=now,
             updated=now,
+            peer_transport=check_address(described.transport) if described.transport else "",
         )
         tx.insert(contract)
         self._act(tx, contract, effects)

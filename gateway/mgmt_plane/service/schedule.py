@@ -36,7 +36,7 @@ from gateway.mgmt_plane.service.jobs import (
     sides,
     withdraw,
 )
-from gateway.mgmt_plane.service.membership import asks_approval, dialect_of
+from gateway.mgmt_plane.service.membership import asks_approval, check_channel, dialect_of
 from gateway.model import (
     Dataset,
     DatasetId,
@@ -126,6 +126,7 @@ class Schedule:
             fresh, scheduling=True, scheduler=self._book.own, status=JobState.READY, permits={"": caller.token_set}
         )
         if job is None:
+            check_channel(tx, fresh, create.plan)
             tx.insert(fresh)
         elif job.status is JobState.READY and not job.scheduling:
             tx.replace(job, fresh)
@@ -216,6 +217,7 @@ class Schedule:
                 raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         if job is None:
             job = replace(self._record(caller, create), project_id=project_id)
+            check_channel(tx, job, plan)
             tx.insert(job)
         elif not job.scheduling:
             trace = job.trace_id or caller.trace_id
