@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.data_plane.core import wire
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from specs import headers as h
@@ -142,7 +142,7 @@ class Invoke:
     """An invoke call: headers and the body in pieces."""
 
     headers: Mapping[str, str] = field(repr=False)
-    body: tuple[Buffer, ...] = field(repr=False)
+    body: Pieces = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -330,14 +330,14 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
             headers[h.PTP_TOPIC] = envelope.topic
         return Invoke(headers, (body,))
     if frame.codec is Codec.PROTO and not envelope.topic:
-        pieces: tuple[Buffer, ...] = (body,)
+        pieces: Pieces = (body,)
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
     return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
 
 
-def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, bytes]:
-    """(Content-Type, body) of an answer to a container or, without payload, to a partner.
+def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, Pieces]:
+    """(Content-Type, body in pieces) of an answer to a container or, without payload, to a partner.
 
     JSON carries the payload as `content` and as `payload` (T-amb 1), and neither when there is none (T-018).
     Protobuf is the new layout, raw the old one (9.3).
@@ -345,20 +345,20 @@ def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None 
     if codec is Codec.JSON:
         text = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
         if payload is None:
-            return JSON_CONTENT, text
+            return JSON_CONTENT, (text,)
         encoded = base64.b64encode(payload)
-        return JSON_CONTENT, b"".join((text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}'))
+        return JSON_CONTENT, (text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}')
     first = 2 if codec is Codec.PROTO else 1
     pieces = (
         *wire.member(first, payload or b""),
         *wire.member(first + 1, code.encode()),
         *wire.member(first + 2, message.encode()),
     )
-    return _content_type(codec), b"".join(pieces)
+    return _content_type(codec), pieces
 
 
-def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, bytes]:
-    """(HTTP status, Content-Type, body) of a failure; the code of a partner's refusal is handed on."""
+def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, Pieces]:
+    """(HTTP status, Content-Type, body in pieces) of a failure; the code of a partner's refusal is handed on."""
     code = error.wire.transport
     if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
         code = error.peer_code
