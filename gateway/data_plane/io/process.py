@@ -24,10 +24,10 @@ from gateway.data_plane.channel import Channel, Policy
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
-from gateway.data_plane.io import hop, http_server, link
+from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
-from gateway.data_plane.io.http_client import HttpPartners
+from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId
@@ -61,6 +61,7 @@ class DataSettings:
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
     push_retry_s: float = 20.0
+    gap_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class DataProcess:
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
-        self._partners = HttpPartners(
+        self._partners = PartnerWays(
             chain_file=settings.tls_chain,
             key_file=settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
@@ -98,7 +99,7 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s),
+            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
             clock=clock,
             entropy=entropy,
             journal=journal,
@@ -106,14 +107,12 @@ class DataProcess:
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        shared: Mapping[str, Any] = {
-            "channel": self.channel,
-            "budget": budget,
-            "limits": limits,
-            "journal": journal,
-        }
-        self._edge_door = http_server.EdgeDoor(edge=self._edge, control=self._control[0], **shared)
-        self._platform_door = http_server.PlatformDoor(control=self._control[1], **shared)
+        asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
+        shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
+        self._edge_listener = http_server.EdgeListener(doors=door.EdgeDoor(**asked), control=self._control[0], **shared)
+        self._platform_listener = http_server.PlatformListener(
+            doors=door.PlatformDoor(**asked), control=self._control[1], **shared
+        )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             show=self.show,
@@ -137,8 +136,8 @@ class DataProcess:
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = http_server.server(self._edge_door, limits, cancel_with_client=False)
-        platform = http_server.server(self._platform_door, limits, cancel_with_client=True)
+        edge = http_server.server(self._edge_listener, limits, cancel_with_client=False)
+        platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
         await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))

@@ -1,0 +1,74 @@
+"""All partners of this node and the way to each; what is spoken with one is decided here, once per route.
+
+Implements `channel.Partners`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from gateway.data_plane.channel import Partner
+from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.http_client import HttpPartner
+from gateway.errors import Refused
+from gateway.model import NodeId
+from gateway.ports import PeerRoute
+
+
+class Speaking(Partner, Protocol):
+    """A `channel.Partner` with an end."""
+
+    async def retire(self) -> None:
+        """Close as soon as the calls under way have ended."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection, calls under way included."""
+        ...
+
+
+class PartnerWays:
+    """All partners by node id. revoked: as tls.client_context's."""
+
+    def __init__(
+        self, *, chain_file: Path, key_file: Path, revoked: Callable[[list[bytes]], None] = lambda _verified: None
+    ) -> None:
+        self._files = (chain_file, key_file)
+        self._revoked = revoked
+        self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
+
+    def find(self, node: NodeId) -> Speaking | None:
+        known = self._partners.get(node)
+        return known[1] if known else None
+
+    def __len__(self) -> int:
+        return len(self._partners)
+
+    async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
+        """Replace all; an unchanged route keeps its connections. Returns the routes not usable, in words."""
+        old, new, problems = self._partners, dict[NodeId, tuple[PeerRoute, Speaking]](), list[str]()
+        for route in routes:
+            kept = old.get(route.node_id)
+            if kept is not None and kept[0] == route:
+                new[route.node_id] = kept
+                continue
+            try:
+                new[route.node_id] = (route, self._speak(route))
+            except Refused as e:
+                problems.append(f"{route.node_id}: {e}")
+        self._partners = new
+        for node, known in old.items():
+            if new.get(node) is not known:
+                await known[1].retire()
+        return problems
+
+    async def close(self) -> None:
+        """Close every connection, calls under way included."""
+        for _, partner in self._partners.values():
+            await partner.close()
+        self._partners = {}
+
+    def _speak(self, route: PeerRoute) -> Speaking:
+        named = (route.our_chain, route.our_key)
+        chain_file, key_file = (Path(own) if own else file for own, file in zip(named, self._files, strict=True))
+        return HttpPartner(Way(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked))
