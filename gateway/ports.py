@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from gateway.model import Contract, NodeId, SeenNonce, SessionId, TraceId
+from gateway.model import Contract, NodeId, PartnerWay, RelayPair, SeenNonce, SessionId, TraceId
 
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
@@ -159,6 +159,16 @@ class PeerRoute:
     our_chain: str = ""
     our_key: str = ""
     """PEM files of the TLS certificate that we show it; empty: those that the data process was started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How partners are reached where that is not simply at their address, and whom this node relays for."""
+
+    ways: Sequence[PartnerWay] = ()
+    holding: Sequence[PeerRoute] = ()
+    """Partners to which connections are kept open; also of a contract that we applied for and that still waits."""
+    relays: Sequence[RelayPair] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,10 @@ from gateway.model import (
     OutCall,
     OwnKey,
     OwnTls,
+    PartnerWay,
     Project,
     Receipt,
+    RelayPair,
     RevokedCert,
     Share,
     TaskView,
@@ -86,5 +88,7 @@ TABLES: Final[Mapping[type, Table]] = {
     Crl: _table("crl", Crl, ("node_id",)),
     RevokedCert: _table("revoked_cert", RevokedCert, ("ca",)),
     Receipt: _table("receipt", Receipt),
+    PartnerWay: _table("partner_way", PartnerWay),
+    RelayPair: _table("relay_pair", RelayPair),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }
