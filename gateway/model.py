@@ -90,6 +90,8 @@ class Contract:
     """Fingerprint of a new trust anchor that the partner wants to sign under; waits for our admin."""
     ca_allowed: str = ""
     """Fingerprint of the new trust anchor that our admin allows."""
+    peer_transport: str = ""
+    """Address of its transport module, where that is another than `peer_address`."""
 
     def key(self) -> str:
         return self.contract_id
@@ -130,6 +132,29 @@ class Crl:
 
     def key(self) -> str:
         return self.ca
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSession:
+    """A session, or all whose ids begin so, for these partners and for containers here that no job of ours runs."""
+
+    session_id: str
+    prefix: bool
+    """session_id is the beginning of ids."""
+    nodes: tuple[NodeId, ...]
+    expires: int | None
+    """From then on nobody may use it, ms."""
+    created: int
+
+    def key(self) -> str:
+        return self.session_id
+
+    def covers(self, session: str) -> bool:
+        """Whether it is about this session."""
+        return session.startswith(self.session_id) if self.prefix else session == self.session_id
+
+    def ended(self, now: int) -> bool:
+        return self.expires is not None and now >= self.expires
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import admin_app, read_token
+from gateway.mgmt_plane.rest.admin_sessions import SessionAdmin
 from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
@@ -84,13 +85,15 @@ from gateway.mgmt_plane.service.receipts import Receipts
 from gateway.mgmt_plane.service.reconcile import Reconcile
 from gateway.mgmt_plane.service.revocation import KINDS, Revocation
 from gateway.mgmt_plane.service.schedule import Schedule
+from gateway.mgmt_plane.service.sessions import DeclaredSessions
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.mgmt_plane.service.users import Users
 from gateway.mgmt_plane.service.ways import Ways
 from gateway.model import Contract, Identity, InstId, NodeId, OutCall, OwnKey
-from gateway.ports import Journal, Network, PeerReply, PeerRoute, Tx
+from gateway.ports import Journal, Network, PeerReply, PeerRoute, SessionRule, Tx
 from gateway.runtime.control_server import ControlServer
+from gateway.runtime.declared import DeclaredTeller
 from gateway.runtime.engines import ByImage, Engine, EngineError, EngineLauncher
 from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
@@ -309,6 +312,11 @@ class Control:
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
+        sessions = DeclaredSessions(partners=self._partners, book=book, clock=clock)
+        self._declared = DeclaredTeller(store=self._store, sessions=sessions, data_plane=self._link, journal=journal)
+        session_admin = SessionAdmin(
+            store=self._store, sessions=sessions, changed=self._declared.tell, clock=clock, journal=journal
+        )
         receipts = Receipts(book=book, partners=self._partners, signer=lambda: ring.current, clock=clock)
         self._receipts = ReceiptExchange(receipts=receipts, book=book, outgoing=outgoing)
         transport = f"{bracketed(config.platform.host)}:{config.platform.port}"
@@ -468,6 +476,7 @@ class Control:
             ).routes(),
             *outbox_admin.routes(),
             *WayAdmin(ways=self._ways, store=self._store, stats=self._watch.stats, journal=journal).routes(),
+            *session_admin.routes(),
             *health.routes(),
         ]
         guard = UserGuard(users=users, store=self._store, clock=clock)
@@ -566,10 +575,13 @@ class Control:
         """Everything the data process must know (GET /link/snapshot)."""
         routes, network = await self._store.run(self._reachable)
         shown = str(self._shown.shown.chain), str(self._shown.shown.key)
-        return snapshot_to_json(routes, await self._runner.rules(), shown=shown, network=network)
+        return snapshot_to_json(routes, await self._rules(), shown=shown, network=network)
 
     def _reachable(self, tx: Tx) -> tuple[Sequence[PeerRoute], Network]:
         return self._partners.routes(tx), self._ways.network(tx)
+
+    async def _rules(self) -> list[SessionRule]:
+        return [*await self._runner.rules(), *await self._declared.rules()]
 
     async def _tell_all(self) -> None:
         """After a restart of this process alone: bring a data process that still runs back to what is true now."""
@@ -578,7 +590,7 @@ class Control:
             await link.show(str(self._shown.shown.chain), str(self._shown.shown.key))
             routes, network = await self._store.run(self._reachable)
             await link.set_network(network)
-            await link.replace_all(routes, await self._runner.rules())
+            await link.replace_all(routes, await self._rules())
         except Unavailable:
             pass  # It is not there yet and will pull the snapshot when it starts.
         finally:
@@ -680,6 +692,7 @@ class Control:
                 await self._link.set_routes(routes)
             except GatewayError as error:
                 self._journal.note("routes.untold", reason=str(error))
+            await self._declared.tell()  # a contract that ended took its partner out of them
 
 
 def _configuration(config: Config) -> dict[str, str]:

@@ -23,6 +23,7 @@ from gateway.cli import (
     partner,
     project,
     receipt,
+    session,
     show,
     store,
     trail,
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    session.add(add_group(actions, "session", "sessions for the containers of other products"))
     user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))

@@ -17,6 +17,7 @@ from gateway.model import (
     Crl,
     Dataset,
     Decision,
+    DeclaredSession,
     ExpiryNotice,
     Grant,
     GrantUse,
@@ -90,5 +91,6 @@ TABLES: Final[Mapping[type, Table]] = {
     Receipt: _table("receipt", Receipt),
     PartnerWay: _table("partner_way", PartnerWay),
     RelayPair: _table("relay_pair", RelayPair),
+    DeclaredSession: _table("declared_session", DeclaredSession),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

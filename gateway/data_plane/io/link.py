@@ -63,6 +63,8 @@ def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
         "nodes": list(rule.nodes),
         "tokens": dict(rule.tokens),
         "outgoing": dict(rule.outgoing),
+        "prefix": rule.prefix,
+        "until": rule.until,
     }
 
 
@@ -108,8 +110,10 @@ def rule_from_json(value: Any) -> SessionRule:
             nodes=tuple(NodeId(_text(node)) for node in value["nodes"]),
             tokens={_text(k): _text(v) for k, v in value["tokens"].items()},
             outgoing={NodeId(_text(k)): _text(v) for k, v in value["outgoing"].items()},
+            prefix=value["prefix"] is True,
+            until=None if value["until"] is None else int(value["until"]),
         )
-    except (KeyError, TypeError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise ProtocolViolation("session: malformed") from e
 
 

@@ -68,6 +68,7 @@ class DataSettings:
     """On the way to partners for whom nothing else is said."""
     proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
     """file: URIs of `user:password`."""
+    gap_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s),
+            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
             clock=clock,
             entropy=entropy,
             journal=journal,

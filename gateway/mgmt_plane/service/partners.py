@@ -49,13 +49,17 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A partner without a management layer, as our admin describes it; tls_ca and address are "" where unknown."""
+    """A partner without a management layer, as our admin describes it; tls_ca and address are "" where unknown.
+
+    transport: where its transport module is, "" where that is at `address` too.
+    """
 
     node_id: NodeId
     inst_id: str
     name: str
     institution: str
     address: str
+    transport: str
     profile: str
     tls_ca: str
     fingerprint: str
@@ -210,7 +214,7 @@ class Partners:
         return PeerRoute(
             node_id=contract.peer_node_id,
             inst_id=contract.peer_inst_id,
-            address=contract.peer_address,
+            address=contract.peer_transport or contract.peer_address,
             tls_ca=cas,
             profile=contract.profile,
             crls=_lists_of(cas, lists),
@@ -558,6 +562,7 @@ class Partners:
             description="recorded by hand",
             created=now,
             updated=now,
+            peer_transport=check_address(described.transport) if described.transport else "",
         )
         tx.insert(contract)
         self._act(tx, contract, effects)
