@@ -3,12 +3,11 @@
 Implements `channel.Partners`.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.data_plane.channel import Partner
-from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.http_client import HttpPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
@@ -28,13 +27,10 @@ class Speaking(Partner, Protocol):
 
 
 class PartnerWays:
-    """All partners by node id. revoked: as tls.client_context's."""
+    """All partners by node id."""
 
-    def __init__(
-        self, *, chain_file: Path, key_file: Path, revoked: Callable[[list[bytes]], None] = lambda _verified: None
-    ) -> None:
-        self._files = (chain_file, key_file)
-        self._revoked = revoked
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
 
     def find(self, node: NodeId) -> Speaking | None:
@@ -69,6 +65,4 @@ class PartnerWays:
         self._partners = {}
 
     def _speak(self, route: PeerRoute) -> Speaking:
-        named = (route.our_chain, route.our_key)
-        chain_file, key_file = (Path(own) if own else file for own, file in zip(named, self._files, strict=True))
-        return HttpPartner(Way(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked))
+        return HttpPartner(self._dialer.way(route))

@@ -25,13 +25,16 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.partners import PartnerWays
+from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
-from gateway.model import Limits, NodeId
-from gateway.ports import Clock, Entropy, Journal, PeerRoute
+from gateway.model import Limits, NodeId, ProxyAddress
+from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
@@ -61,6 +64,10 @@ class DataSettings:
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
     push_retry_s: float = 20.0
+    proxy: ProxyAddress | None = None
+    """On the way to partners for whom nothing else is said."""
+    proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
+    """file: URIs of `user:password`."""
     gap_s: float = 5.0
 
 
@@ -84,11 +91,14 @@ class DataProcess:
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
-        self._partners = PartnerWays(
-            chain_file=settings.tls_chain,
-            key_file=settings.tls_key,
+        self._roads = Roads(settings.proxy, settings.proxy_credentials)
+        self._dialer = Dialer(
+            self._roads,
+            settings.tls_chain,
+            settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
+        self._partners = PartnerWays(self._dialer)
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -115,6 +125,7 @@ class DataProcess:
         )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
+            set_network=self.set_network,
             show=self.show,
             keep_sessions=self.channel.keep_sessions,
             open_session=self.channel.open_session,
@@ -122,6 +133,7 @@ class DataProcess:
             sent_bytes=self.channel.sent_bytes,
             stats=self.stats,
         )
+        self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runners: list[web.ServerRunner] = []
         self._tidying: asyncio.Task[None] | None = None
 
@@ -131,8 +143,9 @@ class DataProcess:
         Raises Unavailable when control doesn't answer, OSError when a port is taken.
         """
         settings = self._settings
-        routes, rules, shown = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        routes, rules, shown, network = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
         self.show(*shown)
+        self.set_network(network)
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
@@ -141,6 +154,7 @@ class DataProcess:
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
         await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
+        await self._roads_door.start()
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         self._tidying = asyncio.create_task(self._tidy())
@@ -158,6 +172,7 @@ class DataProcess:
         self.channel.stop()
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._runners.clear()
+        await self._roads_door.stop()
         await self._partners.close()
         for control in self._control:
             await control.close()
@@ -174,6 +189,10 @@ class DataProcess:
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
         return problems
+
+    def set_network(self, network: Network) -> None:
+        """Reach partners in these ways from now on; connections that stand go on."""
+        self._roads.set_ways(network.ways)
 
     def show(self, chain: str, key: str) -> None:
         """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
