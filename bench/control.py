@@ -35,7 +35,7 @@ from gateway import lab
 from gateway.app.node import CONTROL_READY, DATA_READY
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS, JOBS, WARM = 20, 200, 4
+TASKS, JOBS = 20, 200
 STATUS_PATH = "/v1/interconn/schedule/job/status_all"
 TARGET_MS = {"cold": 400, "warm": 120, "inside": 20}
 STATUS_TARGET_MS, CONTROL_MIB, DATA_MIB = 100, 130, 90
@@ -316,6 +316,7 @@ def main() -> int:
         result["memory"] = idle_memory(cold)
         labs = {
             "cold": cold,
+            "warm": stack.enter_context(pair(place / "warm", warm=True)),
             "inside": stack.enter_context(pair(place / "inside", command=INSIDE)),
         }
         result["overhead"] = overhead(place, labs, rounds)
