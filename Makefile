@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt ct-check ct-trace sanitize docs clean
+.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-control ct-check ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -43,6 +43,9 @@ bench-kernels: $(STAMP)
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt
+
+bench-control: $(STAMP)
+	$(BIN)/python -m bench.control
 
 # The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

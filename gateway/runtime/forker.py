@@ -3,8 +3,9 @@
 `python -P -m gateway.runtime.forker PARENT`, its socket as descriptor 3, is started by `runtime.warm` and dies with the
 process that started it. For each request it forks a keeper (`runtime.shim`), the keeper forks the component, and the
 component becomes what `python -m MODULE` would be: its environment alone, an own session, limits, group, output. The
-waiting interpreter itself runs no component's code and forgets each request, so nothing of one task is in the next. It
-has one thread, for a fork takes no others along: that is why NumPy is not loaded here.
+waiting interpreter itself runs no component's code and leaves the request, with the task's secret, to the keeper to
+read: nothing of one task is in the next. It has one thread, for a fork takes no others along: that is why NumPy is not
+loaded here.
 """
 
 import ctypes
@@ -33,22 +34,10 @@ _ARGUMENTS, _ENVIRONMENT = (45, 46), (47, 48)
 
 
 def read_request(asked: socket.socket) -> Mapping[str, Any] | None:
-    """{"run": folder, "environment": {...}}, None when the other end is gone; four bytes of length come first."""
-    with asked.makefile("rb", buffering=0) as stream:
-        head = _exactly(stream, 4)
-        size = int.from_bytes(head, "big") if head is not None else 0
-        body = _exactly(stream, size) if 0 < size <= MAX_REQUEST else None
-    return None if body is None else json.loads(body)
-
-
-def _exactly(stream: Any, count: int) -> bytes | None:
-    found = bytearray()
-    while len(found) < count:
-        piece = stream.read(count - len(found))
-        if not piece:
-            return None
-        found += piece
-    return bytes(found)
+    """{"run": folder, "environment": {...}} after four bytes of length; None where there is no whole one."""
+    size = int.from_bytes(asked.recv(4, socket.MSG_WAITALL), "big")
+    body = asked.recv(min(size, MAX_REQUEST), socket.MSG_WAITALL)
+    return json.loads(body) if 0 < size == len(body) else None
 
 
 def show(fields: tuple[int, int], texts: Sequence[str]) -> None:
@@ -77,18 +66,28 @@ def _turn(command: list[str], _: Mapping[str, str]) -> NoReturn:
     raise Turned(command[-1])
 
 
-def _keep(run: Path, environment: Mapping[str, str], forker: int) -> NoReturn:
-    """The forked process as keeper of one task; raises Turned in the one that it forks itself."""
+def _keep(asked: socket.socket, tell: int, forker: int) -> NoReturn:
+    """The forked process reads its request and keeps that task; raises Turned in the process that it forks itself.
+
+    tell: gets a byte when the socket is the forker's again.
+    """
     os.setsid()
     shim.die_with_parent(forker)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    request, stat = read_request(asked), shim.stat_of(os.getpid())
+    if request is None or stat is None:
+        os._exit(1)
+    asked.sendall(json.dumps({"pid": os.getpid(), "started": int(stat[shim.START])}).encode() + b"\n")
+    asked.close()
+    os.write(tell, b".")
+    os.close(tell)
+    run = Path(request["run"])
     words = os.open(run / shim.WORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(words, 1)
     os.dup2(words, 2)
     os.close(words)
     show(_ARGUMENTS, [sys.executable, shim.__file__, str(run)])
-    take_on(environment)
+    take_on(request["environment"])
     code = 1
     try:
         code = shim.main(run, _turn)
@@ -117,29 +116,21 @@ def begin(module: str) -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _reap(*_: object) -> None:
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def serve(asked: socket.socket) -> None:
     """Fork until the other end is gone; raises Turned in a component."""
     forker = os.getpid()
-    signal.signal(signal.SIGCHLD, _reap)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper: what it did stands in its files
     gc.freeze()
-    while (request := read_request(asked)) is not None:
-        # Until it is told who the new process is, it must not be reaped: its number would be anybody's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        pid = os.fork()
-        if pid == 0:
-            asked.close()
-            _keep(Path(request["run"]), request["environment"], forker)
-        del request
-        stat = shim.stat_of(pid)
-        answer = {"pid": pid, "started": int(stat[shim.START]) if stat else 0}
-        asked.sendall(json.dumps(answer).encode() + b"\n")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    while asked.recv(1, socket.MSG_PEEK):
+        told, tell = os.pipe()
+        if os.fork() == 0:
+            os.close(told)
+            _keep(asked, tell, forker)
+        os.close(tell)
+        read = os.read(told, 1)
+        os.close(told)
+        if not read:
+            return  # it died over the request, and what is left of that is no request
 
 
 def main(arguments: Sequence[str]) -> str:
