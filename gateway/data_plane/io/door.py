@@ -95,7 +95,7 @@ class EdgeDoor(Door):
         self._channel.admit_partner(envelope, call.prove())
         async with call.body(self._bound(codec)) as body:
             await self._channel.accept(fr.decode_invoke(envelope, body, limits=self._limits))
-        return fr.encode_answer(codec, Transport.OK, SUCCESS)
+        return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
 
 
 class PlatformDoor(Door):
@@ -111,7 +111,7 @@ class PlatformDoor(Door):
             frame = fr.decode(operation, envelope, body, limits=self._limits, query_timeout=call.wait)
             if operation is Operation.PUSH:
                 await self._channel.push(frame, body)
-                return fr.encode_answer(codec, Transport.OK, SUCCESS)
+                return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
         if operation is Operation.RELEASE:
             self._channel.release(frame)
             return fr.encode_answer(codec, Transport.OK, SUCCESS)
