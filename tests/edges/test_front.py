@@ -20,6 +20,7 @@ from gateway.data_plane.io import door, front, http_server, tls
 from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.process import loop_factory
+from gateway.data_plane.io.rooms import Rooms
 from gateway.errors import GatewayError, Unavailable
 from gateway.model import Limits, NodeId
 from gateway.runtime.system import SystemClock
@@ -83,6 +84,7 @@ class Listening:
             doors=self.doors,  # type: ignore[arg-type]
             edge=Edge(SystemClock()),
             budget=self.budget,
+            rooms=Rooms(8 << 20),
             limits=limits,
             journal=self.journal,
             rest=self.behind(self.doors),

@@ -54,11 +54,6 @@ def longest(length: int) -> float:
     return STALL_S + length / SLOWEST_BYTES_PER_S
 
 
-def room(length: int) -> memoryview:
-    """Room for a body of a claimed length: anonymous pages are there from the start and cost memory once written."""
-    return memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-
-
 def too_large(limit: int) -> ProtocolViolation:
     """The error for a body over its bound."""
     return ProtocolViolation(f"body: more than {limit} bytes", kind=Kind.TOO_LARGE)
@@ -99,7 +94,8 @@ async def _exactly(request: web.BaseRequest, length: int, loan: _Loan) -> Buffer
     loan.grow(len(piece))
     if len(piece) == length:
         return piece
-    view = room(length)
+    # Anonymous pages are there from the start and cost memory only once they are written.
+    view = memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     at = 0
     while piece:
         # The parser never gives more than Content-Length.

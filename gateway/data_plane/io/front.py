@@ -27,6 +27,7 @@ from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io import body as pace
 from gateway.data_plane.io import door
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.rooms import Rooms
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 from gateway.model import Limits, NodeId
 from gateway.ports import Journal
@@ -66,6 +67,7 @@ class Front:
         doors: door.Door,
         edge: Edge,
         budget: Budget,
+        rooms: Rooms,
         limits: Limits,
         journal: Journal,
         rest: web.Server,
@@ -77,6 +79,7 @@ class Front:
         self.doors = doors
         self.edge = edge
         self.budget = budget
+        self.rooms = rooms
         self.rest = rest
         self.http2 = http2
         self.cancel_with_client = cancel_with_client
@@ -548,7 +551,7 @@ class _Connection(asyncio.BufferedProtocol):
             return body
         front.budget.borrow(held)
         self._lent = held
-        whole = self._body = pace.room(length)
+        whole = self._body = front.rooms.take(length)
         whole[:held] = self._kept
         self._at, self._kept = held, b""
         self._left = length - held

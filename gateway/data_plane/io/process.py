@@ -30,6 +30,7 @@ from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.partners import PartnerWays
+from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId
@@ -117,7 +118,8 @@ class DataProcess:
         self._platform_listener = http_server.PlatformListener(
             doors=self._platform_door, control=self._control[1], **shared
         )
-        self._shared: Mapping[str, Any] = {**shared, "limits": limits}
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             show=self.show,
@@ -233,6 +235,7 @@ class DataProcess:
         while True:
             await asyncio.sleep(every)
             self.channel.expire()
+            self._rooms.tidy()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
