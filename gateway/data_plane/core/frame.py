@@ -29,11 +29,13 @@ PROTO_CONTENT: Final = "application/x-protobuf"
 RAW_CONTENT: Final = "application/proto"
 PUSH_PATH: Final = "/v1/interconn/chan/push"
 GRPC_SERVICE: Final = "/org.ppc.ptp.PrivateTransferTransport/"
+GRPC_PUSH: Final = GRPC_SERVICE + "push"
 CHANNEL_PREFIX: Final = "/v1/interconn/chan/"
 ENCAPSULATION_VERSION: Final = "0"
 """Any value but `1` selects encapsulation (T-035); the header itself is required (T-029)."""
 _JSON_MARKS: Final = 4096
 """Commas, brackets and braces in a channel body: it has three members, its payload contains none of these."""
+_METADATA: Final = 64
 
 _CODE: Final = re.compile(r"E\d{10}")
 CODE_IN: Final = re.compile(rb"E\d{10}")
@@ -334,6 +336,24 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
     return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
+
+
+def metadata_of(body: Buffer) -> Mapping[str, str]:
+    """What Inbound.metadata says of its own message in a stream, where one call carries many: x-ptp- headers and ours.
+
+    x-ptp-version is the stream's alone: it says what the messages are. Raises ProtocolViolation(MALFORMED, CODEC).
+    """
+    found: dict[str, str] = {}
+    for count, entry in enumerate(value for number, value in wire.walk(body) if number == 1):
+        if count >= _METADATA:
+            raise ProtocolViolation(f"metadata: more than {_METADATA} entries")
+        if isinstance(entry, int):
+            continue
+        pair = wire.members(entry)
+        name = wire.text(pair, 1, "metadata").lower()
+        if name == h.MESSAGE or (name.startswith("x-ptp-") and name != h.PTP_VERSION):
+            found[name] = wire.text(pair, 2, "metadata")
+    return found
 
 
 def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, bytes]:

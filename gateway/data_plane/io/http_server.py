@@ -13,14 +13,25 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.first_bytes import FirstBytes, Take
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
 
 
-def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Server:
+class _Shared(web.Server):
+    """A server on whose port another one takes the connections that begin with HTTP/2's preface."""
+
+    on_http2: Take | None = None
+
+    def __call__(self) -> Any:
+        make = super().__call__
+        return make() if self.on_http2 is None else FirstBytes(on_http2=self.on_http2, http1=make)
+
+
+def server(handler: Any, limits: Limits, *, cancel_with_client: bool, on_http2: Take | None = None) -> web.Server:
     """An HTTP/1.1 server around a handler, with our bounds. Bodies are never decompressed."""
-    return web.Server(
+    made = _Shared(
         handler,
         handler_cancellation=cancel_with_client,
         keepalive_timeout=75.0,
@@ -30,6 +41,8 @@ def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Ser
         max_field_size=limits.header_bytes // 2,
         lingering_time=5.0,
     )
+    made.on_http2 = on_http2
+    return made
 
 
 class _Listener:

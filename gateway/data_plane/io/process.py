@@ -26,8 +26,11 @@ from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.edge import Edge, roots_of
+from gateway.data_plane.io.first_bytes import FirstBytes
 from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.partners import PartnerWays
+from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId
@@ -56,6 +59,12 @@ class DataSettings:
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    edge_grpc: bool = True
+    """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
+    platform_grpc: bool = True
+    edge_grpc_port: int | None = None
+    """A port for gRPC alone, too."""
+    platform_grpc_port: int | None = None
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
@@ -69,6 +78,8 @@ class Ports:
 
     edge: int
     platform: int
+    edge_grpc: int | None = None
+    platform_grpc: int | None = None
 
 
 class DataProcess:
@@ -108,10 +119,19 @@ class DataProcess:
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
-        self._edge_listener = http_server.EdgeListener(doors=door.EdgeDoor(**asked), control=self._control[0], **shared)
-        self._platform_listener = http_server.PlatformListener(
-            doors=door.PlatformDoor(**asked), control=self._control[1], **shared
-        )
+        edge_door, platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
+        self._edge_listener = http_server.EdgeListener(doors=edge_door, control=self._control[0], **shared)
+        self._platform_listener = http_server.PlatformListener(doors=platform_door, control=self._control[1], **shared)
+        more: Mapping[str, Any] = {
+            **shared,
+            "run_dir": settings.run_dir,
+            "limits": limits,
+            "room": Room(2 * limits.channel_body_bytes),
+            "clock": clock,
+        }
+        self._edge_grpc = GrpcEntry(side="edge", doors=edge_door, proven=True, **more)
+        self._platform_grpc = GrpcEntry(side="platform", doors=platform_door, proven=False, **more)
+        self._own_ports: list[asyncio.Server] = []
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             show=self.show,
@@ -135,15 +155,34 @@ class DataProcess:
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = http_server.server(self._edge_listener, limits, cancel_with_client=False)
-        platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
+        edge = http_server.server(
+            self._edge_listener,
+            limits,
+            cancel_with_client=False,
+            on_http2=self._edge_grpc.take if settings.edge_grpc else None,
+        )
+        platform = http_server.server(
+            self._platform_listener,
+            limits,
+            cancel_with_client=True,
+            on_http2=self._platform_grpc.take if settings.platform_grpc else None,
+        )
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
         await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        ports = Ports(
+            edge_port,
+            platform_port,
+            await self._listen_grpc(
+                self._edge_grpc, settings.edge_host, settings.edge_grpc_port, context=self._tls.listening
+            ),
+            await self._listen_grpc(
+                self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
+            ),
+        )
         self._tidying = asyncio.create_task(self._tidy())
-        ports = Ports(edge_port, platform_port)
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
         self._journal.note("data.ready", edge_port=ports.edge, platform_port=ports.platform)
@@ -155,7 +194,12 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        for listening in self._own_ports:
+            listening.close()
+        entries = (self._edge_grpc, self._platform_grpc)
+        await asyncio.gather(
+            *(runner.cleanup() for runner in self._runners), *(entry.stop(DRAIN_S) for entry in entries)
+        )
         self._runners.clear()
         await self._partners.close()
         for control in self._control:
@@ -199,6 +243,20 @@ class DataProcess:
             listening.close()
             raise
         bound: int = listening.getsockname()[1]
+        return bound
+
+    async def _listen_grpc(
+        self, entry: GrpcEntry, host: str, port: int | None, *, context: ssl.SSLContext | None
+    ) -> int | None:
+        """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
+        if port is None:
+            return None
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(
+            lambda: FirstBytes(on_http2=entry.take, http1=None), host, port, ssl=context, backlog=512
+        )
+        self._own_ports.append(listening)
+        bound: int = listening.sockets[0].getsockname()[1]
         return bound
 
     async def _tidy(self) -> None:
