@@ -1,6 +1,5 @@
 """Containers and partners that speak gRPC: the table of requests of the HTTP fronts, and what only gRPC has."""
 
-
 import pytest
 
 from gateway.model import NodeId

@@ -8,13 +8,13 @@ from gateway.data_plane.core import http2
 
 SILENCE_S: Final = 30.0
 """A connection on which nothing is said for so long is closed."""
-Take = Callable[[asyncio.Transport, bytes], None]
+Make = Callable[[], asyncio.Protocol]
 
 
 class FirstBytes(asyncio.Protocol):
-    """Hands a connection on when enough of it is read. http2: called with it; http1: makes its protocol; None: no."""
+    """Hands a connection on when enough of it is read. on_http2, http1: make the protocol that gets it; None: no."""
 
-    def __init__(self, *, on_http2: Take | None, http1: Callable[[], asyncio.Protocol] | None) -> None:
+    def __init__(self, *, on_http2: Make | None, http1: Make | None) -> None:
         self._on_http2 = on_http2
         self._http1 = http1
         self._seen = b""
@@ -35,15 +35,14 @@ class FirstBytes(asyncio.Protocol):
             return
         late.cancel()
         self._transport = None
-        if begins and self._on_http2 is not None:
-            self._on_http2(transport, self._seen)
-        elif self._http1 is not None:
-            protocol = self._http1()
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-            protocol.data_received(self._seen)
-        else:
+        make = self._on_http2 if begins else self._http1
+        if make is None:
             transport.abort()
+            return
+        protocol = make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(self._seen)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._late is not None:

@@ -19,7 +19,7 @@ from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io.door import Door
 from gateway.data_plane.io.edge import Edge
-from gateway.data_plane.io.pump import Half, Room
+from gateway.data_plane.io.pump import Eye, Half, Room
 from gateway.errors import WIRE, Kind, Refused
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Journal
@@ -33,6 +33,18 @@ class _Server(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
+
+
+class _Outer(Half):
+    """A caller's side; says when it is there, with what TLS knows of it."""
+
+    def __init__(self, *, begun: Callable[[Any], None], eye: Eye, ended: Callable[[], None]) -> None:
+        super().__init__(eye=eye, ended=ended)
+        self._begun = begun
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._begun(transport.get_extra_info("ssl_object"))
 
 
 class GrpcEntry:
@@ -69,25 +81,29 @@ class GrpcEntry:
         self._server: _Server | None = None
         self._closed = False
 
-    def take(self, transport: asyncio.Transport, first: bytes) -> None:
-        """Serve a connection whose caller began with HTTP/2's preface; `first` is what was read of it."""
+    def __call__(self) -> asyncio.Protocol:
+        """A protocol for a connection whose caller speaks HTTP/2, from the preface on."""
         watch = http2.Watch(header_bytes=self._limits.header_bytes, now=self._clock.monotonic())
-        outer = Half(eye=lambda data: self._inward(watch, outer, data), ended=lambda: self._left(watch, outer))
-        outer.connection_made(transport)
-        transport.set_protocol(outer)
+        outer = _Outer(
+            begun=lambda shown: self._begin(outer, watch, shown),
+            eye=lambda data: self._inward(watch, outer, data),
+            ended=lambda: self._left(watch, outer),
+        )
+        return outer
+
+    def _begin(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
         self._halves.add(outer)
-        shown = transport.get_extra_info("ssl_object")
         try:
             if self._proven:
                 self._edge.prove(shown)
         except Refused as e:
             self._journal.note("edge.refused", side=self._side, kind=e.kind.value, reason=str(e))
-            outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()), first)
+            outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()))
             return
         if self._closed or len(self._halves) > CONNECTIONS:
-            outer.turn_away(_busy(), first)
+            outer.turn_away(_busy())
             return
-        task = asyncio.get_running_loop().create_task(self._join(outer, watch, first, shown))
+        task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
 
@@ -102,7 +118,7 @@ class GrpcEntry:
             half.close()
         self._socket.unlink(missing_ok=True)
 
-    async def _join(self, outer: Half, watch: http2.Watch, first: bytes, shown: Any) -> None:
+    async def _join(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
         loop = asyncio.get_running_loop()
         raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -119,10 +135,9 @@ class GrpcEntry:
         except OSError as e:
             raw.close()
             self._journal.note("edge.internal", error=type(e).__name__, where="grpc")
-            outer.turn_away(_busy(), first)
+            outer.turn_away(_busy())
             return
         outer.join(inner)
-        outer.data_received(first)
 
     async def _start(self) -> None:
         async with self._starting:

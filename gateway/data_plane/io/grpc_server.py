@@ -16,8 +16,9 @@ import grpc
 import grpc.aio
 
 from gateway.data_plane.core import frame as fr
+from gateway.data_plane.core import wire
 from gateway.data_plane.core.budget import Budget
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.data_plane.io import door
 from gateway.data_plane.io.body import SLOWEST_BYTES_PER_S, STALL_S, too_large
 from gateway.errors import ProtocolViolation
@@ -31,6 +32,7 @@ CALLS: Final = 8192
 WINDOW: Final = 1 << 20
 OVER: Final = 1 << 20
 """A message too long by so much is answered with a code; gRPC itself cuts off a longer one."""
+LARGE: Final = 1 << 20
 IDLE_MS: Final = 300_000
 PING_MS: Final = 60_000
 
@@ -89,7 +91,7 @@ class GrpcServer:
             prove=await self._proof(context),
             body=lambda limit: self._body(context, limit),
         )
-        return (await self._door.chan(call)).body
+        return await _joined((await self._door.chan(call)).body)
 
     async def _stream(self, _messages: Any, context: Any) -> None:
         """Each message is an invoke of its own, answered in its turn (T-039)."""
@@ -102,7 +104,7 @@ class GrpcServer:
                 prove=prove,
                 body=partial(self._lent, message),
             )
-            await context.write((await self._door.chan(call)).body)
+            await context.write(await _joined((await self._door.chan(call)).body))
 
     async def _proof(self, context: Any) -> Callable[[], NodeId]:
         prove = self._who(context.peer())
@@ -147,6 +149,13 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method)
+
+
+async def _joined(body: Pieces) -> bytes:
+    """The library wants a message in one piece; a large one is joined beside the loop."""
+    if wire.size(body) <= LARGE:
+        return b"".join(body)
+    return await asyncio.to_thread(b"".join, body)
 
 
 def _headers(context: Any) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,7 @@ class DataSettings:
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
     push_retry_s: float = 20.0
+    gap_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s),
+            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
             clock=clock,
             entropy=entropy,
             journal=journal,
@@ -159,13 +160,13 @@ class DataProcess:
             self._edge_listener,
             limits,
             cancel_with_client=False,
-            on_http2=self._edge_grpc.take if settings.edge_grpc else None,
+            on_http2=self._edge_grpc if settings.edge_grpc else None,
         )
         platform = http_server.server(
             self._platform_listener,
             limits,
             cancel_with_client=True,
-            on_http2=self._platform_grpc.take if settings.platform_grpc else None,
+            on_http2=self._platform_grpc if settings.platform_grpc else None,
         )
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
@@ -253,7 +254,7 @@ class DataProcess:
             return None
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(
-            lambda: FirstBytes(on_http2=entry.take, http1=None), host, port, ssl=context, backlog=512
+            lambda: FirstBytes(on_http2=entry, http1=None), host, port, ssl=context, backlog=512
         )
         self._own_ports.append(listening)
         bound: int = listening.sockets[0].getsockname()[1]

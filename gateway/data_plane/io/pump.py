@@ -16,6 +16,9 @@ STALL_S: Final = 30.0
 FAREWELL_S: Final = 2.0
 """Between a last word and the end: closing at once, with bytes unread, may take the word back."""
 
+EARLY: Final = 1 << 20
+"""Bytes that may come before the other side is there; no more are read meanwhile."""
+
 Eye = Callable[[bytes], None]
 """Looks at bytes on their way; raises ProtocolViolation to end both connections."""
 
@@ -29,6 +32,7 @@ class Half(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._other: Half | None = None
         self._refusal: http2.Refusal | None = None
+        self._early = b""
         self._held = {"alone"}
         """Why nothing is read from this side."""
         self.lost = False
@@ -47,8 +51,15 @@ class Half(asyncio.Protocol):
             self.close()
             other.close()
             return
+        for one in (self, other):
+            one.begin()
+
+    def begin(self) -> None:
+        """Go on with what came too early."""
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
         self.release("alone")
-        other.release("alone")
 
     def meet(self, other: "Half | None") -> None:
         """Know the other side, or none any more."""
@@ -60,6 +71,9 @@ class Half(asyncio.Protocol):
             return
         other = self._other
         if other is None or other.lost:
+            self._early += data
+            if len(self._early) > EARLY and self._transport is not None:
+                self._transport.abort()
             return
         try:
             self._eye(data)
@@ -113,10 +127,11 @@ class Half(asyncio.Protocol):
         self.send(http2.goaway(words))
         self._end()
 
-    def turn_away(self, refusal: http2.Refusal, first: bytes) -> None:
-        """Tell an HTTP/2 caller of whom only `first` was read why it is not let in."""
+    def turn_away(self, refusal: http2.Refusal) -> None:
+        """Tell an HTTP/2 caller that was not joined to anything why it is not let in."""
         self._refusal = refusal
-        self.send(refusal.answer(first))
+        early, self._early = self._early, b""
+        self.send(refusal.answer(early))
         self._end()
 
     def _end(self) -> None:

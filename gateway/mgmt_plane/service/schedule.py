@@ -232,14 +232,15 @@ class Schedule:
         if job is None or job.initiator != plan.initiator:
             raise Refused("the initiator has no such job here that could be run again", kind=Kind.NOT_FOUND)
         former, lookup = self._book.plan(job), self._book.lookup(tx)
-        if former.dag != plan.dag or former.roles != plan.roles:
-            raise Refused("the job to be run again has another dag or other parties", kind=Kind.CONFLICT)
+        if former.roles != plan.roles:
+            raise Refused("the job to be run again has other parties", kind=Kind.CONFLICT)
         for name in sorted(plan.reused):
             for party in own:
                 if party not in plan.parties_of(name, lookup):
                     continue
-                if former.params(party, name) != plan.params(party, name):
-                    raise Refused(f"{name} was run with other parameters and cannot be reused", kind=Kind.CONFLICT)
+                if not plan.same(former, name, party):
+                    words = f"{name} was another task or had other parameters and cannot be reused"
+                    raise Refused(words, kind=Kind.CONFLICT)
                 here = {"job_id": job.job_id, "task_name": name, "role": party.role, "index": party.index}
                 if not tx.count(Share, **here, status=TaskState.SUCCESS):
                     raise Refused(f"{name} has not succeeded here and cannot be reused", kind=Kind.CONFLICT)
@@ -429,7 +430,7 @@ class Schedule:
 
         verify = await self._store.run(work)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         if verify:
             self._runtime.verify(job_id)
         return {}
@@ -516,7 +517,7 @@ class Schedule:
         if partly and name is not None:
             await self._runtime.stop_from(job_id, name)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         return {}
 
     def _stop_views(self, tx: Tx, job: Job, name: TaskName, *, by: str) -> bool:
@@ -573,7 +574,7 @@ class Schedule:
         def work(tx: Tx) -> Json:
             job = self._concerned(tx, caller, job_id)
             # The wire has no word for how a job ended; ours stands beside it for whoever knows it.
-            return {"job_status": job.status.value, "status": states(tx, job), **told(tx, job)}
+            return {"job_status": job.status.value, "status": states(tx, job), **told(tx, job, own=self._book.own)}
 
         return await self._store.run(work)
 
@@ -606,7 +607,7 @@ class Schedule:
         reported = parse_task_state(body.get("status"))
         code = result_code(body)
 
-        def work(tx: Tx) -> None:
+        def work(tx: Tx) -> JobId:
             views = tx.select(TaskView, task_id=task_id)
             if not views:
                 raise Refused("unknown task_id", kind=Kind.NOT_FOUND)
@@ -619,9 +620,9 @@ class Schedule:
                 status = observe(view.status, reported)
                 changed = now if status is not view.status else view.updated
                 tx.replace(view, replace(view, status=status, misses=0, updated=changed, code=view.code or code))
+            return views[0].job_id
 
-        await self._store.run(work)
-        self._runtime.poke()
+        self._runtime.poke(await self._store.run(work))
         return {}
 
     async def audit_confirm(self, caller: Caller, body: Json) -> Json:
@@ -645,7 +646,7 @@ class Schedule:
 
         await self._store.run(work)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         return {}
 
     # -- deadlines
