@@ -1,9 +1,14 @@
 """Containers and partners that speak gRPC: the table of requests of the HTTP fronts, and what only gRPC has."""
 
+import os
+
+import aiohttp
 import pytest
 
 from gateway.model import NodeId
+from gateway.ports import PeerRoute
 from tests.edges import rig, test_authorisation, test_channel
+from tests.edges.rig import Container, pair
 
 OK = "E0000000000"
 A, B, C = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-C")
@@ -33,3 +38,30 @@ test_idle_sessions_without_tasks_expire = test_channel.test_idle_sessions_withou
 test_a_split_sequence_is_ordinary_topics = test_channel.test_a_split_sequence_is_ordinary_topics
 test_where_a_container_may_send = test_authorisation.test_where_a_container_may_send
 test_what_a_partner_may_send = test_authorisation.test_what_a_partner_may_send
+
+
+def over_grpc(one: rig.Node) -> PeerRoute:
+    return one.route(address=one.edge.replace("https", "grpcs"))
+
+
+@pytest.mark.req("T-034", "T-035", "T-036")
+@pytest.mark.parametrize("reader", ["grpc", "json", "raw"])
+@pytest.mark.parametrize("writer", ["grpc", "json", "raw"])
+@pytest.mark.parametrize("between", ["grpc", "http"])
+async def test_bytes_arrive_as_sent(client: aiohttp.ClientSession, between: str, writer: str, reader: str) -> None:
+    """Each side speaks what it speaks, and so do the gateways between them."""
+    async with pair() as (a, b):
+        if between == "grpc":
+            await a.process.set_routes([over_grpc(b)])
+        push, pop = Container(client, a.platform, writer), Container(client, b.platform, reader)
+        for version in ("", "1"):
+            for size in (0, 1, 255, 65536):
+                payload = os.urandom(size)
+                assert (await push.push(B, payload, x_ptp_version=version)).code == OK
+                got = await pop.pop(B)
+                assert (got.status, got.code, got.payload or b"") == (200, OK, payload)
+        large = os.urandom(5 << 20)
+        assert (await push.push(B, large)).code == OK
+        assert (await pop.pop()).payload == large
+        assert a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0
+        assert b.process._edge_grpc._room.used == a.process._platform_grpc._room.used == 0

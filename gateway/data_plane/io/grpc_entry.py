@@ -19,7 +19,7 @@ from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io.door import Door
 from gateway.data_plane.io.edge import Edge
-from gateway.data_plane.io.pump import Eye, Half, Room
+from gateway.data_plane.io.pump import Half, Room
 from gateway.errors import WIRE, Kind, Refused
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Journal
@@ -33,18 +33,6 @@ class _Server(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
-
-
-class _Outer(Half):
-    """A caller's side; says when it is there, with what TLS knows of it."""
-
-    def __init__(self, *, begun: Callable[[Any], None], eye: Eye, ended: Callable[[], None]) -> None:
-        super().__init__(eye=eye, ended=ended)
-        self._begun = begun
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._begun(transport.get_extra_info("ssl_object"))
 
 
 class GrpcEntry:
@@ -84,14 +72,15 @@ class GrpcEntry:
     def __call__(self) -> asyncio.Protocol:
         """A protocol for a connection whose caller speaks HTTP/2, from the preface on."""
         watch = http2.Watch(header_bytes=self._limits.header_bytes, now=self._clock.monotonic())
-        outer = _Outer(
-            begun=lambda shown: self._begin(outer, watch, shown),
+        outer = Half(
+            begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),
             ended=lambda: self._left(watch, outer),
         )
         return outer
 
-    def _begin(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
+    def _begin(self, outer: Half, watch: http2.Watch) -> None:
+        shown = outer.ssl_object
         self._halves.add(outer)
         try:
             if self._proven:

@@ -3,12 +3,15 @@
 Implements `channel.Partners`.
 """
 
+import asyncio
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from gateway.data_plane.channel import Partner
-from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.dial import GRPCS, Way
 from gateway.data_plane.io.http_client import HttpPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
@@ -28,11 +31,17 @@ class Speaking(Partner, Protocol):
 
 
 class PartnerWays:
-    """All partners by node id. revoked: as tls.client_context's."""
+    """All partners by node id. revoked: as tls.client_context's; run_dir: for sockets of our own."""
 
     def __init__(
-        self, *, chain_file: Path, key_file: Path, revoked: Callable[[list[bytes]], None] = lambda _verified: None
+        self,
+        *,
+        chain_file: Path,
+        key_file: Path,
+        run_dir: Path,
+        revoked: Callable[[list[bytes]], None] = lambda _verified: None,
     ) -> None:
+        self._run_dir = run_dir
         self._files = (chain_file, key_file)
         self._revoked = revoked
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
@@ -53,7 +62,7 @@ class PartnerWays:
                 new[route.node_id] = kept
                 continue
             try:
-                new[route.node_id] = (route, self._speak(route))
+                new[route.node_id] = (route, await self._speak(route))
             except Refused as e:
                 problems.append(f"{route.node_id}: {e}")
         self._partners = new
@@ -68,7 +77,13 @@ class PartnerWays:
             await partner.close()
         self._partners = {}
 
-    def _speak(self, route: PeerRoute) -> Speaking:
+    async def _speak(self, route: PeerRoute) -> Speaking:
         named = (route.our_chain, route.our_key)
         chain_file, key_file = (Path(own) if own else file for own, file in zip(named, self._files, strict=True))
-        return HttpPartner(Way(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked))
+        way = Way(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked)
+        if urlsplit(route.address).scheme == GRPCS:
+            # Loaded where a partner wants it, and beside the loop.
+            module = await asyncio.to_thread(importlib.import_module, "gateway.data_plane.io.grpc_client")
+            speaking: Speaking = module.GrpcPartner(way, run_dir=self._run_dir)
+            return speaking
+        return HttpPartner(way)

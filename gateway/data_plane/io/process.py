@@ -98,6 +98,7 @@ class DataProcess:
         self._partners = PartnerWays(
             chain_file=settings.tls_chain,
             key_file=settings.tls_key,
+            run_dir=settings.run_dir,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)

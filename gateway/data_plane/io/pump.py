@@ -6,7 +6,7 @@ slow to take holds back the other; when one ends the other is closed behind its 
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from gateway.data_plane.core import http2
 from gateway.errors import ProtocolViolation
@@ -24,9 +24,16 @@ Eye = Callable[[bytes], None]
 
 
 class Half(asyncio.Protocol):
-    """One side. `join` two of them; until then nothing is read. ended: called once, when the connection is gone."""
+    """One side. `join` two of them; until then nothing is read. begun, ended: called when it is there, and gone."""
 
-    def __init__(self, *, eye: Eye = lambda _data: None, ended: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        *,
+        begun: Callable[["Half"], None] = lambda _half: None,
+        eye: Eye = lambda _data: None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._begun = begun
         self._eye = eye
         self._ended = ended
         self._transport: asyncio.Transport | None = None
@@ -42,6 +49,12 @@ class Half(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.pause_reading()
+        self._begun(self)
+
+    @property
+    def ssl_object(self) -> Any | None:
+        """What TLS knows of the other end, None where there is no TLS."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     def join(self, other: "Half") -> None:
         """Let bytes pass, from here on."""
