@@ -51,6 +51,8 @@ class NodeSection:
 class EdgeSection:
     host: str = "127.0.0.1"
     port: int = 7304
+    streams: bool = True
+    """Ask partners for a stream and give it to those who ask (docs/transport.md); false: each message an HTTP call."""
 
 
 @dataclass(frozen=True, slots=True)

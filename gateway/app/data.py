@@ -15,6 +15,7 @@ def run_data(config: Config) -> int:
         node_id=NodeId(config.node.node_id),
         inst_id=config.node.inst_id,
         edge_host=config.edge.host,
+        streams=config.edge.streams,
         edge_port=config.edge.port,
         tls_chain=config.key_file(config.keys.tls_chain),
         tls_key=config.key_file(config.keys.tls_key),

@@ -4,33 +4,21 @@ Implements `channel.Partners`.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from gateway.data_plane.channel import Partner
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.http_client import HttpPartner
+from gateway.data_plane.io.stream_client import Speaking, StreamPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
 from gateway.ports import PeerRoute
 
 
-class Speaking(Partner, Protocol):
-    """A `channel.Partner` with an end."""
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection, calls under way included."""
-        ...
-
-
 class PartnerWays:
-    """All partners by node id."""
+    """All partners by node id. streams: ask them for a stream each."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, *, streams: bool = True) -> None:
         self._dialer = dialer
+        self._streams = streams
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
 
     def find(self, node: NodeId) -> Speaking | None:
@@ -65,4 +53,6 @@ class PartnerWays:
         self._partners = {}
 
     def _speak(self, route: PeerRoute) -> Speaking:
-        return HttpPartner(self._dialer.way(route))
+        way = self._dialer.way(route)
+        http = HttpPartner(way)
+        return StreamPartner(way, http) if self._streams else http

@@ -31,6 +31,7 @@ from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
@@ -63,6 +64,8 @@ class DataSettings:
     strict: bool = False
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
+    streams: bool = True
+    """Give partners streams, and ask them for theirs; otherwise plain invoke alone."""
     push_retry_s: float = 20.0
     proxy: ProxyAddress | None = None
     """On the way to partners for whom nothing else is said."""
@@ -98,7 +101,7 @@ class DataProcess:
             settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
-        self._partners = PartnerWays(self._dialer)
+        self._partners = PartnerWays(self._dialer, streams=settings.streams)
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -114,12 +117,18 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
+        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
-        self._edge_listener = http_server.EdgeListener(doors=door.EdgeDoor(**asked), control=self._control[0], **shared)
+        self._edge_listener = http_server.EdgeListener(
+            doors=door.EdgeDoor(**asked),
+            control=self._control[0],
+            streams=self._streams if settings.streams else None,
+            **shared,
+        )
         self._platform_listener = http_server.PlatformListener(
             doors=door.PlatformDoor(**asked), control=self._control[1], **shared
         )
@@ -170,6 +179,7 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
+        await self._streams.stop(DRAIN_S)
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._runners.clear()
         await self._roads_door.stop()
@@ -201,7 +211,12 @@ class DataProcess:
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""
-        return {**self.channel.stats(), "partners": len(self._partners), "refused": self.channel.traffic.refused}
+        return {
+            **self.channel.stats(),
+            "partners": len(self._partners),
+            "streams": len(self._streams),
+            "refused": self.channel.traffic.refused,
+        }
 
     async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
@@ -226,6 +241,7 @@ class DataProcess:
         while True:
             await asyncio.sleep(every)
             self.channel.expire()
+            self._streams.expire()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
