@@ -55,6 +55,8 @@ class EdgeSection:
     """gRPC on the same port, for whoever speaks HTTP/2 there."""
     grpc_port: int = 0
     """A port for gRPC alone; 0: none."""
+    streams: bool = True
+    """Ask partners for a stream and give it to those who ask (docs/transport.md); false: each message an HTTP call."""
 
 
 @dataclass(frozen=True, slots=True)

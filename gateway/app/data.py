@@ -15,6 +15,7 @@ def run_data(config: Config) -> int:
         node_id=NodeId(config.node.node_id),
         inst_id=config.node.inst_id,
         edge_host=config.edge.host,
+        streams=config.edge.streams,
         edge_port=config.edge.port,
         edge_grpc=config.edge.grpc,
         edge_grpc_port=config.edge.grpc_port or None,

@@ -7,35 +7,23 @@ import asyncio
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
-from gateway.data_plane.channel import Partner
 from gateway.data_plane.io.dial import GRPCS, Dialer
 from gateway.data_plane.io.http_client import HttpPartner
+from gateway.data_plane.io.stream_client import Speaking, StreamPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
 from gateway.ports import PeerRoute
 
 
-class Speaking(Partner, Protocol):
-    """A `channel.Partner` with an end."""
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection, calls under way included."""
-        ...
-
-
 class PartnerWays:
-    """All partners by node id. run_dir: for sockets of our own."""
+    """All partners by node id. run_dir: for sockets of our own. streams: ask them for a stream each."""
 
-    def __init__(self, dialer: Dialer, *, run_dir: Path) -> None:
+    def __init__(self, dialer: Dialer, *, run_dir: Path, streams: bool = True) -> None:
         self._dialer = dialer
         self._run_dir = run_dir
+        self._streams = streams
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
 
     def find(self, node: NodeId) -> Speaking | None:
@@ -76,4 +64,5 @@ class PartnerWays:
             module = await asyncio.to_thread(importlib.import_module, "gateway.data_plane.io.grpc_client")
             speaking: Speaking = module.GrpcPartner(way, run_dir=self._run_dir)
             return speaking
-        return HttpPartner(way)
+        http = HttpPartner(way)
+        return StreamPartner(way, http) if self._streams else http

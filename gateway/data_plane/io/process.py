@@ -37,6 +37,7 @@ from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
@@ -76,6 +77,8 @@ class DataSettings:
     strict: bool = False
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
+    streams: bool = True
+    """Give partners streams, and ask them for theirs; otherwise plain invoke alone."""
     push_retry_s: float = 20.0
     proxy: ProxyAddress | None = None
     """On the way to partners for whom nothing else is said."""
@@ -113,7 +116,7 @@ class DataProcess:
             settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
-        self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir)
+        self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -129,13 +132,19 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
+        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
-        self._edge_listener = http_server.EdgeListener(doors=self._edge_door, control=self._control[0], **shared)
+        self._edge_listener = http_server.EdgeListener(
+            doors=self._edge_door,
+            control=self._control[0],
+            streams=self._streams if settings.streams else None,
+            **shared,
+        )
         self._platform_listener = http_server.PlatformListener(
             doors=self._platform_door, control=self._control[1], **shared
         )
@@ -229,6 +238,7 @@ class DataProcess:
         self.channel.stop()
         for listening in self._listening:
             listening.close()
+        await self._streams.stop(DRAIN_S)
         entries = (self._edge_grpc, self._platform_grpc)
         await asyncio.gather(
             *(front.stop(DRAIN_S) for front in self._fronts), *(entry.stop(DRAIN_S) for entry in entries)
@@ -265,7 +275,12 @@ class DataProcess:
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""
-        return {**self.channel.stats(), "partners": len(self._partners), "refused": self.channel.traffic.refused}
+        return {
+            **self.channel.stats(),
+            "partners": len(self._partners),
+            "streams": len(self._streams),
+            "refused": self.channel.traffic.refused,
+        }
 
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -303,6 +318,7 @@ class DataProcess:
             await asyncio.sleep(every)
             self.channel.expire()
             self._rooms.tidy()
+            self._streams.expire()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
