@@ -14,6 +14,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.stream_server import UPGRADED, Streams
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
@@ -43,13 +44,21 @@ class _Listener:
     merge_slashes: bool
 
     def __init__(
-        self, *, doors: door.Door, edge: Edge, control: forward.ControlForward, budget: Budget, journal: Journal
+        self,
+        *,
+        doors: door.Door,
+        edge: Edge,
+        control: forward.ControlForward,
+        budget: Budget,
+        journal: Journal,
+        streams: Streams | None = None,
     ) -> None:
         self._door = doors
         self._edge = edge
         self._control = control
         self._budget = budget
         self._journal = journal
+        self._streams = streams
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         shown = _ssl_object(request)
@@ -57,9 +66,12 @@ class _Listener:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if not path.startswith(fr.CHANNEL_PREFIX):
                 return await self._control.handle(request, self.side, path, peer_cert=self._edge.leaf(shown))
+            name = path.removeprefix(fr.CHANNEL_PREFIX)
+            if self._streams is not None and self._streams.asked(request.method, name, request.headers):
+                return await self._upgrade(request, self._streams, shown)
             call = door.Call(
                 method=request.method,
-                name=path.removeprefix(fr.CHANNEL_PREFIX),
+                name=name,
                 headers=request.headers.items(),
                 prove=partial(self._edge.prove, shown),
                 body=lambda limit: body_of(request, self._budget, limit=limit),
@@ -74,6 +86,27 @@ class _Listener:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
             return forward.refusal(door.internal(self._journal, error))
+
+    async def _upgrade(self, request: web.BaseRequest, streams: Streams, shown: Any | None) -> web.StreamResponse:
+        """Hand the connection over; returns when the stream has ended."""
+        try:
+            stream = streams.admit(partial(self._edge.prove, shown))
+        except GatewayError as error:
+            self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
+            status, content_type, body = fr.encode_error(fr.Codec.JSON, error)
+            return web.Response(status=status, body=b"".join(body), headers={"content-type": content_type})
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        answer = web.StreamResponse(status=101, headers=UPGRADED)
+        await answer.prepare(request)
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        try:
+            await stream.over.wait()
+        finally:
+            stream.end()
+        return answer
 
 
 class EdgeListener(_Listener):
