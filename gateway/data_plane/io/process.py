@@ -136,7 +136,8 @@ class DataProcess:
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
+        self._rooms = Rooms(limits.process_bytes // 8)
+        asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._edge_listener = http_server.EdgeListener(
@@ -148,7 +149,6 @@ class DataProcess:
         self._platform_listener = http_server.PlatformListener(
             doors=self._platform_door, control=self._control[1], **shared
         )
-        self._rooms = Rooms(limits.process_bytes // 8)
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
         more: Mapping[str, Any] = {
             **shared,
