@@ -14,16 +14,20 @@ import mesh  # noqa: E402
 from mesh import ServiceLoader, Transport  # noqa: E402
 
 mesh.start()
-session = ServiceLoader.load(Transport).get("mesh").open(
-    session_id,
-    {
-        "mesh.mpc.address": address,
-        "x-ptp-tech-provider-code": "imesh",
-        "x-ptp-trace-id": "imesh-trace",
-        "x-ptp-token": "imesh-token",
-        "x-ptp-session-id": session_id,
-        "x-ptp-target-node-id": target,
-    },
+session = (
+    ServiceLoader.load(Transport)
+    .get("mesh")
+    .open(
+        session_id,
+        {
+            "mesh.mpc.address": address,
+            "x-ptp-tech-provider-code": "imesh",
+            "x-ptp-trace-id": "imesh-trace",
+            "x-ptp-token": "imesh-token",
+            "x-ptp-session-id": session_id,
+            "x-ptp-target-node-id": target,
+        },
+    )
 )
 if operation == "push":
     size = int(sys.argv[6])
