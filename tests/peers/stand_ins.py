@@ -267,11 +267,10 @@ class FateFlow(StandIn):
             }
         if route == "task/callback" and "x-node-id" not in call.headers:
             return {"code": 5001, "message": "Invalid request.", "data": {"headers": {"x_node_id": ["Missing data."]}}}
-        if answer := self.refuses.get(route):
-            return answer
+        if route in self.refuses:
+            raised = {"code": 6000, "message": f"RuntimeError('Traceback (most recent call last):{400 * 'x'}')"}
+            return self.refuses[route] or raised
         try:
-            if route in self.refuses:
-                raise RuntimeError("Traceback (most recent call last):\n" + 400 * "x")
             data = self._do(route, body)
         except RuntimeError as error:
             return {"code": 6000, "message": repr(error)}
