@@ -48,6 +48,7 @@ See how it is   interconn node | pending | events | job status
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
+                interconn session declare | list | close
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
