@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-control ct-check ct-trace sanitize docs clean
+.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
+	ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -43,6 +44,9 @@ bench-kernels: $(STAMP)
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt
+
+bench-transport: $(STAMP)
+	$(BIN)/python -m bench.transport
 
 bench-control: $(STAMP)
 	$(BIN)/python -m bench.control

@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from gateway.model import Contract, NodeId, SeenNonce, SessionId, TraceId
+from gateway.model import Contract, NodeId, PartnerWay, RelayPair, SeenNonce, SessionId, TraceId
 
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
@@ -161,18 +161,39 @@ class PeerRoute:
     """PEM files of the TLS certificate that we show it; empty: those that the data process was started with."""
 
 
+ANY_TOKEN: Final = "*"  # noqa: S105  # no token
+"""As a key of SessionRule.tokens: declared by an admin without tasks, any local caller may use it and its own token is
+forwarded unchanged (T-047). Never a digest, so a rule whose tasks have all ended does not become open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How partners are reached where that is not simply at their address, and whom this node relays for."""
+
+    ways: Sequence[PartnerWay] = ()
+    holding: Sequence[PeerRoute] = ()
+    """Partners to which connections are kept open; also of a contract that we applied for and that still waits."""
+    relays: Sequence[RelayPair] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRule:
     """Who may use a session of the data plane: the nodes of its job, and the tasks running here.
 
     tokens: SHA-256 (hex) of each running task's secret -> `<role>.<index>` it speaks for.
     outgoing: node id -> x-ptp-token shown to it in place of the task's secret.
+    prefix: declared for every session whose id begins so. until: ms since 1970; it has ended from then on.
     """
 
     session_id: SessionId
     nodes: tuple[NodeId, ...]
     tokens: Mapping[str, str] = field(repr=False)
     outgoing: Mapping[NodeId, str] = field(repr=False)
+    prefix: bool = False
+    until: int | None = None
+
+    def ended(self, now_ms: int) -> bool:
+        return self.until is not None and now_ms >= self.until
 
 
 class DataPlane(Protocol):

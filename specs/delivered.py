@@ -1,6 +1,7 @@
 """The forms in which vendors hand over self-descriptions: one object, a provider file around several, image labels.
 
-Takes them apart only; `specs.description` reads what comes out, and says what is wrong with it.
+`read_delivered` also has them read by `specs.description` and says in which line of the delivered text something is
+wrong.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from specs.description import MAX_ITEMS, DescriptionError
+from specs.description import MAX_ITEMS, Description, DescriptionError, read_description
 
 _LABEL: Final = re.compile(r"component\.([1-9][0-9]{0,3})\.([A-Za-z]{1,64})(?:\.([1-9][0-9]{0,3})\.([A-Za-z]{1,64}))?")
 _LISTS: Final[Mapping[str, str]] = {
@@ -25,10 +26,33 @@ _TEXTS: Final = frozenset({"roleList", "storageEngine", "dataFormat", "dependsOn
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One description, not read yet, and the image it belongs to: "" where only the caller knows it."""
+    """One description, not read yet, and the image it belongs to: "" where only the caller knows it.
+
+    at: where it stands in what was delivered; "" where that is all of it.
+    """
 
     info: Mapping[str, Any]
     image: str = ""
+    at: str = ""
+
+
+def read_delivered(
+    info: Mapping[str, Any], lines: Mapping[str, int], *, at: str = ""
+) -> tuple[tuple[Delivered, Description], ...]:
+    """Every description of a vendor's object, which stands at path `at` of a text with these lines.
+
+    lines: of `read_lenient_json`; empty where the text is not known. Raises DescriptionError with key and line.
+    """
+    try:
+        parts = taken_apart(info)
+    except DescriptionError as error:
+        key = _joined(at, error.key)
+        raise DescriptionError(error.problem, key=key, line=lines.get(key) or lines.get(at, 0)) from error
+    return tuple((part, read_description(part.info, lines, at=_joined(at, part.at))) for part in parts)
+
+
+def _joined(*keys: str) -> str:
+    return ".".join(key for key in keys if key)
 
 
 def taken_apart(info: Mapping[str, Any]) -> tuple[Delivered, ...]:
@@ -60,7 +84,7 @@ def _provider_file(info: Mapping[str, Any]) -> tuple[Delivered, ...]:
     for name, item in inner.items():
         if not isinstance(item, Mapping):
             raise DescriptionError("must be an object", key=f"components_description.{name[:128]}")
-        found.append(Delivered({**common, "componentName": name, **item}, image))
+        found.append(Delivered({**common, "componentName": name, **item}, image, f"components_description.{name}"))
     return tuple(found)
 
 

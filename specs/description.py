@@ -39,11 +39,14 @@ _INTERVAL: Final = re.compile(r"([(\[])\s*([^,\s]*)\s*,\s*([^,\s]*)\s*([)\]])")
 
 
 class DescriptionError(ValueError):
-    """A description that cannot be used; `key` is the place (`inputParam[2].validator`), `line` counts from 1."""
+    """A description that cannot be used; `key` is the place (`inputParam[2].validator`), `line` counts from 1 and is 0
+    where it is not known; `problem` is the message without them.
+    """
 
     def __init__(self, message: str, *, key: str = "", line: int = 0) -> None:
         where = ", ".join(part for part in (key, f"line {line}" if line else "") if part)
         super().__init__(f"{where}: {message}" if where else message)
+        self.problem = message
         self.key = key
         self.line = line
 
@@ -609,7 +612,14 @@ def parse_description(text: str, *, strict: bool = False) -> Description:
     value, lines = read_lenient_json(text)
     if not isinstance(value, dict):
         raise DescriptionError("a component description is a JSON object", line=1)
-    top = _Cursor(value, "", lines)
+    return read_description(value, lines, strict=strict)
+
+
+def read_description(
+    value: Mapping[str, Any], lines: Mapping[str, int], *, at: str = "", strict: bool = False
+) -> Description:
+    """As `parse_description`, of an object that stands at path `at` of a text with these lines."""
+    top = _Cursor(value, at, lines)
     names = {key: top.text(key) for key in ("componentName", "provider", "version")}
     for key, name in names.items():
         if len(name) > 128 or not name.isprintable():

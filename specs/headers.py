@@ -37,4 +37,7 @@ PTP_TARGET_INST: Final = "x-ptp-target-inst-id"
 PTP_TOPIC: Final = "x-ptp-topic"  # not in the standard, on real wires (part 4 section 3)
 PTP_TIMEOUT: Final = "x-ptp-timeout"
 
+# Ours, between gateways that know it (docs/transport.md): names a message, so that a repeat is noticed.
+MESSAGE: Final = "x-interconn-message"
+
 PTP_VERSION_1: Final = "1"  # value of x-ptp-version that selects pass-through (part 4 section 6.2)

@@ -69,7 +69,7 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         (_SCHEDULER, 'self._unless_all(results, "did not create the job")', "pass"),
         (
             _SCHEDULER,
-            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))\n',
+            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job, own=self._book.own))\n',
             "            pass\n",
         ),
     ],
@@ -336,7 +336,7 @@ CONTROL: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     "C-084": [
         (
             _SCHEDULER,
-            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job))\n',
+            '            self._tell(tx, job, {"job_id": job.job_id}, kin=told(tx, job, own=self._book.own))\n',
             "            pass\n",
         )
     ],

@@ -1,13 +1,12 @@
 """`interconn component`: self-descriptions of components, before they are registered."""
 
-import json
 from pathlib import Path
 
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import Group
 from gateway.errors import ProtocolViolation
-from specs.delivered import taken_apart
-from specs.description import MAX_TEXT_CHARS, Description, DescriptionError, parse_description, read_lenient_json
+from specs.delivered import read_delivered
+from specs.description import MAX_TEXT_CHARS, Description, DescriptionError, read_lenient_json
 
 
 def add(group: Group) -> None:
@@ -36,26 +35,4 @@ def described(text: str) -> tuple[Description, ...]:
     value, lines = read_lenient_json(text)
     if not isinstance(value, dict):
         raise DescriptionError("a component description is a JSON object", line=1)
-    if "components_description" not in value and not any(key.startswith("component.") for key in value):
-        return (parse_description(text),)
-    found = []
-    try:
-        parts = taken_apart(value)
-    except DescriptionError as error:
-        raise DescriptionError(_words(error), key=error.key, line=lines.get(error.key, 0)) from error
-    for part in parts:
-        try:
-            found.append(parse_description(json.dumps(part.info)))
-        except DescriptionError as error:
-            # Read again from its own text, its lines are not those of the file.
-            where = f"components_description.{part.info.get('componentName')}"
-            key = f"{where}.{error.key}" if where in lines else error.key
-            line = lines.get(key) or lines.get(where, 0)
-            raise DescriptionError(_words(error), key=key, line=line) from error
-    return tuple(found)
-
-
-def _words(error: DescriptionError) -> str:
-    """What is wrong, without where."""
-    text = str(error)
-    return text.partition(": ")[2] if error.key or error.line else text
+    return tuple(description for _, description in read_delivered(value, lines))

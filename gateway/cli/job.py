@@ -59,6 +59,7 @@ def add(group: Group) -> None:
     rerun = group.command("rerun", rerunning, "run an ended job again; what had succeeded is used again")
     _which(rerun)
     rerun.add_argument("--from", dest="task", metavar="NAME", help="run this task and those behind it in any case")
+    rerun.add_argument("--file", type=Path, help="corrected job file; what it changes is run, and what is behind that")
 
 
 def _which(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +184,7 @@ def approving(call: Call) -> Exit:
         job = seen["job"]
         call.out.members([("name", job["name"]), ("initiator", job["initiator"]), ("project", job.get("project_id"))])
         _print_dag(call, job["dag"], job["config"])
+        _print_problems(call, seen)
     if not call.agree("Take part in this job?", otherwise="--yes"):
         call.out.line("Nothing was changed.")
         return Exit.FAILED
@@ -190,6 +192,11 @@ def approving(call: Call) -> Exit:
     decision = done.get("decision") or {"final": True}
     waits = "" if decision["final"] else f"{decision['by']} agreed, another admin must"
     return _done(call, done, waits or "approved")
+
+
+def _print_problems(call: Call, seen: Mapping[str, Any]) -> None:
+    for problem in seen.get("problems", ()):
+        call.out.line(f"It would fail here: {problem['where']}: {problem['message']}")
 
 
 def rejecting(call: Call) -> Exit:
@@ -216,7 +223,8 @@ def _done(call: Call, answer: Any, word: str) -> Exit:
 
 
 def rerunning(call: Call) -> Exit:
-    job = call.client().post("jobs", call.job, "rerun", task_name=call.task)
+    file = read_job_file(call.file) if call.file else None
+    job = call.client().post("jobs", call.job, "rerun", task_name=call.task, file=file)
     call.out.value(job, lambda: call.out.line(str(job["job_id"])))
     return Exit.OK
 
@@ -232,6 +240,7 @@ def _print_story(call: Call, seen: Mapping[str, Any]) -> None:
     job = seen["job"]
     call.out.line(f"{job['name']} ({job['job_id']}): {job['status']}, {job['outcome']}")
     call.out.line(seen["explanation"])
+    _print_problems(call, seen)
     waits = [
         [wait["what"], wait["node_id"], when(wait["since"]), when(wait["until"]) if wait["until"] else ""]
         for wait in seen["waiting"]

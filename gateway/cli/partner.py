@@ -67,11 +67,16 @@ def add(group: Group) -> None:
     crl.add_argument("--drop", action="store_true", help="instead, forget its lists")
     record = group.command("record", recording, "note a contract with a node that has no management layer")
     record.add_argument("node_id")
-    record.add_argument("--profile", required=True, help="fate-2.x or kuscia")
+    record.add_argument("--profile", required=True, help="fate-2.x, kuscia or transport-only")
     record.add_argument("--inst-id", help="id of its institution")
     record.add_argument("--name")
     record.add_argument("--institution")
     record.add_argument("--address", help="https URL, where it has one")
+    record.add_argument(
+        "--transport-address",
+        metavar="URL",
+        help="of its transport module, where that is elsewhere: https://, or grpcs:// for gRPC",
+    )
     record.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA")
     record.add_argument("--days", type=int, help="validity (365)")
     terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
@@ -133,6 +138,7 @@ def _print(call: Call, contract: Mapping[str, Any]) -> None:
             ("node", contract["peer_node_id"]),
             ("institution id", contract.get("peer_inst_id")),
             ("address", contract.get("peer_address")),
+            *([("transport", contract["peer_transport"])] if contract.get("peer_transport") else []),
             ("system", f"{contract.get('peer_system') or ''} {contract.get('peer_system_version') or ''}".strip()),
             ("direction", "we applied" if contract["direction"] == "OUT" else "they applied"),
             ("state", contract["status"]),
@@ -299,6 +305,7 @@ def recording(call: Call) -> Exit:
         name=call.name,
         institution=call.institution,
         address=call.address,
+        transport_address=call.transport_address,
         ca_pem=call.ca_file.read_text(encoding="ascii") if call.ca_file else None,
         expired_time=until(call.days),
     )

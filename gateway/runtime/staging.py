@@ -126,6 +126,22 @@ def stage(
     return count
 
 
+def staged_so(dataset: Dataset, columns: Sequence[str], store: Path) -> None:
+    """Raises Refused(GRANT_MISSING) unless the dataset was staged in `store` with exactly these columns. Blocking.
+
+    What a former run made of columns that are not granted any more must not come back through a rerun.
+    """
+    place = source_name(dataset.dataset_id)
+    try:
+        known = json.loads((store / place["namespace"] / place["name"] / "metadata").read_text(encoding="utf-8"))
+        same = known["columns_granted"] == list(columns)
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        words = f"the grant of {dataset.dataset_id} covers other columns than in the former run: run it again"
+        raise Refused(words, kind=Kind.GRANT_MISSING)
+
+
 def reuse(before: Path, now: Path) -> None:
     """Make the artifact in folder `before` that in folder `now`, too; copied only where it cannot be linked. Blocking.
 

@@ -57,7 +57,7 @@ from gateway.runtime.launch import (
     read_lines,
 )
 from gateway.runtime.slots import Capacity, Slots
-from gateway.runtime.staging import Folders, reuse, source_name, stage
+from gateway.runtime.staging import Folders, reuse, source_name, stage, staged_so
 from specs.description import ParameterError
 from specs.states import JobState, SyncType, TaskState
 
@@ -379,9 +379,12 @@ class TaskRunner:
             raise Refused(f"{share.task_name} has not succeeded here in {plan.rerun_of}", kind=Kind.NOT_FOUND)
 
         code = await asyncio.to_thread(_code, image)
-        await self._store.run(lambda tx: self._prepare(tx, live, party, "", code))
+        prepared = await self._store.run(lambda tx: self._prepare(tx, live, party, "", code))
         task_id = await self._store.run(former)
         before = self._folders.store(JobId(plan.rerun_of), party)
+        if prepared.dataset is not None and plan.initiator != self._book.own:
+            columns = prepared.columns.get(prepared.dataset.dataset_id, ())
+            await asyncio.to_thread(staged_so, prepared.dataset, columns, before)
         now = self._folders.store(share.job_id, party)
         for output in plan.nodes[share.task_name].outputs:
             old = artifact(plan.rerun_of, party, task_id, output.key)

@@ -24,6 +24,8 @@ from gateway.sdk.result import Code, ComponentError
 MAX_METADATA_BYTES: Final = 4 << 20
 MAX_JSON_BYTES: Final = 64 << 20
 MAX_COLUMNS: Final = 100_000
+SHOWN_COLUMNS: Final = 12
+"""Of a table, in a message to the own operator."""
 MAX_PARTITIONS: Final = 100_000
 CSV, PARQUET, JSON = "csv", "parquet", "json"
 
@@ -41,7 +43,8 @@ class Table:
         try:
             return self.columns.index(name)
         except ValueError:
-            raise ComponentError(Code.BAD_INPUT, f"column {name!r} is missing") from None
+            shown = ", ".join(self.columns[:SHOWN_COLUMNS]) + (", ..." if len(self.columns) > SHOWN_COLUMNS else "")
+            raise ComponentError(Code.BAD_INPUT, f"column {name!r} is missing; there are: {shown}") from None
 
 
 @dataclass(frozen=True, slots=True)

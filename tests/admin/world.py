@@ -15,10 +15,15 @@ from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, admin_app
+from gateway.mgmt_plane.rest.admin_sessions import SessionAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
+from gateway.mgmt_plane.service.jobs import JobBook, JobRules
+from gateway.mgmt_plane.service.sessions import DeclaredSessions
 from gateway.mgmt_plane.service.users import Users
+from gateway.runtime.declared import DeclaredTeller
 from specs.admin import BASE, ROUTES, Role
+from tests.control.world import FakeDataPlane
 from tests.mgmt.world import Node
 
 TOKEN = "t" * 40
@@ -53,6 +58,14 @@ class Listener:
         self.tokens[name] = made["token"]
 
 
+def session_admin(node: Node) -> SessionAdmin:
+    of_node: dict[str, Any] = {"store": node.store, "journal": node.journal}
+    book = JobBook(identity=node.identity, limits=node.limits, rules=JobRules(), clock=node.clock, journal=node.journal)
+    sessions = DeclaredSessions(partners=node.partners, book=book, clock=node.clock)
+    teller = DeclaredTeller(sessions=sessions, data_plane=FakeDataPlane(), **of_node)
+    return SessionAdmin(sessions=sessions, changed=teller.tell, clock=node.clock, **of_node)
+
+
 def routes_of(node: Node, users: Users) -> list[AdminRoute]:
     of_node: dict[str, Any] = {"clock": node.clock, "journal": node.journal}
     calls: dict[str, Any] = {"services": node.services, "client": node.client, "entropy": node.entropy}
@@ -62,6 +75,7 @@ def routes_of(node: Node, users: Users) -> list[AdminRoute]:
         *node.tls_admin.routes(),
         *node.crl_admin.routes(),
         *node.outbox_admin.routes(),
+        *session_admin(node).routes(),
         *GrantAdmin(node.grants, node.store, node.clock).routes(),
         *InviteAdmin(
             identity=node.identity,

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Resources
-from gateway.model import Outcome, Share
+from gateway.model import Grant, Outcome, Share
 from gateway.ports import Tx
 from gateway.runtime.slots import Capacity, Slots
 from specs.states import JobState, TaskState
@@ -219,8 +219,8 @@ async def test_after_a_restart_what_was_not_begun_begins_and_what_is_gone_has_fa
 # --- rerun ------------------------------------------------------------------------------------------------------------
 
 
-async def rerun(world: World, job_id: str, name: str | None = None) -> str:
-    again = await world["A"].jobs.rerun(job_id, name)
+async def rerun(world: World, job_id: str, name: str | None = None, file: Any = None) -> str:
+    again = await world["A"].jobs.rerun(job_id, name, file)
     await world["B"].until(again.job_id, JobState.PENDING)
     await world["B"].jobs.decide(again.job_id, approve=True)
     return again.job_id
@@ -278,6 +278,44 @@ async def test_a_participant_reuses_only_what_was_the_same(tmp_path: Path) -> No
         config["job_params"]["common"]["rerun"] = {"job_id": first, "tasks": ["split_1"]}
         with pytest.raises(Exception, match="psi_1, which is run again"):
             await world["A"].jobs.submit(dag=job.dag, config=config, flow_id="", project_id="p", name="x")
+
+
+async def test_a_corrected_job_file_runs_what_it_changes(tmp_path: Path) -> None:
+    """A wrong parameter behind a long first step: the first step need not run again, also where steps were added."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        world["B"].launcher.scripts["split"] = fail
+        first = await approved(world, job_file("psi", {"component": "split", "params": {"seed": "a"}}))
+        await agreed(world, first, Outcome.FAILED, "A", "B")
+        del world["B"].launcher.scripts["split"]
+        corrected = job_file("psi", {"component": "split", "params": {"seed": "b"}}, "feature_encode")
+        second = await rerun(world, first, None, corrected)
+        await agreed(world, second, Outcome.SUCCEEDED, "A", "B")
+        assert [name for job, name in started(world, "B") if job == second] == ["split", "feature_encode"]
+        # Another parameter of the first step makes all run; what is not in the file is not run.
+        third = await rerun(world, second, None, job_file({"component": "psi", "params": {"wait_seconds": 60}}))
+        await agreed(world, third, Outcome.SUCCEEDED, "A", "B")
+        assert [name for job, name in started(world, "B") if job == third] == ["psi"]
+        turned = {"parties": {"guest": "B", "host": "A"}, "data": {"guest": "ds-B", "host": "ds-A"}}
+        with pytest.raises(Refused, match="other parties"):
+            await world["A"].jobs.rerun(first, None, job_file("psi", **turned))
+
+
+async def test_a_grant_of_fewer_columns_brings_no_old_output_back(tmp_path: Path) -> None:
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        first = await approved(world, job_file("psi", "split"))
+        await agreed(world, first, Outcome.SUCCEEDED, "A", "B")
+
+        def narrow(tx: Tx) -> None:
+            (grant,) = tx.select(Grant, dataset_id="ds-B")
+            tx.replace(grant, replace(grant, columns=("id",)))
+
+        await world["B"].run(narrow)
+        second = await rerun(world, first, "split_1")
+        await agreed(world, second, Outcome.FAILED, "A", "B")
+        share = next(s for s in await world["B"].shares(second) if s.task_name == "psi_1")
+        assert "covers other columns" in share.message
 
 
 # --- places on a node -------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ async def test_the_stop_of_a_failed_job_overtakes_the_participants_own_end(tmp_p
             await eventually(sure)
             at_b = await world["B"].job(job_id)
         assert (at_b.outcome, at_b.unsure) == (Outcome.FAILED, False)
-        assert "task psi_1 failed, result code 4003 (" in at_b.reason
+        assert "task psi_1 failed at A, result code 4003 (" in at_b.reason
         assert "A ended the job" in at_b.reason
 
 

@@ -5,6 +5,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,33 @@ async def test_component_registration(tmp_path: Path) -> None:
         assert found["dag"]["components"][0]["version"] == "2.0.0"
 
 
+async def test_what_is_wrong_with_a_description_is_told_with_its_line(tmp_path: Path) -> None:
+    """The line of the document that was submitted, whichever of its forms it has."""
+    async with World(tmp_path, "A").running() as world:
+        node = world["A"]
+
+        async def told(body: dict[str, Any]) -> str:
+            text = json.dumps(body, indent=1)
+            sent = replace(request(), body=text.encode())
+            with pytest.raises(GatewayError) as error:
+                await node.platform.handlers()["platform.component.register"](sent, body)
+            assert error.value.kind is Kind.MALFORMED
+            return f"{error.value} / {text.splitlines()[int(re.search(r'line ([0-9]+)', str(error.value))[1]) - 1]}"
+
+        info = copy.deepcopy({**PSI, "componentName": "mine", "provider": "we"})
+        info["inputParam"][1]["validator"] = "nonsense"
+        words = await told({"imageUrl": "file:///bin/true", "component_info": info})
+        assert "component_info.inputParam[1].validator" in words
+        assert words.endswith('"validator": "nonsense",')
+        lacking = {key: value for key, value in PSI.items() if key != "title"}
+        assert '"component_info": {' in await told({"imageUrl": "file:///bin/true", "component_info": lacking})
+        inner = {key: value for key, value in info.items() if key not in {"componentName", "provider", "version"}}
+        file = {"name": "we", "version": "1", "metadata": {"image": "x"}, "components_description": {"Mine": inner}}
+        words = await told({"component_info": file})
+        assert "component_info.components_description.Mine.inputParam[1].validator" in words
+        assert words.endswith('"validator": "nonsense",')
+
+
 @pytest.mark.req("A-011", "A-012", "A-045")
 async def test_what_a_vendor_delivers_is_registered_as_a_whole(tmp_path: Path) -> None:
     async with World(tmp_path, "A").running() as world:
@@ -307,7 +335,7 @@ async def test_a_mandatory_parameter_without_a_value_is_refused_before_anything_
         assert "needed" in await refused(Kind.BAD_DAG, node, "job.create_all", body)
         assert not await node.jobs.all()
         assert not world.calls
-        value = {"component": "mine", "params": {"needed": "x"}}
+        value = {"component": "mine", "params": {"needed": "id"}}
         assert (await node.jobs.validate(job_file(value)))["ok"]
 
 
@@ -389,6 +417,26 @@ async def test_progress_and_failures_are_shown(tmp_path: Path) -> None:
         await world["A"].until(job_id, JobState.FINISHED)
         share = (await a("GET", "/{job_id}", job_id=job_id))["tasks"][0]["shares"][0]
         assert (share["result_code"], share["message"], share["exit_code"]) == ("4003", "no common ids", 1)
+
+
+async def test_a_wrong_column_is_told_before_anybody_runs_anything(tmp_path: Path) -> None:
+    """The own ones at validation and submission; those of a partner's job before it is approved, here only."""
+    async with World(tmp_path, "A", "B").running() as world:
+        await world.grant("B", "A")
+        a, b = admin(world["A"]), admin(world["B"])
+        wrong = job_file({"component": "psi", "guest": {"id": "costumer"}})
+        checked = await a("POST", "/validate", wrong)
+        assert not checked["ok"]
+        assert "dataset ds-A has no column 'costumer'" in checked["problems"][0]["message"]
+        with pytest.raises(GatewayError, match="it has: id, age, secret"):
+            await a("POST", "", wrong)
+        theirs = job_file({"component": "psi", "host": {"id": "costumer"}})
+        job_id = (await a("POST", "", theirs))["job_id"]
+        await world["B"].until(job_id, JobState.PENDING)
+        (problem,) = (await b("GET", "/{job_id}", job_id=job_id))["problems"]
+        assert problem["where"] == "config.task_params.host.0.psi_1"
+        assert "dataset ds-B has no column 'costumer'" in problem["message"]
+        assert (await a("GET", "/{job_id}", job_id=job_id))["problems"] == []
 
 
 async def test_a_job_that_is_stopped_before_its_approval(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ async def record(node: Node, other: Node, profile: str, *, ca: bool = True) -> N
         name="",
         institution="",
         address="",
+        transport="",
         profile=profile,
         tls_ca=other.pki.ca.read_text() if ca else "",
         fingerprint=other.pki.fingerprint if ca else "",

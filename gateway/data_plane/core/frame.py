@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.data_plane.core import wire
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from specs import headers as h
@@ -29,11 +29,13 @@ PROTO_CONTENT: Final = "application/x-protobuf"
 RAW_CONTENT: Final = "application/proto"
 PUSH_PATH: Final = "/v1/interconn/chan/push"
 GRPC_SERVICE: Final = "/org.ppc.ptp.PrivateTransferTransport/"
+GRPC_PUSH: Final = GRPC_SERVICE + "push"
 CHANNEL_PREFIX: Final = "/v1/interconn/chan/"
 ENCAPSULATION_VERSION: Final = "0"
 """Any value but `1` selects encapsulation (T-035); the header itself is required (T-029)."""
 _JSON_MARKS: Final = 4096
 """Commas, brackets and braces in a channel body: it has three members, its payload contains none of these."""
+_METADATA: Final = 64
 
 _CODE: Final = re.compile(r"E\d{10}")
 CODE_IN: Final = re.compile(rb"E\d{10}")
@@ -90,6 +92,8 @@ class Envelope:
     topic: str
     timeout_ms: int | None
     """x-ptp-timeout of mesh; overrides the body's."""
+    message: str = ""
+    """x-interconn-message: which message of its sender this is; "" where the sender does not number them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +114,41 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a partner's module answered; success is exactly Transport.OK (T-050)."""
+    """What a partner's module answered; success is exactly Transport.OK (T-050).
+
+    named: the message's name as the partner gave it back; "" where it does not know names.
+    """
 
     code: str
     message: str
     payload: Buffer = field(default=b"", repr=False)
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An invoke call to a partner: headers and the body in pieces."""
+    """A container's push on its way to a partner; `invoke` makes the standard's call of it.
+
+    body: the container's, as received. message: as Envelope.message.
+    """
+
+    frame: Frame
+    body: Buffer = field(repr=False)
+    source_node: NodeId
+    source_inst: str
+    target_inst: str
+    trace_id: TraceId
+    token: str = field(repr=False)
+    provider: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """An invoke call: headers and the body in pieces."""
 
     headers: Mapping[str, str] = field(repr=False)
-    body: tuple[Buffer, ...] = field(repr=False)
+    body: Pieces = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -158,6 +184,7 @@ def read_envelope(headers: Mapping[str, str], limits: Limits) -> Envelope:
         target_inst=value(h.PTP_TARGET_INST, chars),
         topic=topic,
         timeout_ms=int(timeout) if timeout.isdecimal() and int(timeout) > 0 else None,
+        message=value(h.MESSAGE, chars),
     )
 
 
@@ -280,71 +307,102 @@ def decode_invoke(envelope: Envelope, body: Buffer, *, limits: Limits) -> Frame:
     return Frame(Operation.PUSH, codec, envelope, envelope.topic or _checked(topic), payload)
 
 
-def forward(
-    frame: Frame,
-    body: Buffer,
-    *,
-    source_node: NodeId,
-    source_inst: str,
-    target_inst: str,
-    trace_id: TraceId,
-    token: str,
-    provider: str,
-) -> Outgoing:
+def east_west(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> dict[str, str]:
+    """The headers of a push to a partner, whatever carries it (T-029, T-030): all but those of its body and name."""
+    envelope = outgoing.frame.envelope
+    return {
+        h.PTP_PROVIDER: envelope.provider or outgoing.provider,
+        h.PTP_TRACE: outgoing.trace_id,
+        h.PTP_TOKEN: outgoing.token,
+        h.PTP_URI: uri,
+        h.PTP_SESSION: envelope.session_id,
+        h.PTP_SOURCE_NODE: outgoing.source_node,
+        h.PTP_SOURCE_INST: outgoing.source_inst,
+        h.PTP_TARGET_NODE: envelope.target_node,
+        h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
+    }
+
+
+def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:
     """The invoke call that carries a container's push to the partner (T-029, T-030).
 
     `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
     as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
+    protobuf_only: on gRPC, which has no place for a Content-Type nor for other letters than ASCII, a push in JSON or
+    with such a topic is wrapped too.
     """
-    envelope = frame.envelope
-    through = envelope.version == h.PTP_VERSION_1 and frame.codec is not Codec.RAW
+    frame, body, envelope = outgoing.frame, outgoing.body, outgoing.frame.envelope
+    fits = frame.codec is not Codec.RAW
+    if protobuf_only:
+        fits = frame.codec is Codec.PROTO and envelope.topic.isascii()
+    through = envelope.version == h.PTP_VERSION_1 and fits
     headers = {
         "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
         h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
-        h.PTP_PROVIDER: envelope.provider or provider,
-        h.PTP_TRACE: trace_id,
-        h.PTP_TOKEN: token,
-        h.PTP_URI: PUSH_PATH,
-        h.PTP_SESSION: envelope.session_id,
-        h.PTP_SOURCE_NODE: source_node,
-        h.PTP_SOURCE_INST: source_inst,
-        h.PTP_TARGET_NODE: envelope.target_node,
-        h.PTP_TARGET_INST: target_inst or envelope.target_inst,
+        **east_west(outgoing, uri=uri),
     }
+    if outgoing.message:
+        headers[h.MESSAGE] = outgoing.message
     if through:
         if envelope.topic:
             headers[h.PTP_TOPIC] = envelope.topic
-        return Outgoing(headers, (body,))
+        return Invoke(headers, (body,))
     if frame.codec is Codec.PROTO and not envelope.topic:
-        pieces: tuple[Buffer, ...] = (body,)
+        pieces: Pieces = (body,)
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
-    return Outgoing(headers, (wire.head(2, wire.size(pieces)), *pieces))
+    return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
 
 
-def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, bytes]:
-    """(Content-Type, body) of an answer to a container or, without payload, to a partner.
+def metadata_of(body: Buffer) -> Mapping[str, str]:
+    """What Inbound.metadata says of its own message in a stream, where one call carries many: x-ptp- headers and ours.
+
+    x-ptp-version is the stream's alone: it says what the messages are. Raises ProtocolViolation(MALFORMED, CODEC).
+    """
+    found: dict[str, str] = {}
+    for count, entry in enumerate(value for number, value in wire.walk(body) if number == 1):
+        if count >= _METADATA:
+            raise ProtocolViolation(f"metadata: more than {_METADATA} entries")
+        if isinstance(entry, int):
+            continue
+        pair = wire.members(entry)
+        name = wire.text(pair, 1, "metadata").lower()
+        if name == h.MESSAGE or (name.startswith("x-ptp-") and name != h.PTP_VERSION):
+            found[name] = wire.text(pair, 2, "metadata")
+    return found
+
+
+def encode_answer(
+    codec: Codec, code: str, message: str, payload: Buffer | None = None, *, named: str = ""
+) -> tuple[str, Pieces]:
+    """(Content-Type, body in pieces) of an answer to a container or, without payload, to a partner.
 
     JSON carries the payload as `content` and as `payload` (T-amb 1), and neither when there is none (T-018).
-    Protobuf is the new layout, raw the old one (9.3).
+    Protobuf is the new layout, raw the old one (9.3). named: the message's name, given back as metadata to one who
+    gave it; the old layout has no place for it.
     """
     if codec is Codec.JSON:
-        text = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
+        value: dict[str, Any] = {"code": code, "message": message}
+        if named:
+            value["metadata"] = {h.MESSAGE: named}
+        text = json.dumps(value, separators=(",", ":")).encode()
         if payload is None:
-            return JSON_CONTENT, text
+            return JSON_CONTENT, (text,)
         encoded = base64.b64encode(payload)
-        return JSON_CONTENT, b"".join((text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}'))
+        return JSON_CONTENT, (text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}')
     first = 2 if codec is Codec.PROTO else 1
+    entry = (*wire.member(1, h.MESSAGE.encode()), *wire.member(2, named.encode()))
     pieces = (
+        *(wire.member(1, b"".join(entry)) if named and codec is Codec.PROTO else ()),
         *wire.member(first, payload or b""),
         *wire.member(first + 1, code.encode()),
         *wire.member(first + 2, message.encode()),
     )
-    return _content_type(codec), b"".join(pieces)
+    return _content_type(codec), pieces
 
 
-def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, bytes]:
-    """(HTTP status, Content-Type, body) of a failure; the code of a partner's refusal is handed on."""
+def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, Pieces]:
+    """(HTTP status, Content-Type, body in pieces) of a failure; the code of a partner's refusal is handed on."""
     code = error.wire.transport
     if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
         code = error.peer_code
@@ -364,15 +422,29 @@ def read_answer(content_type: str, body: Buffer) -> Answer:
     try:
         if media_type(content_type) == JSON_CONTENT:
             value = _json_object(body)
-            code, text = value.get("code"), value.get("message", value.get("msg"))
-            return Answer(code if isinstance(code, str) else "", text if isinstance(text, str) else "")
+            code, text, said = value.get("code"), value.get("message", value.get("msg")), value.get("metadata")
+            named = said.get(h.MESSAGE) if isinstance(said, dict) else ""
+            return Answer(_str(code), _str(text), named=_str(named))
         found = wire.members(body)
         # Number 3 first: in the new layout number 2 is free payload and may look like anything (9.3).
         first = 2 if CODE_IN.fullmatch(wire.delimited(found, 3)) else 1
-        code = wire.text(found, first + 1, "code")
-        return Answer(code, wire.text(found, first + 2, "message"), wire.delimited(found, first))
+        code, text = wire.text(found, first + 1, "code"), wire.text(found, first + 2, "message")
+        return Answer(code, text, wire.delimited(found, first), _named(found) if first == 2 else "")
     except ProtocolViolation as e:
         raise ProtocolViolation("the partner's answer cannot be read", kind=Kind.PEER_MALFORMED, detail="") from e
+
+
+def _named(found: Mapping[int, memoryview | int]) -> str:
+    """The name in an answer's metadata: we put it there alone, so the last entry of the map is enough."""
+    try:
+        entry = wire.members(wire.delimited(found, 1))
+        return wire.text(entry, 2, "metadata") if wire.delimited(entry, 1) == h.MESSAGE.encode() else ""
+    except ProtocolViolation:
+        return ""
+
+
+def _str(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _content_type(codec: Codec) -> str:

@@ -5,11 +5,13 @@ topic, payload, code, message. Reading gives views into the body; writing gives 
 What `specs.proto.ptp_pb2` makes of the same bytes is the truth that the tests compare with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from gateway.errors import Kind, ProtocolViolation
 
 Buffer = bytes | bytearray | memoryview
+Pieces = tuple[Buffer, ...]
+"""Bytes that are sent one after another and never joined when they are many."""
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
@@ -21,8 +23,12 @@ def members(body: Buffer) -> Mapping[int, memoryview | int]:
 
     Raises ProtocolViolation(CODEC) for what is not a protobuf message (cut off, field 0, groups).
     """
+    return dict(walk(body))
+
+
+def walk(body: Buffer) -> Iterator[tuple[int, memoryview | int]]:
+    """Every member in its order, as `members`."""
     view = memoryview(body).cast("B")
-    found: dict[int, memoryview | int] = {}
     at, end = 0, len(view)
     while at < end:
         tag, at = _varint(view, at)
@@ -33,17 +39,17 @@ def members(body: Buffer) -> Mapping[int, memoryview | int]:
             length, at = _varint(view, at)
             if length > end - at:
                 raise ProtocolViolation("protobuf: member longer than its message", kind=Kind.CODEC)
-            found[number] = view[at : at + length]
+            yield number, view[at : at + length]
             at += length
         elif kind == _VARINT:
-            found[number], at = _varint(view, at)
+            value, at = _varint(view, at)
+            yield number, value
         elif kind in {_FIXED64, _FIXED32}:
             at += 8 if kind == _FIXED64 else 4
             if at > end:
                 raise ProtocolViolation("protobuf: message cut off", kind=Kind.CODEC)
         else:
             raise ProtocolViolation("protobuf: wire type not known", kind=Kind.CODEC)
-    return found
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -94,11 +100,19 @@ def head(number: int, length: int) -> bytes:
     return bytes(out)
 
 
-def member(number: int, value: Buffer) -> tuple[Buffer, ...]:
+def member(number: int, value: Buffer) -> Pieces:
     """Pieces of one length-delimited member; nothing for an empty value, as proto3 omits it."""
     return (head(number, len(value)), value) if len(value) else ()
 
 
-def size(pieces: tuple[Buffer, ...]) -> int:
+def size(pieces: Pieces) -> int:
     """Bytes that the pieces have together."""
     return sum(len(piece) for piece in pieces)
+
+
+def slices(pieces: Pieces, most: int) -> Iterator[memoryview]:
+    """The pieces in views of at most `most` bytes, so that a connection can take them one by one."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        for at in range(0, len(view), most):
+            yield view[at : at + most]

@@ -138,7 +138,7 @@ class Plan:
     scheduler: NodeId
     sync: SyncType
     rerun_of: JobId
-    """Former run of the same DAG whose outputs are used again; empty: none."""
+    """Former run whose outputs are used again; empty: none."""
     reused: frozenset[TaskName]
     """Tasks that are not run: their outputs are those of `rerun_of`."""
     _task_params: Mapping[str, Any] = field(repr=False)
@@ -184,6 +184,13 @@ class Plan:
         """The dataset a party brings to a node, None where its parameters name none."""
         value = self.params(party, name).get("dataset_id")
         return DatasetId(value) if isinstance(value, str) and value else None
+
+    def same(self, former: "Plan", name: TaskName, party: Party) -> bool:
+        """Whether a party's task here is what it was in `former`: component, ports, parameters and data."""
+        then, now = former.nodes.get(name), self.nodes[name]
+        if then is None or (then.component, then.inputs, then.outputs) != (now.component, now.inputs, now.outputs):
+            return False
+        return former.params(party, name) == self.params(party, name)
 
     def downstream(self, name: TaskName) -> frozenset[TaskName]:
         """The node and every node after it (C-082)."""

@@ -20,7 +20,7 @@ from gateway.errors import CallerError
 from gateway.mgmt_plane.core import control_profile
 from gateway.mgmt_plane.core.control_profile import ControlProfile
 from specs import headers
-from specs.routes import MANAGEMENT
+from specs.routes import CONTROL, MANAGEMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ TIMES: Final = ("expired_time", "time_limit")
 _TEN_DIGITS: Final = range(10**9, 10**10)
 _DESCRIBING: Final = ("address", "inst_id", "institution", "name", "node_id", "system", "system_version")
 """Members of contract/apply that say whom it describes (M-022)."""
+TRANSPORT_ONLY: Final = "transport-only"
+"""The profile of a partner with whom nothing but chan/invoke is spoken, in sessions that an admin declares."""
 UNSIGNED: Final = "insecure_unsigned"
 """The profile of a partner whose calls TLS alone proves; refused unless [profile] insecure_unsigned is set."""
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -115,6 +117,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
         Profile("lenient", success=frozenset({0, 200}), seconds=True, reads_seconds=True, reads=_V10 + _V11),
         Profile("strict-1.2-seconds", field_seconds=True, reads_seconds=True),
         Profile("legacy-1.1", reads=_V11, writes=_V11),
+        Profile(
+            TRANSPORT_ONLY,
+            lacks=frozenset(MANAGEMENT),
+            control=ControlProfile(lacks=frozenset(CONTROL)),
+        ),
         Profile(
             "legacy-1.0",
             success=frozenset({0, 200}),

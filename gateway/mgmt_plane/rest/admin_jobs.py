@@ -130,7 +130,10 @@ class JobAdmin:
         return _job((await self._jobs.parties(params["job_id"]))[0])
 
     async def _rerun(self, params: Params, _query: Params, body: Json) -> Any:
-        return _job(await self._jobs.rerun(params["job_id"], _task_name(body)))
+        file = body.get("file")
+        if file is not None and not isinstance(file, Mapping):
+            raise ProtocolViolation("file must be a job file")
+        return _job(await self._jobs.rerun(params["job_id"], _task_name(body), file))
 
     async def _logs(self, params: Params, query: Params, _body: Json) -> Any:
         """Per share of the task, or of every task: number of lines and the lines asked for."""

@@ -71,7 +71,10 @@ class ProfileAdmin:
         return [show_contract(each) for each in changed]
 
     async def record(self, _params: Params, _query: Params, body: Body) -> Any:
-        """{node_id, profile, (inst_id), (name), (institution), (address), (ca_pem), (expired_time)} -> contract."""
+        """A contract from what it says.
+
+        {node_id, profile, (inst_id), (name), (institution), (address), (transport_address), (ca_pem), (expired_time)}
+        """
         ca_pem = body.get("ca_pem", "")
         if not isinstance(ca_pem, str) or len(ca_pem) > 32 << 10:
             raise ProtocolViolation("ca_pem must be PEM text")
@@ -82,6 +85,7 @@ class ProfileAdmin:
             name=_text(body, "name", required=False),
             institution=_text(body, "institution", required=False),
             address=_text(body, "address", required=False, longest=2048),
+            transport=_text(body, "transport_address", required=False, longest=2048),
             profile=_text(body, "profile"),
             tls_ca=tls_ca,
             fingerprint=fingerprint,

@@ -15,6 +15,7 @@ from gateway.mgmt_plane.service.jobs import Jobs
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import Job, Share
 from gateway.ports import Caller, EdgeRequest
+from specs.description import DescriptionError, read_lenient_json
 from specs.headers import PTP_TOKEN
 from specs.states import LogLevel
 
@@ -137,13 +138,21 @@ class Platform:
             start = max(0, start - count)
         return {"data": text}
 
-    async def _register(self, _: EdgeRequest, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _register(self, request: EdgeRequest, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         info, image = payload.get("component_info"), payload.get("imageUrl", "")
         if not isinstance(info, Mapping):
             raise ProtocolViolation("component_info is missing or not an object")
         if not isinstance(image, str):
             raise ProtocolViolation("imageUrl must be a text")
-        await self._jobs.register(info=info, image=image)
+        await self._jobs.register(info=info, image=image, lines=_lines(request.body))
+        return {}
+
+
+def _lines(body: bytes) -> Mapping[str, int]:
+    """Line of each path of a body that has been parsed; empty where the lenient reader's own bounds are narrower."""
+    try:
+        return read_lenient_json(body.decode())[1] if body else {}
+    except DescriptionError:
         return {}
 
 

@@ -42,17 +42,21 @@ def meaning(plan: Plan, lookup: Lookup, name: TaskName, code: str) -> str:
     return known.message if known is not None else _OWN_WORDS.get(code, "")
 
 
-def told(tx: Tx, job: Job) -> dict[str, Any]:
-    """As the scheduler of a job that has ended: job_outcome, and result_codes (task_id -> code) of what failed."""
+def told(tx: Tx, job: Job, *, own: NodeId) -> dict[str, Any]:
+    """As the scheduler of a job that has ended: job_outcome, result_codes (task_id -> code) of what failed and
+    result_nodes (task_id -> who said so).
+    """
     if not job.scheduling or job.status not in JOB_FINAL:
         return {}
     codes: dict[str, str] = {}
-    given = [(v.task_id, v.code) for v in tx.select(TaskView, job_id=job.job_id) if v.status is TaskState.FAILED]
-    given += [(s.task_id, s.result_code) for s in tx.select(Share, job_id=job.job_id) if s.status is TaskState.FAILED]
-    for task_id, code in given:
+    nodes: dict[str, str] = {}
+    views = [v for v in tx.select(TaskView, job_id=job.job_id) if v.status is TaskState.FAILED]
+    shares = [s for s in tx.select(Share, job_id=job.job_id) if s.status is TaskState.FAILED]
+    given = [(v.task_id, v.code, v.node_id) for v in views] + [(s.task_id, s.result_code, own) for s in shares]
+    for task_id, code, node in given:
         if code and codes.get(task_id, "4004") in CONSEQUENCES:
-            codes[task_id] = code
-    return {"job_outcome": job.outcome.value, **({"result_codes": codes} if codes else {})}
+            codes[task_id], nodes[task_id] = code, node
+    return {"job_outcome": job.outcome.value, **({"result_codes": codes, "result_nodes": nodes} if codes else {})}
 
 
 def job_word(plan: Plan, data: Mapping[str, Any]) -> str:
@@ -83,18 +87,20 @@ def verdict(plan: Plan, data: Mapping[str, Any], scheduler: NodeId, *, why: str)
 
 
 def why_failed(tx: Tx, job: Job, plan: Plan, lookup: Lookup, data: Mapping[str, Any]) -> str:
-    """The scheduler's reason as a participant can say it: task, code, meaning; "" where it gave none.
+    """The scheduler's reason as a participant can say it: task, party, code, meaning; "" where it gave none.
 
-    Only codes come from outside: their meaning is said by our own components and table.
+    Only codes and ids of the job's parties come from outside: the meaning is said by our own components and table.
     """
-    codes = data.get("result_codes")
+    codes, nodes = data.get("result_codes"), data.get("result_nodes")
     if data.get("job_outcome") != Outcome.FAILED or not isinstance(codes, Mapping):
         return ""
     names = {share.task_id: share.task_name for share in tx.select(Share, job_id=job.job_id)}
-    known = [(names[task_id], _code(code)) for task_id, code in codes.items() if task_id in names]
-    known = sorted((name, code) for name, code in known if code)
+    nodes = nodes if isinstance(nodes, Mapping) else {}
+    known = [(names[task_id], _code(code), nodes.get(task_id)) for task_id, code in codes.items() if task_id in names]
+    known = sorted((name, code, node if node in plan.participants else "") for name, code, node in known if code)
     if not known:
         return ""
-    name, code = min(known, key=lambda each: each[1] in CONSEQUENCES)
+    name, code, node = min(known, key=lambda each: each[1] in CONSEQUENCES)
     text = meaning(plan, lookup, name, code)
-    return f"task {name} failed, result code {code}{f' ({text})' if text else ''}; {job.scheduler} ended the job"
+    where = f" at {node}" if node else ""
+    return f"task {name} failed{where}, result code {code}{f' ({text})' if text else ''}; {job.scheduler} ended the job"

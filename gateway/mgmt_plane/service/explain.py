@@ -152,10 +152,12 @@ class Story:
         text = f"{job.outcome.value.capitalize()} at {_at(job.finished)}: {job.reason}.{asked}"
         for share in failed:
             advice = ADVICE.get(share.result_code)
+            component, party = self._component(share.task_name, share.component), f"{share.role}.{share.index}"
+            # Our components name both themselves, for whoever has only the log.
+            message = share.message.removeprefix(f"component {component}, party {party}: ")
             text += (
-                f" Task {share.task_name} (component {self._component(share.task_name, share.component)}, party "
-                f"{share.role}.{share.index}, here) ended with "
-                f"code {share.result_code or share.exit_code}: {share.message}. {f'{advice} ' if advice else ''}"
+                f" Task {share.task_name} (component {component}, party {party}, here) ended with "
+                f"code {share.result_code or share.exit_code}: {message}. {f'{advice} ' if advice else ''}"
                 f"Its log: interconn job logs {job.job_id} --task {share.task_name}."
             )
         if "no answer to" in job.reason or "no word from" in job.reason:
@@ -165,7 +167,10 @@ class Story:
         elif job.outcome is Outcome.FAILED and not failed:
             text += " The cause lies with another party; its operator finds it with interconn job show there."
         if job.initiator == self.book.own and any(share.status is TaskState.SUCCESS for share in self.shares):
-            text += f" What has succeeded need not run again: interconn job rerun {job.job_id}."
+            text += (
+                f" What has succeeded need not run again: interconn job rerun {job.job_id}, "
+                f"with --file FILE where the job file was corrected."
+            )
         return text
 
     def _component(self, name: TaskName, key: str) -> str:

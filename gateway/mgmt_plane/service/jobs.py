@@ -10,11 +10,13 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core import jobfile
 from gateway.mgmt_plane.core.acl import DatasetUse
+from gateway.mgmt_plane.core.columns import column_problems
 from gateway.mgmt_plane.core.dag import (
     RERUN,
     ComponentRef,
@@ -39,7 +41,14 @@ from gateway.mgmt_plane.core.job import (
 )
 from gateway.mgmt_plane.service.code import BUILTIN, code_digest
 from gateway.mgmt_plane.service.explain import Story
-from gateway.mgmt_plane.service.membership import NO_PROJECT, asks_approval, channel_of, check_flow, check_project
+from gateway.mgmt_plane.service.membership import (
+    NO_PROJECT,
+    asks_approval,
+    channel_of,
+    check_channel,
+    check_flow,
+    check_project,
+)
 from gateway.model import (
     Audit,
     Component,
@@ -64,7 +73,7 @@ from gateway.model import (
     TraceId,
 )
 from gateway.ports import Clock, Entropy, Journal, Store, Tx
-from specs.delivered import taken_apart
+from specs.delivered import Delivered, read_delivered
 from specs.description import Description, DescriptionError, builtin_descriptions, parse_description
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
@@ -199,13 +208,11 @@ def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -
 
     code: digest of what the image stands for (service.code).
 
-    Raises ProtocolViolation for a description that lacks what C-103 lists or cannot be read, Refused(CONFLICT) for
-    other content under a known key (A-011).
+    Raises ProtocolViolation for a description that cannot be read or an image that cannot be one, Refused(CONFLICT)
+    for other content under a known key (A-011).
     """
-    missing = [key for key in _REQUIRED if info.get(key) is None]
-    if missing:
-        raise ProtocolViolation(f"component_info.{missing[0]} is missing")
     try:
+        # From a text: what is stored is read from one again.
         description = parse_description(json.dumps(info))
     except DescriptionError as error:
         raise ProtocolViolation(f"component_info: {error}") from error
@@ -231,6 +238,17 @@ def register_component(tx: Tx, *, info: Json, image: str, code: str, now: int) -
     if (known.description, known.image, known.code_digest) != (info, image, code):
         raise Refused(f"component {component.key()} is registered with other content", kind=Kind.CONFLICT)
     return known
+
+
+def _delivered(info: Json, lines: Mapping[str, int], *, at: str) -> Sequence[tuple[Delivered, Description]]:
+    """The descriptions that were delivered, each with all that C-103 lists; raises DescriptionError."""
+    parts = read_delivered(info, lines, at=at)
+    for part, _ in parts:
+        place = f"{at}.{part.at}" if part.at else at
+        for key in _REQUIRED:
+            if part.info.get(key) is None:
+                raise DescriptionError("missing", key=f"{place}.{key}", line=lines.get(place, 0))
+    return parts
 
 
 def install_builtins(tx: Tx, *, now: int) -> None:
@@ -427,7 +445,7 @@ class _Submission:
     project_id: str
     flow_id: str
     dag: object
-    config: object
+    config: Any
 
 
 class Jobs:
@@ -487,12 +505,22 @@ class Jobs:
         for dataset in plan.uses(self._book.own_parties(plan)):
             if tx.get(Dataset, dataset) is None:
                 found.append(Problem("data", f"this node has no dataset {dataset}", Kind.NOT_FOUND))
+        found += self._columns_missing(tx, plan)
         for node in {*plan.participants, plan.scheduler} - {self._book.own}:
             try:
                 self._partners.contract_with(tx, node)
             except GatewayError as error:
                 found.append(Problem("parties", f"no partnership with {node}: {error}", error.kind))
         return found
+
+    def _columns_missing(self, tx: Tx, plan: Plan) -> list[Problem]:
+        """Columns that parameters of this node's parties name and its own tables do not have."""
+
+        def columns(dataset: DatasetId) -> list[str] | None:
+            found = tx.get(Dataset, dataset)
+            return None if found is None else [str(each.get("name")) for each in found.column_metas]
+
+        return column_problems(plan, self._book.lookup(tx), columns, parties=self._book.own_parties(plan))
 
     async def submit_file(self, body: Json) -> Job:
         """Submit a job file."""
@@ -512,29 +540,36 @@ class Jobs:
         asked = _Submission(name, project_id, flow_id, dag, config)
         return await self._submitted(lambda tx: self._submit(tx, asked))
 
-    async def rerun(self, job_id: str, task_name: str | None) -> Job:
+    async def rerun(self, job_id: str, task_name: str | None, file: Json | None = None) -> Job:
         """Submit a job of ours anew; tasks that had succeeded are not run again, `task_name` and what follows it are.
 
-        Raises Refused where the job is another node's, has not ended, or has no such task.
+        file: a corrected job file; whatever is another task in it, or has other parameters, is run. Raises Refused
+        where the job is another node's, has not ended, has no such task or had other parties.
         """
 
         def work(tx: Tx) -> Job:
             job = self._book.get(tx, job_id)
-            plan = self._book.plan(job)
+            former = self._book.plan(job)
             if job.initiator != self._book.own:
                 raise Refused(f"only {job.initiator}, who submitted the job, can run it again")
             if job.status not in JOB_FINAL:
                 raise Refused("the job has not ended yet", kind=Kind.ILLEGAL_TRANSITION)
+            asked = _Submission(job.name, job.project_id, job.flow_id, job.dag, json.loads(json.dumps(job.config)))
+            if file is not None:
+                made = self._expand(tx, file)
+                asked = _Submission(made.name, made.project_id, made.flow_id, made.dag, made.config)
+            common = asked.config.setdefault("job_params", {}).setdefault("common", {})
+            common.pop(RERUN, None)
+            plan = parse_plan(asked.dag, asked.config, self._book.limits)
+            if plan.roles != former.roles:
+                raise Refused("the file has other parties than the job; submit it as a new one", kind=Kind.CONFLICT)
             if task_name and task_name not in plan.nodes:
                 raise Refused(f"the job has no task {task_name[:64]!r}", kind=Kind.NOT_FOUND)
             again = plan.downstream(TaskName(task_name)) if task_name else frozenset()
-            reused = self._reusable(tx, job, plan, again)
-            config = json.loads(json.dumps(job.config))
-            common = config.setdefault("job_params", {}).setdefault("common", {})
-            common.pop(RERUN, None)
-            if reused:
+            again |= {name for name in plan.nodes if not all(plan.same(former, name, p) for p in plan.parties)}
+            if reused := self._reusable(tx, job, plan, again):
                 common[RERUN] = {"job_id": job.job_id, "tasks": reused}
-            return self._submit(tx, _Submission(job.name, job.project_id, job.flow_id, job.dag, config))
+            return self._submit(tx, asked)
 
         return await self._submitted(work)
 
@@ -587,6 +622,7 @@ class Jobs:
             finished=None,
             heard=now,
         )
+        check_channel(tx, job, plan)
         tx.insert(job)
         self._book.journal.note("job.submitted", job_id=job_id, trace_id=job.trace_id)
         approvers = [node for node in others if asks_approval(tx, node)]
@@ -696,6 +732,7 @@ class Jobs:
             finished=None,
             heard=now,
         )
+        check_channel(tx, job, plan)
         tx.insert(job)
         return job
 
@@ -769,6 +806,10 @@ class Jobs:
                 )
                 for dataset, components in plan.uses(self._book.own_parties(plan)).items()
             },
+            "problems": [
+                {"where": p.where, "message": p.message}
+                for p in (self._columns_missing(tx, plan) if job.status is JobState.PENDING else ())
+            ],
             "waiting": [asdict(wait) for wait in story.waits()],
             "explanation": story.text(),
         }
@@ -857,16 +898,19 @@ class Jobs:
 
         return await self._store.run(work)
 
-    async def register(self, *, info: Json, image: str) -> tuple[Component, ...]:
+    async def register(
+        self, *, info: Json, image: str, lines: Mapping[str, int] = MappingProxyType({})
+    ) -> tuple[Component, ...]:
         """Register a component, or all those of a vendor's file or not one (N-S component/register).
 
-        image: "" where the file itself names it.
+        image: "" where the file itself names it. lines: of the request, by path; then errors name the line. Raises
+        ProtocolViolation for a description that lacks what C-103 lists or cannot be read.
         """
         try:
-            parts = taken_apart(info)
+            parts = _delivered(info, lines, at="component_info")
         except DescriptionError as error:
-            raise ProtocolViolation(f"component_info: {error}") from error
-        images = [image or part.image for part in parts]
+            raise ProtocolViolation(str(error)) from error
+        images = [image or part.image for part, _ in parts]
         if not all(images):
             raise ProtocolViolation("imageUrl is missing")
         now = self._book.clock.now_ms()
@@ -875,7 +919,7 @@ class Jobs:
         def work(tx: Tx) -> tuple[Component, ...]:
             return tuple(
                 register_component(tx, info=part.info, image=each, code=code, now=now)
-                for part, each, code in zip(parts, images, codes, strict=True)
+                for (part, _), each, code in zip(parts, images, codes, strict=True)
             )
 
         return await self._store.run(work)

@@ -12,7 +12,7 @@ from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.core.control_profile import channel_id
 from gateway.mgmt_plane.core.dag import Plan, digest, session_of
 from gateway.mgmt_plane.core.profile import STRICT, Profile, profile
-from gateway.model import Audit, Contract, Job, Json, NodeId, Project, SessionId
+from gateway.model import Audit, Contract, DeclaredSession, Job, Json, NodeId, Project, SessionId
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind
 
@@ -34,6 +34,14 @@ def channel_of(tx: Tx, job: Job, plan: Plan) -> SessionId:
     standard = session_of(job.job_id)
     ids = (channel_id(dialect_of(tx, node).control, job.job_id) for node in plan.participants)
     return next((each for each in ids if each != standard), standard)
+
+
+def check_channel(tx: Tx, job: Job, plan: Plan) -> None:
+    """Raises Refused(CONFLICT) where an admin declared the session of a new job for containers of another product."""
+    session = channel_of(tx, job, plan)
+    for each in tx.select(DeclaredSession):
+        if each.covers(session) and not each.ended(job.created):
+            raise Refused(f"its session {session[:64]} is declared: interconn session close", kind=Kind.CONFLICT)
 
 
 def check_project(tx: Tx, project_id: str, *, own: NodeId, others: Iterable[NodeId]) -> None:

@@ -36,7 +36,7 @@ from gateway.mgmt_plane.service.jobs import (
     sides,
     withdraw,
 )
-from gateway.mgmt_plane.service.membership import asks_approval, dialect_of
+from gateway.mgmt_plane.service.membership import asks_approval, check_channel, dialect_of
 from gateway.model import (
     Dataset,
     DatasetId,
@@ -126,6 +126,7 @@ class Schedule:
             fresh, scheduling=True, scheduler=self._book.own, status=JobState.READY, permits={"": caller.token_set}
         )
         if job is None:
+            check_channel(tx, fresh, create.plan)
             tx.insert(fresh)
         elif job.status is JobState.READY and not job.scheduling:
             tx.replace(job, fresh)
@@ -216,6 +217,7 @@ class Schedule:
                 raise Refused(words, kind=Kind.NOT_AS_APPROVED)
         if job is None:
             job = replace(self._record(caller, create), project_id=project_id)
+            check_channel(tx, job, plan)
             tx.insert(job)
         elif not job.scheduling:
             trace = job.trace_id or caller.trace_id
@@ -230,14 +232,15 @@ class Schedule:
         if job is None or job.initiator != plan.initiator:
             raise Refused("the initiator has no such job here that could be run again", kind=Kind.NOT_FOUND)
         former, lookup = self._book.plan(job), self._book.lookup(tx)
-        if former.dag != plan.dag or former.roles != plan.roles:
-            raise Refused("the job to be run again has another dag or other parties", kind=Kind.CONFLICT)
+        if former.roles != plan.roles:
+            raise Refused("the job to be run again has other parties", kind=Kind.CONFLICT)
         for name in sorted(plan.reused):
             for party in own:
                 if party not in plan.parties_of(name, lookup):
                     continue
-                if former.params(party, name) != plan.params(party, name):
-                    raise Refused(f"{name} was run with other parameters and cannot be reused", kind=Kind.CONFLICT)
+                if not plan.same(former, name, party):
+                    words = f"{name} was another task or had other parameters and cannot be reused"
+                    raise Refused(words, kind=Kind.CONFLICT)
                 here = {"job_id": job.job_id, "task_name": name, "role": party.role, "index": party.index}
                 if not tx.count(Share, **here, status=TaskState.SUCCESS):
                     raise Refused(f"{name} has not succeeded here and cannot be reused", kind=Kind.CONFLICT)
@@ -571,7 +574,7 @@ class Schedule:
         def work(tx: Tx) -> Json:
             job = self._concerned(tx, caller, job_id)
             # The wire has no word for how a job ended; ours stands beside it for whoever knows it.
-            return {"job_status": job.status.value, "status": states(tx, job), **told(tx, job)}
+            return {"job_status": job.status.value, "status": states(tx, job), **told(tx, job, own=self._book.own)}
 
         return await self._store.run(work)
 

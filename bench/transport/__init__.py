@@ -1,0 +1,1 @@
+"""Speed of the data plane against gRPC and aiohttp; `python -m bench.transport`."""

@@ -1,0 +1,254 @@
+"""The data plane against its rivals: `python -m bench.transport [--quick] [--only TEXT] [--json FILE]`.
+
+Every row is measured in turns with grpc.aio unary over one plain hop, so that whatever else the machine does slows both
+alike; a ratio is the median over the rounds of ours / rival. Servers have core 0, loads core 1; on the whole way
+(container, gateway, TLS, gateway, container) the sending side has core 0 and the receiving one core 1. The gateways are
+data processes as the product starts them, without a control process.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.kernels import machine
+
+KIB, MIB = 1 << 10, 1 << 20
+DEPTH = {KIB: 32, 64 * KIB: 8, MIB: 4, 16 * MIB: 2}
+Load = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    warm: float
+    seconds: float
+
+
+class Child:
+    """A process of `roles`."""
+
+    def __init__(self, role: str, **config: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.transport.roles", role, json.dumps(config)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self.read()["ready"]
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def write(self, **what: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+
+    def peak_mib(self) -> float:
+        """Highest resident memory so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def run(*loads: tuple[str, Load]) -> list[dict[str, Any]]:
+    """Start these loads at one moment and give what each counted."""
+    children = [Child(role, **config) for role, config in loads]
+    for child in children:
+        child.write()
+    found = [child.read() for child in children]
+    for child in children:
+        child.stop()
+    return found
+
+
+@dataclass
+class Servers:
+    """What is running."""
+
+    grpc: int
+    aiohttp: int
+    alone: dict[str, Any]
+    ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    gateways: list[Child] = field(default_factory=list)
+
+
+@contextmanager
+def servers(first: int | None, second: int | None) -> Iterator[Servers]:
+    with ExitStack() as stack:
+
+        def start(role: str, **config: Any) -> Child:
+            child = Child(role, **config)
+            stack.callback(child.stop)
+            return child
+
+        def pair(name: str, cores: tuple[int | None, int | None], profile: str, **more: Any) -> tuple[Child, Child]:
+            made = []
+            for letter, core in zip("AB", cores, strict=True):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icb")))
+                folder.chmod(0o700)
+                made.append(start("gateway", node=f"{name}-{letter}", folder=str(folder), core=core, **more))
+            for one, other, letter in ((made[0], made[1], "B"), (made[1], made[0], "A")):
+                ready = other.ready
+                one.write(node=f"{name}-{letter}", edge=ready["edge"], ca=ready["ca"], profile=profile)
+                one.read()
+            return made[0], made[1]
+
+        alone = pair("alone", (first, second), "strict-1.2")
+        found = Servers(
+            grpc=start("grpc-server", core=first).ready["port"],
+            aiohttp=start("aiohttp-server", core=first).ready["port"],
+            alone=alone[0].ready,
+        )
+        for name, profile in WAYS.items():
+            a, b = pair(name, (first, second), profile)
+            found.ways[name] = (a.ready, b.ready)
+            found.gateways += (a, b)
+        yield found
+
+
+WAYS = {"standard": "strict-1.2"}
+"""Name -> peer profile of the way between two gateways."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """ours: gives messages a second and what else it saw. goal: the least ratio to grpc.aio unary, and the aim."""
+
+    name: str
+    size: int
+    ours: Callable[[], Mapping[str, Any]]
+    goal: tuple[float, float] | None
+
+
+def rows(up: Servers, plan: Plan, core: int | None, other: int | None) -> Iterator[Row]:
+    timing = {"warm": plan.warm, "seconds": plan.seconds}
+
+    def load(size: int, **more: Any) -> Load:
+        return {"size": size, "depth": DEPTH[size], "core": core, **timing, **more}
+
+    for size, goal in ((KIB, (1.5, 2.5)), (64 * KIB, None), (MIB, (1.5, 4.0)), (16 * MIB, (1.2, 2.2))):
+        own = load(size, port=up.alone["platform"], target="alone-A", topic="t", drain=128 * MIB)
+        yield Row("own push endpoint", size, lambda own=own: run(("push", own))[0], goal)  # type: ignore[misc]
+        bare = load(size, port=up.aiohttp)
+        yield Row("aiohttp, bare", size, lambda bare=bare: run(("http-post", bare))[0], None)  # type: ignore[misc]
+        stream = load(size, port=up.grpc)
+        yield Row("grpc.aio stream", size, lambda stream=stream: run(("grpc-stream", stream))[0], None)  # type: ignore[misc]
+    for name, (a, b) in up.ways.items():
+        for size, goal in ((KIB, (0.3, 0.6)), (MIB, (0.35, 0.6))):
+            out = load(size, port=a["platform"], target=f"{name}-B", topic=f"t{size}") | {"core": other}
+            into = load(size, port=b["platform"], target=f"{name}-A", topic=f"t{size}")
+            yield Row(
+                f"whole way, {name}",
+                size,
+                lambda out=out, into=into: run(("pop", into), ("push", out))[0],  # type: ignore[misc]
+                goal,
+            )
+        out = load(KIB, port=a["platform"], target=f"{name}-B", topic="slow", stamp=True, pause=0.002)
+        into = load(KIB, port=b["platform"], target=f"{name}-A", topic="slow", stamp=True)
+        out |= {"core": other, "depth": 1}
+        yield Row(
+            f"whole way, {name}, one at a time",
+            KIB,
+            lambda out=out, into=into: run(("pop", into), ("push", out))[0],  # type: ignore[misc]
+            None,
+        )
+
+
+def measure(plan: Plan, only: str) -> list[dict[str, Any]]:
+    cores = sorted(os.sched_getaffinity(0))
+    first, second = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+    found = []
+    with servers(first, second) as up:
+        for row in rows(up, plan, second, first):
+            if only not in f"{row.name} {row.size}":
+                continue
+            rival = {"size": row.size, "depth": DEPTH[row.size], "core": second, "port": up.grpc}
+            rival |= {"warm": plan.warm, "seconds": plan.seconds}
+            ours, theirs = [], []
+            for _ in range(plan.rounds):
+                ours.append(row.ours())
+                theirs.append(run(("grpc-unary", rival))[0]["rate"])
+            ratios = [mine["rate"] / its for mine, its in zip(ours, theirs, strict=True)]
+            found.append(
+                {
+                    "name": row.name,
+                    "size": row.size,
+                    "rate": statistics.median(mine["rate"] for mine in ours),
+                    "rival": statistics.median(theirs),
+                    "ratio": statistics.median(ratios),
+                    "spread": (min(ratios), max(ratios)),
+                    "goal": row.goal,
+                    "p50_ms": _median(ours, "p50_ms"),
+                    "p99_ms": _median(ours, "p99_ms"),
+                }
+            )
+            print(line(found[-1]), flush=True)
+        for gateway in up.gateways:
+            print(f"peak memory of a gateway: {gateway.peak_mib():.0f} MiB")
+    return found
+
+
+def _median(ours: list[Mapping[str, Any]], key: str) -> float | None:
+    seen = [mine[key] for mine in ours if key in mine]
+    return statistics.median(seen) if seen else None
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row of the table of docs/benchmarks.md."""
+    size = row["size"]
+    what = f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
+    low, high = row["spread"]
+    goal = "" if row["goal"] is None else f"{row['goal'][0]} ({row['goal'][1]})"
+    delay = "" if row["p50_ms"] is None else f"{row['p50_ms']:.2f}, {row['p99_ms']:.2f}"
+    return (
+        f"| {row['name']} | {what} | {row['rate']:,.0f} | {row['rate'] * size / 1e6:,.0f} | {row['rival']:,.0f} "
+        f"| **{row['ratio']:.2f}** ({low:.2f}-{high:.2f}) | {goal} | {delay} |"
+    )
+
+
+HEAD = (
+    "| what | message | messages/s | MB/s | grpc.aio unary | ratio (min-max) | at least (aim) | p50, p99 ms |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.transport", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round: rough")
+    parser.add_argument("--only", default="", help="rows whose name and size in bytes contain this")
+    parser.add_argument("--json", type=Path, default=Path("build/bench/transport.json"))
+    args = parser.parse_args()
+    plan = Plan(1, 0.3, 1.0) if args.quick else Plan(5, 0.5, 2.0)
+    about = machine()
+    print(f"{about['cpu']}, {about['cores']} cores, load {about['load_average_before']:.1f} before")
+    print(HEAD)
+    found = measure(plan, args.only)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps({"machine": about, "rows": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

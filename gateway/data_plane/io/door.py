@@ -1,0 +1,147 @@
+"""chan/* of the two listeners, whatever brought the call: who may ask, what is done, and every error as a code.
+
+Nothing of a call is believed before `edge` or the session's rule says who asks; bodies are read after that. Errors
+become codes here, at one place per listener, and only here is an unknown exception caught.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.data_plane.channel import Channel
+from gateway.data_plane.core import frame as fr
+from gateway.data_plane.core.frame import Envelope, Operation
+from gateway.data_plane.core.stream import PROTOCOL
+from gateway.data_plane.core.wire import Buffer, Pieces
+from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused
+from gateway.model import Limits, NodeId
+from gateway.ports import Journal
+from specs.codes import Transport
+from specs.routes import CHANNEL
+
+INVOKE: Final = CHANNEL["chan.invoke"].path.removeprefix(fr.CHANNEL_PREFIX)
+TRANSPORT: Final = CHANNEL["chan.transport"].path.removeprefix(fr.CHANNEL_PREFIX)
+SUCCESS: Final = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of chan/<name>.
+
+    headers: as they came, names in any case. wait: the query's `timeout`. prove: the partner at the other end, raises
+    Refused(UNAUTHENTICATED). body: reads at most so many bytes, and holds them in the budget inside its block.
+    """
+
+    method: str
+    name: str
+    headers: Iterable[tuple[str, str]] = field(repr=False)
+    prove: Callable[[], NodeId] = field(repr=False)
+    body: Callable[[int], AbstractAsyncContextManager[Buffer]] = field(repr=False)
+    wait: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Its answer, the body in pieces: of 128 MiB there should be no second copy."""
+
+    status: int
+    content_type: str
+    body: Pieces = field(repr=False)
+
+
+class Door:
+    """What both listeners share."""
+
+    def __init__(self, *, channel: Channel, limits: Limits, journal: Journal) -> None:
+        self._channel = channel
+        self._limits = limits
+        self._journal = journal
+
+    async def chan(self, call: Call) -> Reply:
+        """Serve a call to its end. Raises ConnectionError and TimeoutError of the connection only."""
+        codec = fr.Codec.JSON
+        envelope: Envelope | None = None
+        try:
+            headers = _single(call.headers)
+            codec = fr.answer_codec(headers, invoke=call.name == INVOKE)
+            if call.method != "POST" and call.name != TRANSPORT:
+                return Reply(405, *fr.encode_answer(codec, Transport.ILLEGAL, "POST expected"))
+            envelope = fr.read_envelope(headers, self._limits)
+            return Reply(200, *await self._serve(call, envelope, codec))
+        except GatewayError as error:
+            self._channel.refused(envelope, call.name[:32], error)
+            return Reply(*fr.encode_error(codec, error))
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
+            return Reply(*fr.encode_error(codec, internal(self._journal, error)))
+
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
+        raise NotImplementedError
+
+    def _bound(self, codec: fr.Codec) -> int:
+        """Bytes that a body may have."""
+        return self._limits.channel_json_bytes if codec is fr.Codec.JSON else self._limits.channel_body_bytes
+
+
+class EdgeDoor(Door):
+    """Partners. Of chan/* only invoke here: reads and release are our own side's (T-054), streams `stream_server`'s."""
+
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
+        if call.name == TRANSPORT:
+            raise Refused(f"a stream begins with GET and Upgrade: {PROTOCOL}", kind=Kind.NOT_OFFERED)
+        if call.name in fr.OPERATIONS:
+            raise Refused(f"{call.name} is not offered to partners", kind=Kind.NOT_OFFERED)
+        if call.name != INVOKE:
+            raise Refused("no such channel operation", kind=Kind.NOT_FOUND)
+        self._channel.admit_partner(envelope, call.prove())
+        async with call.body(self._bound(codec)) as body:
+            await self._channel.accept(fr.decode_invoke(envelope, body, limits=self._limits))
+        return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
+
+
+class PlatformDoor(Door):
+    """Our own side: the four operations."""
+
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
+        operation = fr.OPERATIONS.get(call.name)
+        if operation is None:
+            kind = Kind.NOT_OFFERED if call.name in {INVOKE, TRANSPORT} else Kind.NOT_FOUND
+            raise Refused("no such channel operation here", kind=kind)
+        self._channel.admit_container(envelope, operation)
+        async with call.body(self._bound(codec)) as body:
+            frame = fr.decode(operation, envelope, body, limits=self._limits, query_timeout=call.wait)
+            if operation is Operation.PUSH:
+                await self._channel.push(frame, body)
+                return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
+        if operation is Operation.RELEASE:
+            self._channel.release(frame)
+            return fr.encode_answer(codec, Transport.OK, SUCCESS)
+        payload = await (self._channel.pop(frame) if operation is Operation.POP else self._channel.peek(frame))
+        return fr.encode_answer(codec, Transport.OK, SUCCESS, payload)
+
+
+def internal(journal: Journal, error: Exception) -> GatewayError:
+    """Record an exception that nobody expected, and what the caller is told in its place."""
+    journal.note("edge.internal", error=type(error).__name__, where=_where(error))
+    return CallerError("internal error")
+
+
+def _single(headers: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Headers with lower-case names. A doubled x-ptp header means something else to every reader: refused."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        lower = name.lower()
+        if lower in found and lower.startswith("x-ptp-"):
+            raise ProtocolViolation(f"{lower[:64]}: given twice")
+        found[lower] = value
+    return found
+
+
+def _where(error: Exception) -> str:
+    """File and line of the deepest frame, for the log: no values, unlike a traceback's text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
