@@ -16,7 +16,7 @@ import hashlib
 import hmac
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from gateway.data_plane.core import frame as fr
@@ -124,6 +124,8 @@ class Channel:
         self._journal = journal
         self._rules: dict[SessionId, SessionRule] = {}
         self._declared = Declared(own=node_id)
+        self._called: dict[tuple[SessionId, NodeId], SessionId] = {}
+        """What a partner calls a session otherwise -> that session."""
         self._waiters: OrderedDict[tuple[SessionId, str], deque[_Waiter]] = OrderedDict()
         self._stopping = False
         self.traffic = Traffic()
@@ -142,6 +144,8 @@ class Channel:
 
     def _open(self, rule: SessionRule) -> None:
         self._rules[rule.session_id] = rule
+        self._forget_aliases(rule.session_id)
+        self._called |= {(alias, node): rule.session_id for of in rule.aliases.values() for node, alias in of.items()}
         self._sent.open(rule.session_id)
 
     def close_session(self, session: SessionId) -> None:
@@ -151,6 +155,7 @@ class Channel:
         if self._rules.pop(session, None) is None:
             return
         self._declared.forget(session)
+        self._forget_aliases(session)
         self._sent.close(session)
         dropped = self._queues.release(session)
         self._wake_all(session)
@@ -281,7 +286,7 @@ class Channel:
         if envelope.target_node != self._node_id:
             raise Refused(f"{h.PTP_TARGET_NODE}: another node, and nothing is relayed", kind=Kind.MISADDRESSED)
         fr.invoke_mode(envelope)
-        session = envelope.session_id
+        session = self._ours(envelope.session_id, proven)
         rule = self._rule(session)
         if rule is None or proven not in rule.nodes:
             raise self._not_let_in(session, proven, rule)
@@ -289,7 +294,10 @@ class Channel:
 
     async def accept(self, frame: Frame) -> None:
         """Queue a partner's message. Raises Unavailable(BUFFER_FULL)."""
-        if frame.envelope.session_id not in self._rules:
+        session = self._ours(frame.envelope.session_id, frame.envelope.source_node)
+        if session != frame.envelope.session_id:
+            frame = replace(frame, envelope=replace(frame.envelope, session_id=session))
+        if session not in self._rules:
             raise Refused("the session was closed", kind=Kind.RELEASED)
         self._enqueue(frame, frame.envelope.source_node)
         self.traffic.pushed_in += 1
@@ -345,6 +353,14 @@ class Channel:
             self.close_session(session)
             return None
         return rule
+
+    def _ours(self, session: SessionId, partner: NodeId) -> SessionId:
+        """The session that a partner means by this id."""
+        return session if session in self._rules else self._called.get((session, partner), session)
+
+    def _forget_aliases(self, session: SessionId) -> None:
+        for alias in [alias for alias, ours in self._called.items() if ours == session]:
+            del self._called[alias]
 
     def _rule_for_container(self, envelope: Envelope, operation: Operation) -> SessionRule | None:
         """As `_rule`; one under a declared beginning opens here, and lets in the partner that the call names."""
@@ -412,6 +428,9 @@ class Channel:
         partner = self._partners.find(target)
         if partner is None:
             raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
+        alias = rule.aliases.get(_digest(envelope.token), {}).get(target) if rule.aliases else None
+        if alias is not None:
+            frame = replace(frame, envelope=replace(envelope, session_id=alias))
         outgoing = fr.Outgoing(
             frame,
             body,
@@ -498,9 +517,14 @@ def _wake(line: Iterable[_Waiter]) -> None:
             waiter.woken.set_result(None)
 
 
+def _digest(token: str) -> str:
+    """As tasks are known by in a SessionRule."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def _holds(rule: SessionRule, token: str) -> bool:
     """Whether the token is that of a task in the session; compares with all, in constant time each."""
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = _digest(token)
     found = False
     for known in rule.tokens:
         found |= hmac.compare_digest(known, digest)
