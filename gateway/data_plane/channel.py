@@ -7,13 +7,15 @@ two methods later. Bodies, sockets and dialects stay outside (`core.frame`, `io`
 
 Timing between the two sides (a partner's task may start earlier than ours): a message for a session that is not known
 here yet is refused with OVERLOADED (E0000000503) and nothing is kept; the sending side repeats such a push, with
-growing pauses, until its deadline. It repeats only what certainly did not arrive, so it never doubles a message;
-what is not certain is answered E0000000607 or E0000000601 and left to the container, whose payload carries a number.
+growing pauses, until its deadline. Every message has a name (`core.delivery`). To a partner that gives names back,
+and so drops what it has, a push is repeated also when it may have arrived; to any other only what certainly did not
+arrive, and the rest is answered E0000000607 or E0000000601 and left to the container, whose payload carries a number.
 """
 
 import asyncio
 import hashlib
 import hmac
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,10 +24,12 @@ from typing import Final, Protocol
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.declared import Declared
+from gateway.data_plane.core.delivery import TASK, Inbox, Name, Outbox, read_name
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.lanes import Arrivals, Departures, Ticket
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
@@ -35,8 +39,9 @@ from specs.codes import Transport
 WAITERS: Final = 4096
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_LAST_S: Final = 1.0
-NOT_ARRIVED: Final = frozenset({WIRE[Kind.OVERLOADED].transport, "E0000000602"})
+NOT_ARRIVED: Final = frozenset({WIRE[Kind.OVERLOADED].transport, WIRE[Kind.BUFFER_FULL].transport, "E0000000602"})
 """Codes by which a partner says that it has not taken the message and that a later try may succeed."""
+UNCERTAIN: Final = frozenset({Kind.PEER_UNREACHABLE, Kind.PEER_TIMEOUT})
 
 
 class Partner(Protocol):
@@ -64,12 +69,14 @@ class Partners(Protocol):
 class Policy:
     """What an operator of the gateway chooses.
 
-    strict: refuse calls without provider, trace id or token (T-055). push_retry_s: how long a push is repeated while
-    the partner certainly has not taken it. provider: our code where the container names none.
+    strict: refuse calls without provider, trace id or token (T-055). push_retry_s: how long a push is repeated, from
+    its first failure. gap_s: how long an arrival waits for an earlier message. provider: our code where the container
+    names none.
     """
 
     strict: bool = False
     push_retry_s: float = 20.0
+    gap_s: float = 5.0
     provider: str = "interconn"
 
 
@@ -128,6 +135,13 @@ class Channel:
         """What a partner calls a session otherwise -> that session."""
         self._waiters: OrderedDict[tuple[SessionId, str], deque[_Waiter]] = OrderedDict()
         self._stopping = False
+        # An epoch is never used twice: a new process draws anew, a process counts.
+        drawn = entropy.token(8).hex()
+        self._outbox = Outbox(f"{drawn}{n:x}" for n in itertools.count())
+        self._departures = Departures(self._outbox)
+        self._inbox = Inbox()
+        self._arrivals = Arrivals(self._inbox, clock, policy.gap_s, self._note_gap)
+        self._know_names: set[NodeId] = set()
         self.traffic = Traffic()
 
     # -- what the control process says
@@ -157,6 +171,8 @@ class Channel:
         self._declared.forget(session)
         self._forget_aliases(session)
         self._sent.close(session)
+        self._departures.forget(session)
+        self._arrivals.forget(session)
         dropped = self._queues.release(session)
         self._wake_all(session)
         self._journal.note("chan.closed", session_id=session, dropped=dropped)
@@ -188,6 +204,9 @@ class Channel:
             "popped": t.popped,
             "bytes_out": t.bytes_out,
             "bytes_in": t.bytes_in,
+            "repeats_dropped": self._inbox.counts.repeats,
+            "numbers_skipped": self._inbox.counts.skipped,
+            "held_for_order": self._arrivals.held,
         }
 
     # -- containers (north-south)
@@ -223,12 +242,13 @@ class Channel:
         body: as received, for pass-through. Raises Unavailable, Refused, PeerError with the partner's code.
         """
         envelope = frame.envelope
+        named = _of_container(envelope)
         if envelope.target_node == self._node_id:
-            self._enqueue(frame, self._node_id)
-            self.traffic.pushed_local += 1
-            self._note("chan.push", frame, peer=self._node_id)
+            if await self._take(frame, self._node_id, named):
+                self.traffic.pushed_local += 1
+                self._note("chan.push", frame, peer=self._node_id)
             return
-        await self._deliver(frame, body)
+        await self._deliver(frame, body, named)
         size = len(frame.payload)
         self._sent.add(envelope.session_id, envelope.target_node, size)
         self.traffic.pushed_out += 1
@@ -293,16 +313,19 @@ class Channel:
         self._declared.touch(session, now=self._clock.monotonic())
 
     async def accept(self, frame: Frame) -> None:
-        """Queue a partner's message. Raises Unavailable(BUFFER_FULL)."""
-        session = self._ours(frame.envelope.session_id, frame.envelope.source_node)
-        if session != frame.envelope.session_id:
-            frame = replace(frame, envelope=replace(frame.envelope, session_id=session))
-        if session not in self._rules:
-            raise Refused("the session was closed", kind=Kind.RELEASED)
-        self._enqueue(frame, frame.envelope.source_node)
-        self.traffic.pushed_in += 1
-        self.traffic.bytes_in += len(frame.payload)
-        self._note("chan.invoke", frame, peer=frame.envelope.source_node)
+        """Queue a partner's message, or drop one that it repeats; returns when it is in the queue, in order.
+
+        Raises Unavailable(BUFFER_FULL, OVERLOADED), Refused(RELEASED, CONFLICT), ProtocolViolation.
+        """
+        envelope = frame.envelope
+        session = self._ours(envelope.session_id, envelope.source_node)
+        if session != envelope.session_id:
+            envelope = replace(envelope, session_id=session)
+            frame = replace(frame, envelope=envelope)
+        if await self._take(frame, envelope.source_node, read_name(envelope.message)):
+            self.traffic.pushed_in += 1
+            self.traffic.bytes_in += len(frame.payload)
+            self._note("chan.invoke", frame, peer=envelope.source_node)
 
     # -- life
 
@@ -390,63 +413,102 @@ class Channel:
         """Whose messages a read means: own id or no id is any source, a partner's id that partner (9.2, T-046)."""
         return None if envelope.target_node in {"", self._node_id} else envelope.target_node
 
-    def _enqueue(self, frame: Frame, source: NodeId) -> None:
-        session = frame.envelope.session_id
-        self._queues.push(session, frame.topic, source, frame.payload, now=self._clock.monotonic())
-        self._wake_one(session, frame.topic, source)
+    async def _take(self, frame: Frame, source: NodeId, name: Name | None) -> bool:
+        """Queue a message in its order; False for a repeat."""
+        session, topic = frame.envelope.session_id, frame.topic
+        if name is not None and not await self._arrivals.admit(session, topic, source, name):
+            self._note("chan.repeat", frame, peer=source)
+            return False
+        if session not in self._rules:
+            raise Refused("the session was closed", kind=Kind.RELEASED)
+        self._queues.push(session, topic, source, frame.payload, now=self._clock.monotonic())
+        if name is not None:
+            self._arrivals.took(session, topic, source, name)
+        self._wake_one(session, topic, source)
+        return True
 
     def _popped(self, frame: Frame, message: Message) -> Buffer:
         self.traffic.popped += 1
         self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=len(message.payload))
         return message.payload
 
-    async def _deliver(self, frame: Frame, body: Buffer) -> None:
+    async def _deliver(self, frame: Frame, body: Buffer, named: Name | None) -> None:
+        """Attempts, in the order of the topic, until the partner has the message. named: by the container."""
         envelope = frame.envelope
         if not envelope.trace_id:
             trace = TraceId(self._entropy.token(16).hex())
             self._journal.note("chan.untraced", session_id=envelope.session_id, trace_id=trace)
         else:
             trace = envelope.trace_id
-        deadline = self._clock.monotonic() + self._policy.push_retry_s
-        pause = PAUSE_FIRST_S
-        while True:
-            rule = self._rules.get(envelope.session_id)
-            if rule is None:
-                raise Refused("the session was closed", kind=Kind.RELEASED)
-            failure = await self._attempt(rule, frame, body, trace)
-            if failure is None:
-                return
-            if self._stopping or self._clock.monotonic() + pause >= deadline:
-                raise failure
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, PAUSE_LAST_S)
-
-    async def _attempt(self, rule: SessionRule, frame: Frame, body: Buffer, trace: TraceId) -> GatewayError | None:
-        """None: taken. An error: certainly not taken, a later try may succeed. Raises where that is not so."""
-        envelope = frame.envelope
-        target = envelope.target_node
-        partner = self._partners.find(target)
-        if partner is None:
-            raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
-        alias = rule.aliases.get(_digest(envelope.token), {}).get(target) if rule.aliases else None
-        if alias is not None:
-            frame = replace(frame, envelope=replace(envelope, session_id=alias))
         outgoing = fr.Outgoing(
             frame,
             body,
             source_node=self._node_id,
             source_inst=self._inst_id,
-            target_inst=partner.inst_id,
+            target_inst="",
             trace_id=trace,
-            token=envelope.token if ANY_TOKEN in rule.tokens else rule.outgoing.get(target, ""),
+            token="",
             provider=self._policy.provider,
         )
+        if named is not None:
+            await self._repeat(replace(outgoing, message=str(named)), None)
+            return
+        ticket = self._departures.begin(envelope.session_id, frame.topic, envelope.target_node)
+        taken = False
         try:
-            answer = await partner.deliver(outgoing)
+            await self._repeat(outgoing, ticket)
+            taken = True
+        finally:
+            self._departures.end(ticket, taken=taken)
+
+    async def _repeat(self, outgoing: fr.Outgoing, ticket: Ticket | None) -> None:
+        retry_s, pause = self._policy.push_retry_s, PAUSE_FIRST_S
+        deadline: float | None = None
+        failure: GatewayError | None = None
+        while True:
+            if ticket is not None:
+                left = retry_s if deadline is None else max(deadline - self._clock.monotonic(), 0)
+                if not await self._departures.turn(ticket, seconds=left):
+                    raise failure or Unavailable("earlier messages of the topic wait", kind=Kind.NO_ROUTE)
+                outgoing = replace(outgoing, message=str(ticket.name))
+            failure = await self._attempt(outgoing)
+            if failure is None:
+                return
+            if ticket is not None:
+                ticket.lane.failed()
+            now = self._clock.monotonic()
+            # A long body that breaks late is owed its repeats too, so the time runs from the first failure.
+            deadline = now + retry_s if deadline is None else deadline
+            if self._stopping or now + pause >= deadline:
+                raise failure
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_LAST_S)
+
+    async def _attempt(self, outgoing: fr.Outgoing) -> GatewayError | None:
+        """None: taken. An error: a later try may succeed and will not double. Raises where that is not so."""
+        envelope = outgoing.frame.envelope
+        target = envelope.target_node
+        rule = self._rules.get(envelope.session_id)
+        if rule is None:
+            raise Refused("the session was closed", kind=Kind.RELEASED)
+        partner = self._partners.find(target)
+        if partner is None:
+            raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
+        token = envelope.token if ANY_TOKEN in rule.tokens else rule.outgoing.get(target, "")
+        alias = rule.aliases.get(_digest(envelope.token), {}).get(target) if rule.aliases else None
+        if alias is not None:
+            frame = replace(outgoing.frame, envelope=replace(envelope, session_id=alias))
+            outgoing = replace(outgoing, frame=frame)
+        try:
+            answer = await partner.deliver(replace(outgoing, target_inst=partner.inst_id, token=token))
         except Unavailable as e:
-            if e.kind is Kind.NO_ROUTE:
+            if e.kind is Kind.NO_ROUTE or (e.kind in UNCERTAIN and target in self._know_names):
                 return e
             raise
+        if answer.named == outgoing.message:
+            self._know_names.add(target)
+        elif answer.code == Transport.OK:
+            self._know_names.discard(target)
         if answer.code == Transport.OK:
             return None
         kind = Kind.PEER_REFUSED if fr.is_code(answer.code) else Kind.PEER_MALFORMED
@@ -500,6 +562,10 @@ class Channel:
             if waiting_in == session:
                 _wake(line)
 
+    def _note_gap(self, session: SessionId, topic: str, source: NodeId, skipped: int) -> None:
+        """Messages that their sender gave up, and told its writers: said here too, for a reader may wait for them."""
+        self._journal.note("chan.gap", session_id=session, topic=topic, peer=source, skipped=skipped)
+
     def _note(self, event: str, frame: Frame, **ids: str | float | None) -> None:
         envelope = frame.envelope
         self._journal.note(
@@ -509,6 +575,12 @@ class Channel:
             trace_id=envelope.trace_id,
             **{"bytes": len(frame.payload), **ids},
         )
+
+
+def _of_container(envelope: Envelope) -> Name | None:
+    """The name that a container gave its message, marked as a container's."""
+    name = read_name(envelope.message)
+    return name if name is None or name.writer else replace(name, epoch=TASK + name.epoch)
 
 
 def _wake(line: Iterable[_Waiter]) -> None:

@@ -154,15 +154,21 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def poke(self) -> None:
-        """Soon look at every job again; from any thread."""
+    def poke(self, job_id: JobId) -> None:
+        """Soon look at a job again, or for one to begin with; from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._poked)
+            self._loop.call_soon_threadsafe(self._poked, job_id)
 
-    def _poked(self) -> None:
-        self._wake.set()
-        for drive in self._drives.values():
+    def _poked(self, job_id: JobId) -> None:
+        if not self.wake(job_id):
+            self._wake.set()
+
+    def wake(self, job_id: JobId) -> bool:
+        """Let the driver of a job look at it now; whether there is one."""
+        drive = self._drives.get(job_id)
+        if drive is not None:
             drive.wake.set()
+        return drive is not None
 
     async def _watch(self) -> None:
         """Find jobs to drive, and participants' jobs whose scheduler is silent."""
@@ -677,8 +683,8 @@ class Runtime:
     def settle(self, job_id: JobId) -> None:
         self.runner.settle(job_id)
 
-    def poke(self) -> None:
-        self.scheduler.poke()
+    def poke(self, job_id: JobId) -> None:
+        self.scheduler.poke(job_id)
 
     def verify(self, job_id: JobId) -> None:
         self.scheduler.verify(job_id)
@@ -695,7 +701,7 @@ class Runtime:
 
     async def start(self, schedule: Schedule) -> None:
         """Take up the work: shares first, so that the scheduler sees what a restart has cost."""
-        await self.runner.start(schedule=schedule, changed=self.scheduler.poke)
+        await self.runner.start(schedule=schedule, changed=self.scheduler.wake)
         await self.scheduler.start(schedule=schedule, settle=self.runner.settle)
 
     async def close(self, *, leave: bool = False) -> None:

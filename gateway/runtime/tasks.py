@@ -30,6 +30,7 @@ from gateway.mgmt_plane.service.membership import TaskChannel, channel_of, check
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Component,
+    Contract,
     Dataset,
     DatasetId,
     InstId,
@@ -149,7 +150,7 @@ class TaskRunner:
         self._settling: dict[JobId, bool] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._schedule: Schedule | None = None
-        self._changed: Callable[[], None] = lambda: None
+        self._changed: Callable[[JobId], object] = lambda _: None
         self._closed = False
 
     # -- life
@@ -177,8 +178,8 @@ class TaskRunner:
             found += tx.select(Share, status=state)
         return found, [job.job_id for job in tx.select(Job, status=JobState.RUNNING)]
 
-    async def start(self, *, schedule: Schedule, changed: Callable[[], None]) -> None:
-        """Begin, after `adopt`. changed: called when a share has ended."""
+    async def start(self, *, schedule: Schedule, changed: Callable[[JobId], object]) -> None:
+        """Begin, after `adopt`. changed: called with its job when a share has ended."""
         self._schedule = schedule
         self._changed = changed
         for live in list(self._live.values()):
@@ -333,11 +334,12 @@ class TaskRunner:
     async def _run(self, live: _Live) -> None:
         share = live.share
         try:
-            plan, party = await self._store.run(lambda tx: self._place(tx, share))
+            plan, image = await self._store.run(lambda tx: self._place(tx, share))
+            party = Party(share.role, share.index, self._book.own)
             async with contextlib.AsyncExitStack() as held:
                 await self._await_turn(held, live, plan, party)
                 if not live.ended or live.adopted:
-                    await self._conclude(live, plan, party)
+                    await self._conclude(live, plan, party, image)
         except GatewayError as error:
             await self._fail(share, str(error), code=str(error.wire.code))
         except ParameterError as error:
@@ -348,7 +350,7 @@ class TaskRunner:
             raise
         finally:
             self._live.pop(share.key(), None)
-            self._changed()
+            self._changed(share.job_id)
             await self._after(live)
 
     async def _await_turn(self, held: contextlib.AsyncExitStack, live: _Live, plan: Plan, party: Party) -> None:
@@ -363,16 +365,18 @@ class TaskRunner:
                 f"this node had no free place for the task within {limit:g} s", kind=Kind.OVERLOADED
             ) from None
 
-    def _place(self, tx: Tx, share: Share) -> tuple[Plan, Party]:
-        return self._book.plan(self._book.get(tx, share.job_id)), Party(share.role, share.index, self._book.own)
+    def _place(self, tx: Tx, share: Share) -> tuple[Plan, str]:
+        """The plan, and the image of the share's component, "" where that is not known."""
+        component = tx.get(Component, share.component)
+        return self._book.plan(self._book.get(tx, share.job_id)), component.image if component is not None else ""
 
-    async def _conclude(self, live: _Live, plan: Plan, party: Party) -> None:
+    async def _conclude(self, live: _Live, plan: Plan, party: Party, image: str) -> None:
         """From the start, or from where a former process left it, to the recorded end."""
         if live.share.task_name in plan.reused:
-            await self._reuse(live, plan, party)
+            await self._reuse(live, plan, party, image)
             await self._record(live, Exit(0), ())
             return
-        end = await (self._resume(live) if live.adopted else self._execute(live))
+        end = await (self._resume(live, plan) if live.adopted else self._execute(live, party, image))
         missing: Sequence[str] = ()
         if end.success:
             missing = await asyncio.to_thread(self._missing, live.share, plan, party)
@@ -386,7 +390,7 @@ class TaskRunner:
         }
         return [key for key, at in places.items() if not _filled(store / at["namespace"] / at["name"])]
 
-    async def _reuse(self, live: _Live, plan: Plan, party: Party) -> None:
+    async def _reuse(self, live: _Live, plan: Plan, party: Party, image: str) -> None:
         """Give this run of the job what a former run of it has written (`Plan.reused`)."""
         share = live.share
 
@@ -396,7 +400,7 @@ class TaskRunner:
                     return other.task_id
             raise Refused(f"{share.task_name} has not succeeded here in {plan.rerun_of}", kind=Kind.NOT_FOUND)
 
-        code = await self._code(share)
+        code = await asyncio.to_thread(_code, image)
         prepared = await self._store.run(lambda tx: self._prepare(tx, live, party, "", code))
         task_id = await self._store.run(former)
         before = self._folders.store(JobId(plan.rerun_of), party)
@@ -412,18 +416,17 @@ class TaskRunner:
             )
         self._journal.note("task.reused", job_id=share.job_id, task_id=share.task_id, task=share.task_name)
 
-    async def _resume(self, live: _Live) -> Exit:
+    async def _resume(self, live: _Live, plan: Plan) -> Exit:
         """Wait for a component that a former process started."""
         await self._store.run(lambda tx: self._started(tx, live))
-        return await self._await_end(live)
+        return await self._await_end(live, plan)
 
-    async def _execute(self, live: _Live) -> Exit:
+    async def _execute(self, live: _Live, party: Party, image: str) -> Exit:
         """Stage, launch, wait; raises GatewayError where it cannot be launched."""
         share = live.share
-        party = Party(share.role, share.index, self._book.own)
         secret = base64.urlsafe_b64encode(self._entropy.token(SECRET_BYTES)).rstrip(b"=").decode()
         digest = digest_of(secret)
-        code = await self._code(share)
+        code = await asyncio.to_thread(_code, image)
         prepared = await self._store.run(lambda tx: self._prepare(tx, live, party, digest, code))
         store = self._folders.store(share.job_id, party)
         source = None
@@ -480,15 +483,10 @@ class TaskRunner:
         )
         live.running = await self._launcher.launch(launch, self._reporter(live))
         await self._store.run(lambda tx: self._started(tx, live))
-        return await self._await_end(live)
+        return await self._await_end(live, plan)
 
     def _reporter(self, live: _Live) -> Callable[[str, Mapping[str, Any]], None]:
         return lambda kind, record: self._report(live, kind, record)
-
-    async def _code(self, share: Share) -> str:
-        """Digest of the code that is about to run, "" where the component is not known."""
-        component = await self._store.run(lambda tx: tx.get(Component, share.component))
-        return await asyncio.to_thread(code_digest, component.image) if component is not None else ""
 
     def _prepare(self, tx: Tx, live: _Live, party: Party, digest: str, code: str) -> _Prepared:
         """What the launch needs; the digest of its secret is in the store before anything is started."""
@@ -544,11 +542,10 @@ class TaskRunner:
         pid = live.running.pid if live.running is not None else None
         self._book.move_share(tx, share, TaskEvent.START, pid=pid, token_digest=live.digest)
 
-    async def _await_end(self, live: _Live) -> Exit:
+    async def _await_end(self, live: _Live, plan: Plan) -> Exit:
         """Wait for the component, store its progress now and then, and end it at its deadline (A-026)."""
         if live.running is None:
             raise CallerError("not launched")
-        plan, _ = await self._store.run(lambda tx: self._place(tx, live.share))
         deadline = live.started + self._book.rules.of(plan, "task_timeout_s")
         self._push(live.share)
         if live.ended:
@@ -629,13 +626,13 @@ class TaskRunner:
         share = live.share
         if self._closed:
             return
-        if live.channel is not None:
+        self._push(share)
+        if live.channel is not None and live.channel.session != session_of(share.job_id):
             with contextlib.suppress(GatewayError):
                 await self._close_task(share.job_id, live.channel.session)
         if share.job_id in self._open:
             with contextlib.suppress(GatewayError):
                 await self._rule(share.job_id)
-        self._push(share)
 
     # -- reports of components, and to a scheduler that asked for call-backs
 
@@ -691,7 +688,7 @@ class TaskRunner:
     async def _push_once(self, share: Share) -> bool:
         """One call-back; whether there is one more to be made."""
 
-        def work(tx: Tx) -> tuple[Job, dict[str, str]] | None:
+        def work(tx: Tx) -> tuple[Job, Contract, dict[str, str]] | None:
             job = tx.get(Job, share.job_id)
             if job is None or job.scheduling or self._book.plan(job).sync is not SyncType.CALLBACK:
                 return None
@@ -699,14 +696,18 @@ class TaskRunner:
             status = aggregate(other.status for other in shares)
             codes = [other.result_code for other in shares if other.status is TaskState.FAILED and other.result_code]
             body = {"task_id": share.task_id, "status": status.value, "role": share.role}
-            return job, body | ({"result_code": codes[0]} if codes else {})
+            contract = self._partners.contract_with(tx, job.scheduler)
+            return job, contract, body | ({"result_code": codes[0]} if codes else {})
 
-        found = await self._store.run(work)
+        try:
+            found = await self._store.run(work)
+        except GatewayError as error:
+            self._journal.note("task.callback_failed", task_id=share.task_id, reason=str(error))
+            return passing(error)
         if found is None:
             return False
-        job, body = found
+        job, contract, body = found
         try:
-            contract = await self._store.run(lambda tx: self._partners.contract_with(tx, job.scheduler))
             await self._peers.call(contract, "task.callback", body, trace_id=job.trace_id)
         except GatewayError as error:
             self._journal.note("task.callback_failed", task_id=share.task_id, peer=job.scheduler, reason=str(error))
@@ -748,6 +749,11 @@ class TaskRunner:
 
 def _shares_of(tx: Tx, jobs: Sequence[JobId]) -> list[Share]:
     return [share for job_id in jobs for share in tx.select(Share, job_id=job_id)]
+
+
+def _code(image: str) -> str:
+    """Digest of the code that is about to run, "" where the component is not known. Blocking."""
+    return code_digest(image) if image else ""
 
 
 def _filled(folder: Path) -> bool:

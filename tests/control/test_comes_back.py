@@ -211,7 +211,7 @@ async def test_after_a_restart_what_was_not_begun_begins_and_what_is_gone_has_fa
         node.runner._closed = False
         node.runner._live.clear()
         await node.runner.adopt()
-        await node.runner.start(schedule=node.schedule, changed=node.scheduler.poke)
+        await node.runner.start(schedule=node.schedule, changed=node.scheduler.wake)
         await agreed(world, job_id, Outcome.SUCCEEDED, "A", "B")
         assert len(node.launcher.runs) == 2
 

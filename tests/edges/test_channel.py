@@ -10,6 +10,7 @@ import pytest
 
 from gateway.data_plane.channel import Channel
 from gateway.data_plane.core import frame as fr
+from gateway.errors import Kind, Unavailable
 from gateway.model import Limits, NodeId
 from specs.proto import ptp_pb2
 from tests.edges import rig
@@ -215,7 +216,7 @@ async def test_bodies_over_the_limit(client: aiohttp.ClientSession) -> None:
 @pytest.mark.req("T-028")
 async def test_a_full_queue(client: aiohttp.ClientSession) -> None:
     limits = replace(Limits(), session_bytes=5000)
-    async with pair(limits=limits) as (a, b):
+    async with pair(limits=limits, push_retry_s=0.2) as (a, b):
         push = Container(client, a.platform)
         assert (await push.push(B, bytes(3000))).code == OK
         assert (await push.push(B, bytes(3000))).code == "E0000000700"
@@ -304,6 +305,56 @@ async def test_a_push_waits_for_the_partners_task(client: aiohttp.ClientSession)
         reader = Container(client, b.platform)
         assert (await reader.pop()).payload == b"early"
         assert (await reader.pop(wait_ms=0)).payload is None
+
+
+async def test_a_lost_answer_doubles_nothing(client: aiohttp.ClientSession) -> None:
+    """Once the partner is known to drop repeats, a push whose answer was lost is repeated under the same name."""
+    async with pair() as (a, b):
+        push, reader = Container(client, a.platform), Container(client, b.platform)
+        partner = a.process._partners.find(B)
+        assert partner is not None
+        deliver, names = partner.deliver, list[str]()
+
+        async def lossy(outgoing: fr.Outgoing) -> fr.Answer:
+            names.append(outgoing.message)
+            answer = await deliver(outgoing)
+            if len(names) % 2:
+                raise Unavailable("cut", kind=Kind.PEER_UNREACHABLE)
+            return answer
+
+        assert (await push.push(B, b"0")).code == OK
+        partner.deliver = lossy  # type: ignore[method-assign]
+        for n in range(1, 6):
+            assert (await push.push(B, b"%d" % n)).code == OK
+        assert [(await reader.pop()).payload for _ in range(6)] == [b"%d" % n for n in range(6)]
+        assert (await reader.pop(wait_ms=0)).payload is None
+        assert len(names) == 2 * len(set(names)) == 10
+        assert b.process.stats()["repeats_dropped"] == len(b.events("chan.repeat")) == 5
+        assert a.process.channel.sent_bytes(SID) == {B: 6}
+
+
+@pytest.mark.parametrize("target", [A, B])
+async def test_a_container_may_name_its_messages_itself(client: aiohttp.ClientSession, target: NodeId) -> None:
+    """A push that a container repeats under one name arrives once, also where its own gateway is the receiver."""
+    async with pair() as (a, b):
+        push, reader = Container(client, a.platform), Container(client, (a if target == A else b).platform)
+        for name in ("0123456789-0-0", "0123456789-0-0", "0123456789-1-0", "9876543210-0-0"):
+            assert (await push.push(target, name.encode(), x_interconn_message=name)).code == OK
+        got = [(await reader.pop(wait_ms=0)).payload for _ in range(4)]
+        assert got == [b"0123456789-0-0", b"0123456789-1-0", b"9876543210-0-0", None]
+        assert (await push.push(target, b"x", x_interconn_message="0-1-2")).code == "E0000000400"
+
+
+async def test_a_partner_that_leaves_a_number_out(client: aiohttp.ClientSession) -> None:
+    """Nothing is put in front of what is missing: the call is refused as not taken, until the sender gives it up."""
+    async with pair(gap_s=0.05) as (a, b):
+        for name, code in [("a-0-0", OK), ("a-2-0", "E0000000503"), ("a-2-2", OK), ("a-1-1", OK)]:
+            headers = ew_headers(A, B, x_interconn_message="0123456789" + name)
+            got = await invoke(client, b, a.files, headers, inbound(name.encode()))
+            assert got.code == code
+        reader = Container(client, b.platform)
+        assert [(await reader.pop(wait_ms=0)).payload for _ in range(3)] == [b"a-0-0", b"a-2-2", None]
+        assert [event["skipped"] for event in b.events("chan.gap")] == [1]
 
 
 async def test_a_closed_session(client: aiohttp.ClientSession) -> None:

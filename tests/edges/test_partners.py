@@ -1,6 +1,7 @@
 """What a partner of another make sees of us, and what its answers mean to our container."""
 
 import json
+import re
 
 import aiohttp
 import pytest
@@ -38,6 +39,7 @@ async def test_what_is_on_the_wire(client: aiohttp.ClientSession) -> None:
             assert (await Container(client, a.platform, dialect).call("push", headers, body)).code == OK
             assert (seen[-1].method, seen[-1].path, seen[-1].body) == ("POST", "/prefix/v1/interconn/chan/invoke", sent)
             ours = dict(seen[-1].headers)
+            assert re.fullmatch(r"[0-9a-f]{17}-[0-3]-[0-3]", ours.pop("x-interconn-message"))
             assert ours.pop("host").startswith("127.0.0.1")
             assert ours == {
                 "accept": "*/*",
@@ -68,7 +70,7 @@ def plain(body: bytes, content_type: str, status: int = 200) -> web.StreamRespon
     [
         (lambda: plain(b'{"code":"E0000000000","msg":"ok","payload":""}', "application/json"), OK),
         (lambda: plain(b"\x12\x0bE0000000000\x1a\x02ok", "application/proto"), OK),
-        (lambda: proto("E0000000700"), "E0000000700"),
+        (lambda: proto("E0000000400"), "E0000000400"),
         (lambda: plain(b'{"code":"","message":"PARTY_x:null","payload":""}', "application/json"), "E0000000616"),
         (lambda: plain(b'{"message":"ok"}', "application/json"), "E0000000616"),
         (lambda: plain(b'{"code":0}', "application/json"), "E0000000616"),
@@ -111,13 +113,14 @@ async def test_what_certainly_did_not_arrive_is_repeated(client: aiohttp.ClientS
         assert len(seen) == 3
 
 
-async def test_repeating_has_an_end(client: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("code", ["E0000000503", "E0000000700"])
+async def test_repeating_has_an_end(client: aiohttp.ClientSession, code: str) -> None:
     async with (
         node(A, push_retry_s=0.2) as a,
-        foreign(a, F, lambda *_: proto("E0000000503")) as (route, seen),
+        foreign(a, F, lambda *_: proto(code)) as (route, seen),
     ):
         await a.process.set_routes([route])
         a.process.channel.open_session(rig.rule(A, F))
         got = await Container(client, a.platform).push(F, b"hi")
-        assert (got.code, json.dumps(got.message)) == ("E0000000503", '"the partner refused"')
+        assert (got.code, json.dumps(got.message)) == (code, '"the partner refused"')
         assert len(seen) >= 2

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.data_plane.core import wire
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from specs import headers as h
@@ -112,11 +112,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a partner's module answered; success is exactly Transport.OK (T-050)."""
+    """What a partner's module answered; success is exactly Transport.OK (T-050).
+
+    named: the message's name as the partner gave it back; "" where it does not know names.
+    """
 
     code: str
     message: str
     payload: Buffer = field(default=b"", repr=False)
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Invoke:
     """An invoke call: headers and the body in pieces."""
 
     headers: Mapping[str, str] = field(repr=False)
-    body: tuple[Buffer, ...] = field(repr=False)
+    body: Pieces = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -330,35 +334,43 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
             headers[h.PTP_TOPIC] = envelope.topic
         return Invoke(headers, (body,))
     if frame.codec is Codec.PROTO and not envelope.topic:
-        pieces: tuple[Buffer, ...] = (body,)
+        pieces: Pieces = (body,)
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
     return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
 
 
-def encode_answer(codec: Codec, code: str, message: str, payload: Buffer | None = None) -> tuple[str, bytes]:
-    """(Content-Type, body) of an answer to a container or, without payload, to a partner.
+def encode_answer(
+    codec: Codec, code: str, message: str, payload: Buffer | None = None, *, named: str = ""
+) -> tuple[str, Pieces]:
+    """(Content-Type, body in pieces) of an answer to a container or, without payload, to a partner.
 
     JSON carries the payload as `content` and as `payload` (T-amb 1), and neither when there is none (T-018).
-    Protobuf is the new layout, raw the old one (9.3).
+    Protobuf is the new layout, raw the old one (9.3). named: the message's name, given back as metadata to one who
+    gave it; the old layout has no place for it.
     """
     if codec is Codec.JSON:
-        text = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
+        value: dict[str, Any] = {"code": code, "message": message}
+        if named:
+            value["metadata"] = {h.MESSAGE: named}
+        text = json.dumps(value, separators=(",", ":")).encode()
         if payload is None:
-            return JSON_CONTENT, text
+            return JSON_CONTENT, (text,)
         encoded = base64.b64encode(payload)
-        return JSON_CONTENT, b"".join((text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}'))
+        return JSON_CONTENT, (text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}')
     first = 2 if codec is Codec.PROTO else 1
+    entry = (*wire.member(1, h.MESSAGE.encode()), *wire.member(2, named.encode()))
     pieces = (
+        *(wire.member(1, b"".join(entry)) if named and codec is Codec.PROTO else ()),
         *wire.member(first, payload or b""),
         *wire.member(first + 1, code.encode()),
         *wire.member(first + 2, message.encode()),
     )
-    return _content_type(codec), b"".join(pieces)
+    return _content_type(codec), pieces
 
 
-def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, bytes]:
-    """(HTTP status, Content-Type, body) of a failure; the code of a partner's refusal is handed on."""
+def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, Pieces]:
+    """(HTTP status, Content-Type, body in pieces) of a failure; the code of a partner's refusal is handed on."""
     code = error.wire.transport
     if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
         code = error.peer_code
@@ -378,15 +390,29 @@ def read_answer(content_type: str, body: Buffer) -> Answer:
     try:
         if media_type(content_type) == JSON_CONTENT:
             value = _json_object(body)
-            code, text = value.get("code"), value.get("message", value.get("msg"))
-            return Answer(code if isinstance(code, str) else "", text if isinstance(text, str) else "")
+            code, text, said = value.get("code"), value.get("message", value.get("msg")), value.get("metadata")
+            named = said.get(h.MESSAGE) if isinstance(said, dict) else ""
+            return Answer(_str(code), _str(text), named=_str(named))
         found = wire.members(body)
         # Number 3 first: in the new layout number 2 is free payload and may look like anything (9.3).
         first = 2 if CODE_IN.fullmatch(wire.delimited(found, 3)) else 1
-        code = wire.text(found, first + 1, "code")
-        return Answer(code, wire.text(found, first + 2, "message"), wire.delimited(found, first))
+        code, text = wire.text(found, first + 1, "code"), wire.text(found, first + 2, "message")
+        return Answer(code, text, wire.delimited(found, first), _named(found) if first == 2 else "")
     except ProtocolViolation as e:
         raise ProtocolViolation("the partner's answer cannot be read", kind=Kind.PEER_MALFORMED, detail="") from e
+
+
+def _named(found: Mapping[int, memoryview | int]) -> str:
+    """The name in an answer's metadata: we put it there alone, so the last entry of the map is enough."""
+    try:
+        entry = wire.members(wire.delimited(found, 1))
+        return wire.text(entry, 2, "metadata") if wire.delimited(entry, 1) == h.MESSAGE.encode() else ""
+    except ProtocolViolation:
+        return ""
+
+
+def _str(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _content_type(codec: Codec) -> str:

@@ -5,11 +5,13 @@ topic, payload, code, message. Reading gives views into the body; writing gives 
 What `specs.proto.ptp_pb2` makes of the same bytes is the truth that the tests compare with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from gateway.errors import Kind, ProtocolViolation
 
 Buffer = bytes | bytearray | memoryview
+Pieces = tuple[Buffer, ...]
+"""Bytes that are sent one after another and never joined when they are many."""
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
@@ -94,11 +96,19 @@ def head(number: int, length: int) -> bytes:
     return bytes(out)
 
 
-def member(number: int, value: Buffer) -> tuple[Buffer, ...]:
+def member(number: int, value: Buffer) -> Pieces:
     """Pieces of one length-delimited member; nothing for an empty value, as proto3 omits it."""
     return (head(number, len(value)), value) if len(value) else ()
 
 
-def size(pieces: tuple[Buffer, ...]) -> int:
+def size(pieces: Pieces) -> int:
     """Bytes that the pieces have together."""
     return sum(len(piece) for piece in pieces)
+
+
+def slices(pieces: Pieces, most: int) -> Iterator[memoryview]:
+    """The pieces in views of at most `most` bytes, so that a connection can take them one by one."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        for at in range(0, len(view), most):
+            yield view[at : at + most]

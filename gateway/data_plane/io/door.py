@@ -12,7 +12,7 @@ from typing import Final
 from gateway.data_plane.channel import Channel
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.frame import Envelope, Operation
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.model import Limits, NodeId
 from gateway.ports import Journal
@@ -42,11 +42,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Its answer."""
+    """Its answer, the body in pieces: of 128 MiB there should be no second copy."""
 
     status: int
     content_type: str
-    body: bytes = field(repr=False)
+    body: Pieces = field(repr=False)
 
 
 class Door:
@@ -76,7 +76,7 @@ class Door:
         except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
             return Reply(*fr.encode_error(codec, internal(self._journal, error)))
 
-    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, bytes]:
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
         raise NotImplementedError
 
     def _bound(self, codec: fr.Codec) -> int:
@@ -87,7 +87,7 @@ class Door:
 class EdgeDoor(Door):
     """Partners. Of chan/* only invoke; reading and releasing are our own side's (T-054), streams come later."""
 
-    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, bytes]:
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
         if call.name in fr.OPERATIONS or call.name == TRANSPORT:
             raise Refused(f"{call.name} is not offered to partners", kind=Kind.NOT_OFFERED)
         if call.name != INVOKE:
@@ -95,13 +95,13 @@ class EdgeDoor(Door):
         self._channel.admit_partner(envelope, call.prove())
         async with call.body(self._bound(codec)) as body:
             await self._channel.accept(fr.decode_invoke(envelope, body, limits=self._limits))
-        return fr.encode_answer(codec, Transport.OK, SUCCESS)
+        return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
 
 
 class PlatformDoor(Door):
     """Our own side: the four operations."""
 
-    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, bytes]:
+    async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
         operation = fr.OPERATIONS.get(call.name)
         if operation is None:
             kind = Kind.NOT_OFFERED if call.name in {INVOKE, TRANSPORT} else Kind.NOT_FOUND
@@ -111,7 +111,7 @@ class PlatformDoor(Door):
             frame = fr.decode(operation, envelope, body, limits=self._limits, query_timeout=call.wait)
             if operation is Operation.PUSH:
                 await self._channel.push(frame, body)
-                return fr.encode_answer(codec, Transport.OK, SUCCESS)
+                return fr.encode_answer(codec, Transport.OK, SUCCESS, named=envelope.message)
         if operation is Operation.RELEASE:
             self._channel.release(frame)
             return fr.encode_answer(codec, Transport.OK, SUCCESS)

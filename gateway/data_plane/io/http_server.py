@@ -4,11 +4,12 @@ chan/* is served here by a `door`, all else goes to control.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.data_plane.core import frame as fr
+from gateway.data_plane.core import wire
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
@@ -16,6 +17,9 @@ from gateway.data_plane.io.edge import Edge
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
+
+JOIN_BELOW: Final = 64 << 10
+PIECE: Final = 256 << 10
 
 
 def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Server:
@@ -62,8 +66,7 @@ class _Listener:
                 wait=request.rel_url.query.get("timeout"),
             )
             reply = await self._door.chan(call)
-            headers = {"content-type": reply.content_type, "server": "interconn"}
-            return web.Response(status=reply.status, body=reply.body, headers=headers)
+            return await _write(request, reply)
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
             return forward.refusal(error)
@@ -85,6 +88,21 @@ class PlatformListener(_Listener):
 
     side = "platform"
     merge_slashes = True
+
+
+async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamResponse:
+    """Answer; a large body goes out in slices, never joined."""
+    headers = {"content-type": reply.content_type, "server": "interconn"}
+    size = wire.size(reply.body)
+    if size <= JOIN_BELOW:
+        return web.Response(status=reply.status, body=b"".join(reply.body), headers=headers)
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    response.content_length = size
+    await response.prepare(request)
+    for piece in wire.slices(reply.body, PIECE):
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def _ssl_object(request: web.BaseRequest) -> Any | None:

@@ -61,6 +61,7 @@ class DataSettings:
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
     push_retry_s: float = 20.0
+    gap_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s),
+            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
             clock=clock,
             entropy=entropy,
             journal=journal,

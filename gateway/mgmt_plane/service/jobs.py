@@ -128,8 +128,8 @@ class JobRuntime(Protocol):
         """Soon: launch shares that are READY, kill those that are final, close the session of a final job."""
         ...
 
-    def poke(self) -> None:
-        """Soon: look for jobs that this node drives and whose state has changed."""
+    def poke(self, job_id: JobId) -> None:
+        """Soon: look at a job whose state has changed, where this node drives it or shall begin to."""
         ...
 
     def verify(self, job_id: JobId) -> None:
@@ -589,7 +589,7 @@ class Jobs:
 
     async def _submitted(self, work: Callable[[Tx], Job]) -> Job:
         job = await self._store.run(work)
-        self._runtime.poke()
+        self._runtime.poke(job.job_id)
         return job
 
     def _submit(self, tx: Tx, asked: "jobfile.Expanded | _Submission") -> Job:
@@ -654,7 +654,7 @@ class Jobs:
         else:
             self._asked(tx, audit)
         self._runtime.settle(JobId(audit.subject))
-        self._runtime.poke()
+        self._runtime.poke(JobId(audit.subject))
 
     def _answered(self, tx: Tx, audit: Audit) -> None:
         """A participant answered our job."""

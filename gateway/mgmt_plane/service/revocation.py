@@ -109,7 +109,7 @@ class Revocation:
         if ended.initiator == self._book.own and job.status is not JobState.RUNNING:
             withdraw(tx, self._audits, ended)
         self._runtime.settle(job.job_id)
-        self._runtime.poke()
+        self._runtime.poke(job.job_id)
 
     def _explain(self, tx: Tx, audit: Audit, uses: Callable[[Tx, Job], bool], what: str) -> None:
         """The partner's task was seen to fail, or the partner stopped us, before its message came that says why."""

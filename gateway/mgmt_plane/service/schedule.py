@@ -430,7 +430,7 @@ class Schedule:
 
         verify = await self._store.run(work)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         if verify:
             self._runtime.verify(job_id)
         return {}
@@ -517,7 +517,7 @@ class Schedule:
         if partly and name is not None:
             await self._runtime.stop_from(job_id, name)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         return {}
 
     def _stop_views(self, tx: Tx, job: Job, name: TaskName, *, by: str) -> bool:
@@ -607,7 +607,7 @@ class Schedule:
         reported = parse_task_state(body.get("status"))
         code = result_code(body)
 
-        def work(tx: Tx) -> None:
+        def work(tx: Tx) -> JobId:
             views = tx.select(TaskView, task_id=task_id)
             if not views:
                 raise Refused("unknown task_id", kind=Kind.NOT_FOUND)
@@ -620,9 +620,9 @@ class Schedule:
                 status = observe(view.status, reported)
                 changed = now if status is not view.status else view.updated
                 tx.replace(view, replace(view, status=status, misses=0, updated=changed, code=view.code or code))
+            return views[0].job_id
 
-        await self._store.run(work)
-        self._runtime.poke()
+        self._runtime.poke(await self._store.run(work))
         return {}
 
     async def audit_confirm(self, caller: Caller, body: Json) -> Json:
@@ -646,7 +646,7 @@ class Schedule:
 
         await self._store.run(work)
         self._runtime.settle(job_id)
-        self._runtime.poke()
+        self._runtime.poke(job_id)
         return {}
 
     # -- deadlines
