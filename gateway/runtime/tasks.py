@@ -60,7 +60,7 @@ from gateway.runtime.launch import (
 from gateway.runtime.slots import Capacity, Slots
 from gateway.runtime.staging import Folders, reuse, source_name, stage, staged_so
 from specs.description import ParameterError
-from specs.states import JobState, SyncType, TaskState
+from specs.states import JobState, LogLevel, SyncType, TaskState
 
 SECRET_BYTES: Final = 32
 PROGRESS_S: Final = 1.0
@@ -728,6 +728,12 @@ class TaskRunner:
     def read_log(self, share: Share, level: str, *, start: int, length: int | None) -> str:
         """Lines of the share's log (`launch.read_lines`). Blocking."""
         return read_lines(self._log_of(share), level, start=start, length=length)
+
+    def tail_log(self, share: Share, lines: int) -> Sequence[str]:
+        """The newest lines of the share's log. Blocking."""
+        count = count_lines(self._log_of(share), LogLevel.DEBUG)
+        start = max(0, count - lines)
+        return read_lines(self._log_of(share), LogLevel.DEBUG, start=start, length=lines).splitlines()
 
     def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> tuple[Path, int, int | None] | None:
         """File, bytes and rows (where its metadata counts them) of an artifact; None where there is none. Blocking."""

@@ -22,6 +22,7 @@ from gateway.model import (
     Grant,
     GrantUse,
     Job,
+    LogConsent,
     Notice,
     OutCall,
     OwnKey,
@@ -88,5 +89,6 @@ TABLES: Final[Mapping[type, Table]] = {
     RevokedCert: _table("revoked_cert", RevokedCert, ("ca",)),
     Receipt: _table("receipt", Receipt),
     DeclaredSession: _table("declared_session", DeclaredSession),
+    LogConsent: _table("log_consent", LogConsent),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }
