@@ -3,7 +3,9 @@
 chan/* is served here by a `door`, all else goes to control.
 """
 
+import asyncio
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,10 +16,12 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.upgrade import SWITCHED, Piped, Pipes
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
 
+NO_PIPES: Final = Pipes({})
 JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
@@ -43,8 +47,16 @@ class _Listener:
     merge_slashes: bool
 
     def __init__(
-        self, *, doors: door.Door, edge: Edge, control: forward.ControlForward, budget: Budget, journal: Journal
+        self,
+        *,
+        doors: door.Door,
+        edge: Edge,
+        control: forward.ControlForward,
+        budget: Budget,
+        journal: Journal,
+        pipes: Pipes = NO_PIPES,
     ) -> None:
+        self._pipes = pipes
         self._door = doors
         self._edge = edge
         self._control = control
@@ -55,6 +67,9 @@ class _Listener:
         shown = _ssl_object(request)
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
+            if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
+                piped = await pipe.admit(partial(self._edge.prove, shown), request.rel_url.query)
+                return await _serve_pipe(request, piped)
             if not path.startswith(fr.CHANNEL_PREFIX):
                 return await self._control.handle(request, self.side, path, peer_cert=self._edge.leaf(shown))
             call = door.Call(
@@ -88,6 +103,23 @@ class PlatformListener(_Listener):
 
     side = "platform"
     merge_slashes = True
+
+
+async def _serve_pipe(request: web.BaseRequest, piped: Piped) -> web.StreamResponse:
+    """Hand the connection over, until it has ended; aiohttp learns then that it is lost."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        piped.drop()
+        raise ConnectionResetError
+    former = transport.get_protocol()
+    transport.write(SWITCHED)
+    try:
+        await piped.serve(transport)
+    finally:
+        transport.abort()
+        if isinstance(former, asyncio.Protocol):
+            former.connection_lost(None)
+    return web.StreamResponse(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
 async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamResponse:

@@ -29,12 +29,16 @@ from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
-from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.relay import Relay, Relays
+from gateway.data_plane.io.roads import CONNECT_S, Roads
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
+from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
 from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
+from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
@@ -91,6 +95,7 @@ class DataProcess:
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
+        self._routes: dict[NodeId, PeerRoute] = {}
         self._roads = Roads(settings.proxy, settings.proxy_credentials)
         self._dialer = Dialer(
             self._roads,
@@ -119,7 +124,16 @@ class DataProcess:
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
-        self._edge_listener = http_server.EdgeListener(doors=door.EdgeDoor(**asked), control=self._control[0], **shared)
+        self._parked = Parked(journal)
+        self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
+        self._roads.attach(parked=self._parked.take, relay=Relays(self._dialer, find=self._routes.get).through)
+        self._holder = Holder(self._dialer, serve=self._serve_inside, journal=journal, entropy=entropy)
+        self._edge_listener = http_server.EdgeListener(
+            doors=door.EdgeDoor(**asked),
+            control=self._control[0],
+            pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
+            **shared,
+        )
         self._platform_listener = http_server.PlatformListener(
             doors=door.PlatformDoor(**asked), control=self._control[1], **shared
         )
@@ -134,6 +148,7 @@ class DataProcess:
             stats=self.stats,
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
+        self._edge_server: Any = None
         self._runners: list[web.ServerRunner] = []
         self._tidying: asyncio.Task[None] | None = None
 
@@ -149,7 +164,7 @@ class DataProcess:
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = http_server.server(self._edge_listener, limits, cancel_with_client=False)
+        edge = self._edge_server = http_server.server(self._edge_listener, limits, cancel_with_client=False)
         platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
@@ -157,6 +172,7 @@ class DataProcess:
         await self._roads_door.start()
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
         ports = Ports(edge_port, platform_port)
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
@@ -170,8 +186,11 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
+        self._parked.close()
+        self._relay.close()
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._runners.clear()
+        await self._holder.close()
         await self._roads_door.stop()
         await self._partners.close()
         for control in self._control:
@@ -185,6 +204,10 @@ class DataProcess:
         self._tls.trust(der for ders in roots.values() for der in ders)
         self._edge.set_roots(roots)
         usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
+        self._routes.clear()
+        self._routes.update((route.node_id, route) for route in usable)
+        self._parked.keep(self._routes)
+        self._relay.keep(set(self._routes))
         problems = [*problems, *await self._partners.set_routes(usable)]
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
@@ -193,6 +216,9 @@ class DataProcess:
     def set_network(self, network: Network) -> None:
         """Reach partners in these ways from now on; connections that stand go on."""
         self._roads.set_ways(network.ways)
+        self._relay.set_pairs(network.relays)
+        if self._edge_server is not None:
+            self._holder.hold(network.holding)
 
     def show(self, chain: str, key: str) -> None:
         """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
@@ -201,7 +227,20 @@ class DataProcess:
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""
-        return {**self.channel.stats(), "partners": len(self._partners), "refused": self.channel.traffic.refused}
+        return {
+            **self.channel.stats(),
+            "partners": len(self._partners),
+            "refused": self.channel.traffic.refused,
+            "parked": {**self._parked.levels(), **self._holder.levels()},
+            "relayed": self._relay.levels(),
+            "relayed_bytes": self._relay.carried(),
+        }
+
+    async def _serve_inside(self, raw: socket.socket) -> None:
+        """Answer a connection that a partner has taken as if it had come to the edge."""
+        await asyncio.get_running_loop().connect_accepted_socket(
+            self._edge_server, sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=CONNECT_S
+        )
 
     async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
