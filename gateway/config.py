@@ -147,6 +147,8 @@ class JobsSection:
     """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    warm: bool = True
+    """Keep an interpreter ready from which the tasks of our own components are forked (docs/operations.md)."""
     max_cpus: float = inf
     """Cores that the components running at a time may have asked for together (`resources`)."""
     max_memory_gib: float = inf

@@ -113,6 +113,7 @@ from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.tracing import Spans, exporting
 from gateway.runtime.trail import TrailTender
+from gateway.runtime.warm import Warm
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
 from specs.states import ApprovalState, AuditKind, AuthType
@@ -333,7 +334,7 @@ class Control:
         self._runner = TaskRunner(
             **shared,
             data_plane=self._link,
-            launcher=_launcher(config.containers),
+            launcher=_launcher(config.containers, warm=jobs.warm),
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
@@ -745,9 +746,11 @@ def _passphrase(config: Config) -> bytes | None:
     return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
-def _launcher(section: ContainersSection) -> Launcher:
+def _launcher(section: ContainersSection, *, warm: bool = False) -> Launcher:
     """Processes of this machine, and containers where an engine is named. Raises ConfigError."""
-    processes = ProcessLauncher(python_path=[Path(__file__).resolve().parents[2]])
+    package = Path(__file__).resolve().parents[2]
+    waiting = Warm(sys.executable, str(package)) if warm else None
+    processes = ProcessLauncher(python_path=[package], warm=waiting)
     if not section.engine:
         return processes
     try:

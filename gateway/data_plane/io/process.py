@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -28,11 +29,13 @@ from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.relay import Relay, Relays
-from gateway.data_plane.io.roads import CONNECT_S, Roads
+from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import CallerError
@@ -43,6 +46,7 @@ from specs.routes import OWN_PIPES
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
+HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +128,22 @@ class DataProcess:
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
+        self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
         self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
         self._roads.attach(parked=self._parked.take, relay=Relays(self._dialer, find=self._routes.get).through)
         self._holder = Holder(self._dialer, serve=self._serve_inside, journal=journal, entropy=entropy)
         self._edge_listener = http_server.EdgeListener(
-            doors=door.EdgeDoor(**asked),
+            doors=self._edge_door,
             control=self._control[0],
             pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
             **shared,
         )
         self._platform_listener = http_server.PlatformListener(
-            doors=door.PlatformDoor(**asked), control=self._control[1], **shared
+            doors=self._platform_door, control=self._control[1], **shared
         )
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -148,8 +155,9 @@ class DataProcess:
             stats=self.stats,
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
-        self._edge_server: Any = None
-        self._runners: list[web.ServerRunner] = []
+        self._runner: web.ServerRunner | None = None
+        self._listening: list[asyncio.Server] = []
+        self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
@@ -164,12 +172,29 @@ class DataProcess:
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = self._edge_server = http_server.server(self._edge_listener, limits, cancel_with_client=False)
-        platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
-        await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
+        self._runner = web.ServerRunner(web.Server(self._link_door), handle_signals=False, shutdown_timeout=DRAIN_S)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(data_socket)).start()
         await self._roads_door.start()
+        edge = Front(
+            doors=self._edge_door,
+            rest=http_server.server(self._edge_listener, limits, cancel_with_client=False),
+            side="edge",
+            cancel_with_client=False,
+            address_connections=limits.address_connections,
+            **self._shared,
+        )
+        platform = Front(
+            doors=self._platform_door,
+            rest=http_server.server(self._platform_listener, limits, cancel_with_client=True),
+            side="platform",
+            cancel_with_client=True,
+            address_connections=limits.connections,
+            **self._shared,
+        )
+        self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
@@ -186,11 +211,15 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
+        for listening in self._listening:
+            listening.close()
         self._parked.close()
         self._relay.close()
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
-        self._runners.clear()
+        await asyncio.gather(*(front.stop(DRAIN_S) for front in self._fronts))
         await self._holder.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._listening, self._fronts, self._runner = [], [], None
         await self._roads_door.stop()
         await self._partners.close()
         for control in self._control:
@@ -217,7 +246,7 @@ class DataProcess:
         """Reach partners in these ways from now on; connections that stand go on."""
         self._roads.set_ways(network.ways)
         self._relay.set_pairs(network.relays)
-        if self._edge_server is not None:
+        if self._fronts:
             self._holder.hold(network.holding)
 
     def show(self, chain: str, key: str) -> None:
@@ -239,24 +268,22 @@ class DataProcess:
     async def _serve_inside(self, raw: socket.socket) -> None:
         """Answer a connection that a partner has taken as if it had come to the edge."""
         await asyncio.get_running_loop().connect_accepted_socket(
-            self._edge_server, sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=CONNECT_S
+            self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
 
-    async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
-        await runner.setup()
-        self._runners.append(runner)
-        await site(runner).start()
-
-    async def _listen_tcp(self, server: Any, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=512)
         try:
             listening.setblocking(False)
-            await self._listen(server, lambda runner: web.SockSite(runner, listening, ssl_context=context))
+            patience = HANDSHAKE_S if context else None
+            server = await asyncio.get_running_loop().create_server(
+                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
+            )
         except BaseException:
             listening.close()
             raise
+        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 
@@ -265,10 +292,14 @@ class DataProcess:
         while True:
             await asyncio.sleep(every)
             self.channel.expire()
+            self._rooms.tidy()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    # Every connection is an open file, and the usual bound is there for programs that poll with select.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 
