@@ -1,5 +1,7 @@
 """The data process, made from a node.toml. It loads nothing of the management plane or the database."""
 
+from urllib.parse import urlsplit
+
 from gateway.app.node import clock_of, log_of
 from gateway.config import Config
 from gateway.data_plane.io.process import DataSettings, run_data_process
@@ -16,6 +18,7 @@ def run_data(config: Config) -> int:
         inst_id=config.node.inst_id,
         edge_host=config.edge.host,
         edge_port=config.edge.port,
+        edge_prefix=urlsplit(config.node.address).path.rstrip("/"),
         tls_chain=config.key_file(config.keys.tls_chain),
         tls_key=config.key_file(config.keys.tls_key),
         platform_host=config.platform.host,

@@ -1,7 +1,8 @@
 """Three real gateways of which two cannot be reached: they park connections with the third, and it relays between them.
 
 The bank is behind an HTTP proxy that wants a password, too. Both advertise an address at which nobody listens, so every
-call to them must come over a connection that they have opened: first contact, confirm, messages of a job.
+call to them must come over a connection that they have opened: first contact, confirm, messages of a job. The third
+has a path in its address.
 """
 
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -39,7 +41,7 @@ def folder_of(node: lab.LabNode) -> Path:
 
 def make(directory: Path, name: str, number: int, *, reachable: bool, more: str = "") -> lab.LabNode:
     edge, platform_port, admin = free_port(), free_port(), free_port()
-    address = f"https://127.0.0.1:{edge}" if reachable else NOWHERE
+    address = f"https://127.0.0.1:{edge}/gw" if reachable else NOWHERE
     settings = NodeSettings(
         node_id=NodeId(f"LX000002000{number}01"),
         inst_id=InstId(f"JG02000000{number}"),
@@ -171,7 +173,7 @@ def test_a_job_through_the_relay(paired: Three, tmp_path: Path) -> None:
     assert pair["open"] > 0
     # What left the bank went through the proxy, which saw neither words nor names; and nobody wrote its password down.
     carried = bytes(paired.proxy.carried)
-    assert {line.split()[1] for line in paired.proxy.asked} == {f"127.0.0.1:{hub.edge_url.rpartition(':')[2]}"}
+    assert {line.split()[1] for line in paired.proxy.asked} == {urlsplit(hub.edge_url).netloc}
     for word in (job_id, bank.node_id, payment.node_id, hub.node_id, "x-ptp", "/v1/interconn"):
         assert word.encode() not in carried
     for node in (bank, payment, hub):

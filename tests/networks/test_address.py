@@ -64,7 +64,7 @@ async def test_an_address_with_a_path(client: aiohttp.ClientSession) -> None:
             async with client.get(url, ssl=rig.partner_tls(a.files)) as answer:
                 assert answer.status == 200
             assert [each.path for each in b.control.seen] == ["/edge/v1/interconn/node/health"] * seen
-        for path in ("/gw/bv1/interconn/node/health", "/gw/b", "/gw/b/../b/v1/interconn/node/health"):
+        for path in ("/gw/bv1/interconn/node/health", "/gw/b", "/GW/b/v1/interconn/node/health"):
             async with client.get(f"{b.edge}{path}", ssl=rig.partner_tls(a.files)):
                 pass
         assert not any(each.path == "/edge/v1/interconn/node/health" for each in b.control.seen[2:])

@@ -55,8 +55,11 @@ class _Listener:
         budget: Budget,
         journal: Journal,
         pipes: Pipes = NO_PIPES,
+        prefix: str = "",
     ) -> None:
+        """prefix: of paths, under which everything is served, too: that of this node's own address."""
         self._pipes = pipes
+        self._prefix = f"{prefix}/"
         self._door = doors
         self._edge = edge
         self._control = control
@@ -67,6 +70,8 @@ class _Listener:
         shown = _ssl_object(request)
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
+            if path.startswith(self._prefix):
+                path = "/" + path.removeprefix(self._prefix)
             if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
                 piped = await pipe.admit(partial(self._edge.prove, shown), request.rel_url.query)
                 return await _serve_pipe(request, piped)

@@ -63,6 +63,8 @@ class DataSettings:
     tls_key: Path
     run_dir: Path
     edge_port: int = 7304
+    edge_prefix: str = ""
+    """Path of this node's address, under which its edge serves everything as well, e.g. /gateway."""
     platform_host: str = "127.0.0.1"
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
@@ -136,6 +138,7 @@ class DataProcess:
         self._edge_listener = http_server.EdgeListener(
             doors=self._edge_door,
             control=self._control[0],
+            prefix=settings.edge_prefix,
             pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
             **shared,
         )
