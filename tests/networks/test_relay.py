@@ -10,7 +10,7 @@ import pytest
 
 from gateway.data_plane.io import relay as relays
 from gateway.data_plane.io.handover import RoadsLink
-from gateway.data_plane.io.pump import Tube
+from gateway.data_plane.io.tube import Tube
 from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId, RelayPair
 from gateway.ports import Network

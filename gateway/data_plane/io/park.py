@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 from gateway.data_plane.io.dial import Dialer
-from gateway.data_plane.io.pump import Tube, pair
+from gateway.data_plane.io.tube import Tube, pair
 from gateway.data_plane.io.upgrade import Prove, ask
 from gateway.errors import GatewayError, Kind, Unavailable
 from gateway.model import NodeId
