@@ -13,8 +13,8 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.data_plane.io.dial import Dialer, Way
-from gateway.data_plane.io.tube import Tube, join, pair
 from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.tube import Tube, join, pair
 from gateway.data_plane.io.upgrade import Prove, ask
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.model import NodeId, RelayPair
