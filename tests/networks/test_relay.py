@@ -10,6 +10,7 @@ import pytest
 
 from gateway.data_plane.io import relay as relays
 from gateway.data_plane.io.handover import RoadsLink
+from gateway.data_plane.io.pump import Half
 from gateway.data_plane.io.tube import Tube
 from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId, RelayPair
@@ -48,17 +49,9 @@ async def test_messages_through_a_relay_that_cannot_read_them(
     seen = bytearray()
 
     class Recording(Tube):
-        def __init__(self, **more: object) -> None:
-            super().__init__(**more)  # type: ignore[arg-type]
-            for end in (self.outer, self.inner):
-                end.data_received = self._recorded(end.data_received)  # type: ignore[method-assign]
-
-        def _recorded(self, received: object) -> object:
-            def record(data: bytes) -> None:
-                seen.extend(data)
-                received(data)  # type: ignore[operator]
-
-            return record
+        def _moved(self, half: Half, data: bytes) -> None:
+            seen.extend(data)
+            super()._moved(half, data)
 
     async with three(pair()) as (a, b, r):
         with monkeypatch.context() as patched:
@@ -74,7 +67,7 @@ async def test_messages_through_a_relay_that_cannot_read_them(
         for word in (b"a row of the bank", b"an answer", b"chan/invoke", b"x-ptp", b"session_job", b"LX-A", b"inst-"):
             assert word not in bytes(seen)
         stats = r.process.stats()
-        assert stats["relayed"] == {KEY: 2}
+        assert stats["relayed"][KEY] > 0
         assert stats["relayed_bytes"] == {KEY: len(seen)}
         assert {event["peer"] for event in r.events("relay.opened")} == {A, B}
 

@@ -270,12 +270,14 @@ class FateFlow(StandIn):
         if answer := self.refuses.get(route):
             return answer
         try:
-            if route in self.refuses:
-                raise RuntimeError("Traceback (most recent call last):\n" + 400 * "x")
-            data = self._do(route, body)
+            data = self._fail() if route in self.refuses else self._do(route, body)
         except RuntimeError as error:
             return {"code": 6000, "message": repr(error)}
         return {"code": 0, "msg": "success", **({} if data is None else {"data": data})}
+
+    @staticmethod
+    def _fail() -> None:
+        raise RuntimeError("Traceback (most recent call last):\n" + 400 * "x")
 
     def _do(self, route: str, body: dict[str, Any]) -> Any:
         if route == "job/create":

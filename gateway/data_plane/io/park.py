@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 from gateway.data_plane.io.dial import Dialer
-from gateway.data_plane.io.tube import Tube, pair
+from gateway.data_plane.io.tube import Tube
 from gateway.data_plane.io.upgrade import Prove, ask
 from gateway.errors import GatewayError, Kind, Unavailable
 from gateway.model import NodeId
@@ -132,9 +132,6 @@ class _Waiting(asyncio.Protocol):
             self.end()
             self._parked.gone(self)
 
-    def drop(self) -> None:
-        """As upgrade.Piped says: nothing has begun."""
-
     async def take(self) -> socket.socket | None:
         """This connection as a socket; None where it has gone or its partner may not be called any more."""
         transport = self._transport
@@ -146,7 +143,7 @@ class _Waiting(asyncio.Protocol):
             async with asyncio.timeout(TAKE_S):
                 first = await self._taken
             self._tube = Tube()
-            return await pair(transport, self._tube, first=first)
+            return await self._tube.as_socket(transport, first=first)
         except (GatewayError, OSError, TimeoutError):
             self.end()
             return None
@@ -171,6 +168,7 @@ class _Waiting(asyncio.Protocol):
         self._over.set()
 
     def end(self) -> None:
+        """As upgrade.Piped says; also when its partner is none any more."""
         if self._tube is not None:
             self._tube.abort()
         elif self._transport is not None:
@@ -262,7 +260,7 @@ class Holder:
         try:
             transport.write(TAKEN)
             with suppress(OSError, TimeoutError):
-                inside = await pair(transport, tube, first=first)
+                inside = await tube.as_socket(transport, first=first)
                 with suppress(OSError, TimeoutError):  # a handshake that fails is its caller's matter
                     await self._serve(inside)
                 await tube.over.wait()

@@ -3,34 +3,27 @@
 Implements `channel.Partners`.
 """
 
+import asyncio
+import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from gateway.data_plane.channel import Partner
-from gateway.data_plane.io.dial import Dialer
+from gateway.data_plane.io.dial import GRPCS, Dialer
 from gateway.data_plane.io.http_client import HttpPartner
+from gateway.data_plane.io.stream_client import Speaking, StreamPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
 from gateway.ports import PeerRoute
 
 
-class Speaking(Partner, Protocol):
-    """A `channel.Partner` with an end."""
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection, calls under way included."""
-        ...
-
-
 class PartnerWays:
-    """All partners by node id."""
+    """All partners by node id. run_dir: for sockets of our own. streams: ask them for a stream each."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, *, run_dir: Path, streams: bool = True) -> None:
         self._dialer = dialer
+        self._run_dir = run_dir
+        self._streams = streams
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
 
     def find(self, node: NodeId) -> Speaking | None:
@@ -49,7 +42,7 @@ class PartnerWays:
                 new[route.node_id] = kept
                 continue
             try:
-                new[route.node_id] = (route, self._speak(route))
+                new[route.node_id] = (route, await self._speak(route))
             except Refused as e:
                 problems.append(f"{route.node_id}: {e}")
         self._partners = new
@@ -64,5 +57,12 @@ class PartnerWays:
             await partner.close()
         self._partners = {}
 
-    def _speak(self, route: PeerRoute) -> Speaking:
-        return HttpPartner(self._dialer.way(route))
+    async def _speak(self, route: PeerRoute) -> Speaking:
+        way = self._dialer.way(route)
+        if urlsplit(route.address).scheme == GRPCS:
+            # Loaded where a partner wants it, and beside the loop.
+            module = await asyncio.to_thread(importlib.import_module, "gateway.data_plane.io.grpc_client")
+            speaking: Speaking = module.GrpcPartner(way, run_dir=self._run_dir)
+            return speaking
+        http = HttpPartner(way)
+        return StreamPartner(way, http) if self._streams else http

@@ -28,14 +28,18 @@ from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
+from gateway.data_plane.io.first_bytes import FirstBytes
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
+from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
+from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import CallerError
@@ -69,10 +73,18 @@ class DataSettings:
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    edge_grpc: bool = True
+    """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
+    platform_grpc: bool = True
+    edge_grpc_port: int | None = None
+    """A port for gRPC alone, too."""
+    platform_grpc_port: int | None = None
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
+    streams: bool = True
+    """Give partners streams, and ask them for theirs; otherwise plain invoke alone."""
     push_retry_s: float = 20.0
     proxy: ProxyAddress | None = None
     """On the way to partners for whom nothing else is said."""
@@ -87,6 +99,8 @@ class Ports:
 
     edge: int
     platform: int
+    edge_grpc: int | None = None
+    platform_grpc: int | None = None
 
 
 class DataProcess:
@@ -109,7 +123,7 @@ class DataProcess:
             settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
-        self._partners = PartnerWays(self._dialer)
+        self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -125,6 +139,7 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
+        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
@@ -140,6 +155,7 @@ class DataProcess:
             control=self._control[0],
             prefix=settings.edge_prefix,
             pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
+            streams=self._streams if settings.streams else None,
             **shared,
         )
         self._platform_listener = http_server.PlatformListener(
@@ -147,6 +163,15 @@ class DataProcess:
         )
         self._rooms = Rooms(limits.process_bytes // 8)
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        more: Mapping[str, Any] = {
+            **shared,
+            "run_dir": settings.run_dir,
+            "limits": limits,
+            "room": Room(2 * limits.channel_body_bytes),
+            "clock": clock,
+        }
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
+        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -187,6 +212,7 @@ class DataProcess:
             side="edge",
             cancel_with_client=False,
             address_connections=limits.address_connections,
+            http2=self._edge_grpc if settings.edge_grpc else None,
             **self._shared,
         )
         platform = Front(
@@ -195,14 +221,24 @@ class DataProcess:
             side="platform",
             cancel_with_client=True,
             address_connections=limits.connections,
+            http2=self._platform_grpc if settings.platform_grpc else None,
             **self._shared,
         )
         self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        ports = Ports(
+            edge_port,
+            platform_port,
+            await self._listen_grpc(
+                self._edge_grpc, settings.edge_host, settings.edge_grpc_port, context=self._tls.listening
+            ),
+            await self._listen_grpc(
+                self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
+            ),
+        )
         self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
-        ports = Ports(edge_port, platform_port)
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
         self._journal.note("data.ready", edge_port=ports.edge, platform_port=ports.platform)
@@ -218,7 +254,11 @@ class DataProcess:
             listening.close()
         self._parked.close()
         self._relay.close()
-        await asyncio.gather(*(front.stop(DRAIN_S) for front in self._fronts))
+        await self._streams.stop(DRAIN_S)
+        entries = (self._edge_grpc, self._platform_grpc)
+        await asyncio.gather(
+            *(front.stop(DRAIN_S) for front in self._fronts), *(entry.stop(DRAIN_S) for entry in entries)
+        )
         await self._holder.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -262,6 +302,7 @@ class DataProcess:
         return {
             **self.channel.stats(),
             "partners": len(self._partners),
+            "streams": len(self._streams),
             "refused": self.channel.traffic.refused,
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),
@@ -290,12 +331,27 @@ class DataProcess:
         bound: int = listening.getsockname()[1]
         return bound
 
+    async def _listen_grpc(
+        self, entry: GrpcEntry, host: str, port: int | None, *, context: ssl.SSLContext | None
+    ) -> int | None:
+        """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
+        if port is None:
+            return None
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(
+            lambda: FirstBytes(on_http2=entry, http1=None), host, port, ssl=context, backlog=512
+        )
+        self._listening.append(listening)
+        bound: int = listening.sockets[0].getsockname()[1]
+        return bound
+
     async def _tidy(self) -> None:
         every = min(60.0, max(0.5, self._settings.limits.session_idle_s / 10))
         while True:
             await asyncio.sleep(every)
             self.channel.expire()
             self._rooms.tidy()
+            self._streams.expire()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from gateway.data_plane.io.dial import Dialer, Way
 from gateway.data_plane.io.roads import Roads
-from gateway.data_plane.io.tube import Tube, join, pair
+from gateway.data_plane.io.tube import Tube
 from gateway.data_plane.io.upgrade import Prove, ask
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.model import NodeId, RelayPair
@@ -57,14 +57,14 @@ class Relay:
         """As upgrade.Pipe says. query: node."""
         node, to = prove(), NodeId(query.get("node", ""))
         first, second = sorted((node, to))
-        pair_ = self._pairs.get(RelayPair(first, second, 0, 0).key())
+        pair = self._pairs.get(RelayPair(first, second, 0, 0).key())
         route = self._find(to)
-        if pair_ is None or route is None:
+        if pair is None or route is None:
             # Whether `to` is a partner of ours is nobody's business.
             raise Refused(f"{node} is not relayed to {to[:128]!r}", kind=Kind.FORBIDDEN, detail="not relayed there")
-        if len(self._open.get(pair_.key(), ())) >= OF_PAIR:
-            raise Unavailable(f"{pair_.key()}: too many relayed connections", kind=Kind.TOO_MANY)
-        relayed = _Relayed(self, pair_)
+        if len(self._open.get(pair.key(), ())) >= OF_PAIR:
+            raise Unavailable(f"{pair.key()}: too many relayed connections", kind=Kind.TOO_MANY)
+        relayed = _Relayed(self, pair)
         self.begun(relayed)
         try:
             relayed.raw = await self._roads.reach(to, route.address, relayed=True)
@@ -72,8 +72,8 @@ class Relay:
             self.gone(relayed)
             raise
         if relayed.ended:  # meanwhile
-            relayed.drop()
-            raise Refused(f"{pair_.key()} is not relayed any more", kind=Kind.FORBIDDEN, detail="not relayed there")
+            relayed.end()
+            raise Refused(f"{pair.key()} is not relayed any more", kind=Kind.FORBIDDEN, detail="not relayed there")
         self._journal.note("relay.opened", peer=node, to=to)
         return relayed
 
@@ -105,8 +105,8 @@ class Relay:
 class _Relayed:
     """One connection that is passed on."""
 
-    def __init__(self, relay: Relay, pair_: RelayPair) -> None:
-        self.pair = pair_
+    def __init__(self, relay: Relay, pair: RelayPair) -> None:
+        self.pair = pair
         self.raw: socket.socket | None = None
         self.ended = False
         self._relay = relay
@@ -117,29 +117,21 @@ class _Relayed:
         key, raw = self.pair.key(), self.raw
         self.raw = None
         transport.pause_reading()
-        try:
-            if raw is None or self.ended:
-                raise ConnectionResetError
-            self._tube = Tube(bytes_per_s=self.pair.bytes_per_s, counted=lambda size: self._relay.count(key, size))
-            await join(transport, raw, self._tube)
-            await self._tube.over.wait()
-        finally:
-            if raw is not None and self._tube is None:
-                raw.close()
-            self.end()
-            transport.abort()
-            self._relay.gone(self)
-
-    def drop(self) -> None:
-        """As upgrade.Piped says."""
-        if self.raw is not None:
-            self.raw.close()
-        self._relay.gone(self)
+        if raw is None:
+            return
+        self._tube = Tube(bytes_per_s=self.pair.bytes_per_s, counted=lambda size: self._relay.count(key, size))
+        await self._tube.join(transport, raw)
+        await self._tube.over.wait()
 
     def end(self) -> None:
+        """As upgrade.Piped says; also when the pair is relayed no more."""
         self.ended = True
+        raw, self.raw = self.raw, None
+        if raw is not None:
+            raw.close()
         if self._tube is not None:
             self._tube.abort()
+        self._relay.gone(self)
 
 
 class Relays:
@@ -159,4 +151,4 @@ class Relays:
         if way is None or way.route != route:
             way = self._ways[relay] = self._dialer.way(route)
         transport, first = await ask(way, f"{OWN_PIPES['relay']}?node={quote(node, safe='')}")
-        return await pair(transport, Tube(), first=first)
+        return await Tube().as_socket(transport, first=first)

@@ -16,9 +16,8 @@ from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused, Unava
 from gateway.model import NodeId
 
 ASK_S: Final = 10.0
-SWITCHED: Final = (
-    f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {heads.BYTES_PROTOCOL}\r\n\r\n".encode()
-)
+SWITCHED: Final = {"upgrade": heads.BYTES_PROTOCOL, "connection": "upgrade"}
+"""Headers of the answer 101."""
 _SWITCHING: Final = 101
 _WORDS: Final = 200
 
@@ -33,8 +32,8 @@ class Piped(Protocol):
         """Until the connection has ended; sets the transport's protocol before anything is awaited."""
         ...
 
-    def drop(self) -> None:
-        """There will be no connection: the asking one has gone."""
+    def end(self) -> None:
+        """It has ended, or will not even begin, since the asking connection has gone."""
         ...
 
 
