@@ -39,6 +39,7 @@ from gateway.ports import Clock, Entropy, Journal, PeerRoute
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
+ROOM_MORE: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class DataProcess:
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes),
+            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
         self._edge_grpc = GrpcEntry(side="edge", doors=edge_door, proven=True, **more)
