@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-transport ct-check ct-trace sanitize docs clean
+.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
+	ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -46,6 +47,9 @@ bench-mgmt: $(STAMP)
 
 bench-transport: $(STAMP)
 	$(BIN)/python -m bench.transport
+
+bench-control: $(STAMP)
+	$(BIN)/python -m bench.control
 
 # The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

@@ -608,12 +608,12 @@ class Scheduler:
                 # It answered, and it does not know the job or us.
                 await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, f"{job.scheduler} disowns the job: {error}")
                 return
-            quiet = (self._clock.now_ms() - job.heard) / 1000
-            if quiet >= silence:
-                reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({error})"
-                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
+            await self._silent(job, silence, str(error))
             return
-        if status in {JobState.FINISHED, JobState.REJECTED}:
+        if not status:
+            # Success with nothing in it, as FATE-Flow answers for a job that it has lost (B-33).
+            await self._silent(job, silence, "it names no state of the job")
+        elif status in {JobState.FINISHED, JobState.REJECTED}:
             await self._end(job.job_id, JobEvent.STOP, *await self._judged(job, data))
         elif job.started is not None and self._clock.now_ms() - job.started > 1000 * self._book.rules.of(
             plan, "job_timeout_s"
@@ -622,6 +622,13 @@ class Scheduler:
             await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
         else:
             await self._store.run(lambda tx: self._book.note_heard(tx, self._book.get(tx, job.job_id)))
+
+    async def _silent(self, job: Job, silence: float, why: str) -> None:
+        """Nothing was learnt of the job; for long enough, that ends our part."""
+        quiet = (self._clock.now_ms() - job.heard) / 1000
+        if quiet >= silence:
+            reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({why})"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
 
     async def _judged(self, job: Job, data: Mapping[str, Any]) -> tuple[Outcome, str]:
         """How a job ended, from what its scheduler answers."""
@@ -649,8 +656,11 @@ class Scheduler:
         found: tuple[Outcome, str] | None = None
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
-            if job_word(self._book.plan(job), data) in {JobState.FINISHED, JobState.REJECTED}:
+            word = job_word(self._book.plan(job), data)
+            if word in {JobState.FINISHED, JobState.REJECTED}:
                 found = await self._judged(job, data)
+            elif not word:
+                found = job.outcome, job.reason  # it answers, and has nothing on the job
         except GatewayError as error:
             self._journal.note("job.unverified", job_id=job_id, reason=str(error))
             if not passing(error):

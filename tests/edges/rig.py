@@ -474,6 +474,8 @@ async def foreign(
     seen: list[Seen] = []
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":  # it is asked for a stream, and has none
+            return web.json_response({"code": "E0000000614", "message": "not licensed"})
         request._client_max_size = 64 << 20
         body = await request.read()
         seen.append(

@@ -307,23 +307,10 @@ def decode_invoke(envelope: Envelope, body: Buffer, *, limits: Limits) -> Frame:
     return Frame(Operation.PUSH, codec, envelope, envelope.topic or _checked(topic), payload)
 
 
-def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:
-    """The invoke call that carries a container's push to the partner (T-029, T-030).
-
-    `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
-    as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
-    protobuf_only: on gRPC, which has no place for a Content-Type nor for other letters than ASCII, a push in JSON or
-    with such a topic is wrapped too.
-    """
-    frame, body = outgoing.frame, outgoing.body
-    envelope = frame.envelope
-    fits = frame.codec is not Codec.RAW
-    if protobuf_only:
-        fits = frame.codec is Codec.PROTO and envelope.topic.isascii()
-    through = envelope.version == h.PTP_VERSION_1 and fits
-    headers = {
-        "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
-        h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
+def east_west(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> dict[str, str]:
+    """The headers of a push to a partner, whatever carries it (T-029, T-030): all but those of its body and name."""
+    envelope = outgoing.frame.envelope
+    return {
         h.PTP_PROVIDER: envelope.provider or outgoing.provider,
         h.PTP_TRACE: outgoing.trace_id,
         h.PTP_TOKEN: outgoing.token,
@@ -333,6 +320,26 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = Fa
         h.PTP_SOURCE_INST: outgoing.source_inst,
         h.PTP_TARGET_NODE: envelope.target_node,
         h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
+    }
+
+
+def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:
+    """The invoke call that carries a container's push to the partner (T-029, T-030).
+
+    `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
+    as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
+    protobuf_only: on gRPC, which has no place for a Content-Type nor for other letters than ASCII, a push in JSON or
+    with such a topic is wrapped too.
+    """
+    frame, body, envelope = outgoing.frame, outgoing.body, outgoing.frame.envelope
+    fits = frame.codec is not Codec.RAW
+    if protobuf_only:
+        fits = frame.codec is Codec.PROTO and envelope.topic.isascii()
+    through = envelope.version == h.PTP_VERSION_1 and fits
+    headers = {
+        "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
+        h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
+        **east_west(outgoing, uri=uri),
     }
     if outgoing.message:
         headers[h.MESSAGE] = outgoing.message

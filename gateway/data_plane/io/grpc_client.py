@@ -17,9 +17,10 @@ import grpc
 import grpc.aio
 
 from gateway.data_plane.core import frame as fr
-from gateway.data_plane.io.dial import CONNECT_S, Way
+from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.http_client import ANSWER_BYTES, ANSWER_S, SLOWEST_BYTES_PER_S
 from gateway.data_plane.io.pump import Half
+from gateway.data_plane.io.roads import CONNECT_S
 from gateway.errors import Kind, Unavailable
 from specs.codes import Transport
 

@@ -15,7 +15,8 @@ from yarl import URL
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.wire import Buffer
-from gateway.data_plane.io.dial import CONNECT_S, Way
+from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.roads import CONNECT_S
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 from specs.routes import CHANNEL
 

@@ -14,7 +14,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
-from gateway.data_plane.io.first_bytes import FirstBytes, Make
+from gateway.data_plane.io.stream_server import UPGRADED, Streams
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
@@ -23,19 +23,9 @@ JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
 
-class _Shared(web.Server):
-    """A server on whose port another one takes the connections that begin with HTTP/2's preface."""
-
-    on_http2: Make | None = None
-
-    def __call__(self) -> Any:
-        make = super().__call__
-        return make() if self.on_http2 is None else FirstBytes(on_http2=self.on_http2, http1=make)
-
-
-def server(handler: Any, limits: Limits, *, cancel_with_client: bool, on_http2: Make | None = None) -> web.Server:
+def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Server:
     """An HTTP/1.1 server around a handler, with our bounds. Bodies are never decompressed."""
-    made = _Shared(
+    return web.Server(
         handler,
         handler_cancellation=cancel_with_client,
         keepalive_timeout=75.0,
@@ -45,8 +35,6 @@ def server(handler: Any, limits: Limits, *, cancel_with_client: bool, on_http2: 
         max_field_size=limits.header_bytes // 2,
         lingering_time=5.0,
     )
-    made.on_http2 = on_http2
-    return made
 
 
 class _Listener:
@@ -56,13 +44,21 @@ class _Listener:
     merge_slashes: bool
 
     def __init__(
-        self, *, doors: door.Door, edge: Edge, control: forward.ControlForward, budget: Budget, journal: Journal
+        self,
+        *,
+        doors: door.Door,
+        edge: Edge,
+        control: forward.ControlForward,
+        budget: Budget,
+        journal: Journal,
+        streams: Streams | None = None,
     ) -> None:
         self._door = doors
         self._edge = edge
         self._control = control
         self._budget = budget
         self._journal = journal
+        self._streams = streams
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         shown = _ssl_object(request)
@@ -70,9 +66,12 @@ class _Listener:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if not path.startswith(fr.CHANNEL_PREFIX):
                 return await self._control.handle(request, self.side, path, peer_cert=self._edge.leaf(shown))
+            name = path.removeprefix(fr.CHANNEL_PREFIX)
+            if self._streams is not None and self._streams.asked(request.method, name, request.headers):
+                return await self._upgrade(request, self._streams, shown)
             call = door.Call(
                 method=request.method,
-                name=path.removeprefix(fr.CHANNEL_PREFIX),
+                name=name,
                 headers=request.headers.items(),
                 prove=partial(self._edge.prove, shown),
                 body=lambda limit: body_of(request, self._budget, limit=limit),
@@ -87,6 +86,27 @@ class _Listener:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
             return forward.refusal(door.internal(self._journal, error))
+
+    async def _upgrade(self, request: web.BaseRequest, streams: Streams, shown: Any | None) -> web.StreamResponse:
+        """Hand the connection over; returns when the stream has ended."""
+        try:
+            stream = streams.admit(partial(self._edge.prove, shown))
+        except GatewayError as error:
+            self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
+            status, content_type, body = fr.encode_error(fr.Codec.JSON, error)
+            return web.Response(status=status, body=b"".join(body), headers={"content-type": content_type})
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        answer = web.StreamResponse(status=101, headers=UPGRADED)
+        await answer.prepare(request)
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        try:
+            await stream.over.wait()
+        finally:
+            stream.end()
+        return answer
 
 
 class EdgeListener(_Listener):
