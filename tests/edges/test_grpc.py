@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,7 @@ test_a_push_waits_for_the_partners_task = test_channel.test_a_push_waits_for_the
 test_a_closed_session = test_channel.test_a_closed_session
 test_idle_sessions_without_tasks_expire = test_channel.test_idle_sessions_without_tasks_expire
 test_a_split_sequence_is_ordinary_topics = test_channel.test_a_split_sequence_is_ordinary_topics
+test_the_strict_profile_wants_all_headers = test_channel.test_the_strict_profile_wants_all_headers
 test_where_a_container_may_send = test_authorisation.test_where_a_container_may_send
 test_what_a_partner_may_send = test_authorisation.test_what_a_partner_may_send
 
@@ -114,6 +116,18 @@ async def test_bytes_arrive_as_sent(client: aiohttp.ClientSession, between: str,
         assert (await pop.pop()).payload == large
         assert a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0
         await rig.settle(lambda: b.process._edge_grpc._room.used == a.process._platform_grpc._room.used == 0)
+
+
+@pytest.mark.req("T-018", "T-043")
+async def test_an_empty_queue_answers_at_the_timeout() -> None:
+    async with pair() as (_, b):
+        headers = {k: v for k, v in ns_headers("").items() if k != "x-ptp-tech-provider-code"}
+        headers["x-ptp-tecn-provider-code"] = "SecretFlow"
+        start = time.monotonic()
+        asked = ptp_pb2.PopInbound(topic="t", timeout=300).SerializeToString()
+        got = await grpc_call(at(b.platform), TRANSFER + "pop", headers, asked)
+        assert (got.code, got.payload) == (OK, None)
+        assert 0.27 <= time.monotonic() - start <= 2.3
 
 
 # -- what the digest's tables say of names and numbers
@@ -555,7 +569,8 @@ async def test_a_partner_of_grpc_that_is_not_there(client: aiohttp.ClientSession
     async with pair(push_retry_s=0.2) as (a, b), rig.node("LX-C") as c:
         push = Container(client, a.platform)
         await a.process.set_routes([replace(over_grpc(b), address="grpcs://127.0.0.1:1")])
-        assert (await push.push(B, b"x")).code == "E0000000619"
+        answers = await asyncio.gather(*(push.push(B, b"x", topic=f"t{n}") for n in range(4)))
+        assert {each.code for each in answers} == {"E0000000619"}
         # Somebody else is there: nothing is said to it.
         await a.process.set_routes([replace(over_grpc(b), address=f"grpcs://127.0.0.1:{c.ports.edge}")])
         assert (await push.push(B, b"x")).code == "E0000000615"
