@@ -10,20 +10,24 @@ import sys
 
 address, session_id, target, operation, topic = sys.argv[1:6]
 os.environ["MESH_ADDRESS"] = address
-import mesh  # noqa: E402
-from mesh import ServiceLoader, Transport  # noqa: E402
+import mesh
+from mesh import ServiceLoader, Transport
 
 mesh.start()
-session = ServiceLoader.load(Transport).get("mesh").open(
-    session_id,
-    {
-        "mesh.mpc.address": address,
-        "x-ptp-tech-provider-code": "imesh",
-        "x-ptp-trace-id": "imesh-trace",
-        "x-ptp-token": "imesh-token",
-        "x-ptp-session-id": session_id,
-        "x-ptp-target-node-id": target,
-    },
+session = (
+    ServiceLoader.load(Transport)
+    .get("mesh")
+    .open(
+        session_id,
+        {
+            "mesh.mpc.address": address,
+            "x-ptp-tech-provider-code": "imesh",
+            "x-ptp-trace-id": "imesh-trace",
+            "x-ptp-token": "imesh-token",
+            "x-ptp-session-id": session_id,
+            "x-ptp-target-node-id": target,
+        },
+    )
 )
 if operation == "push":
     size = int(sys.argv[6])
