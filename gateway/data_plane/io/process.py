@@ -47,6 +47,8 @@ from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
+PLATFORM_SOCKET: Final = "platform.sock"
+"""In the run folder: the platform listener once more, for processes of this user."""
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
 ROOM_MORE: Final = 16 << 20
@@ -227,6 +229,7 @@ class DataProcess:
         self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
         ports = Ports(
             edge_port,
             platform_port,
@@ -314,6 +317,10 @@ class DataProcess:
         await asyncio.get_running_loop().connect_accepted_socket(
             self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
+
+    async def _listen_unix(self, front: Front, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
 
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
