@@ -26,6 +26,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
@@ -52,7 +53,6 @@ PLATFORM_SOCKET: Final = "platform.sock"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
 ROOM_MORE: Final = 16 << 20
-HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class DataProcess:
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
         self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
@@ -327,14 +327,13 @@ class DataProcess:
         listening = socket.create_server((host, port), family=family, backlog=512)
         try:
             listening.setblocking(False)
-            patience = HANDSHAKE_S if context else None
-            server = await asyncio.get_running_loop().create_server(
-                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
-            )
+            if context is not None:
+                self._listening.append(TlsListener(listening, front, context))
+            else:
+                self._listening.append(await asyncio.get_running_loop().create_server(front, sock=listening))
         except BaseException:
             listening.close()
             raise
-        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 
