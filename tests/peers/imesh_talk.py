@@ -10,8 +10,8 @@ import sys
 
 address, session_id, target, operation, topic = sys.argv[1:6]
 os.environ["MESH_ADDRESS"] = address
-import mesh  # noqa: E402
-from mesh import ServiceLoader, Transport  # noqa: E402
+import mesh
+from mesh import ServiceLoader, Transport
 
 mesh.start()
 session = (

@@ -28,7 +28,6 @@ from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
-from gateway.data_plane.io.first_bytes import FirstBytes
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
@@ -50,6 +49,7 @@ from specs.routes import OWN_PIPES
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
+ROOM_MORE: Final = 16 << 20
 HANDSHAKE_S: Final = 10.0
 
 
@@ -167,7 +167,7 @@ class DataProcess:
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes),
+            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
         self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
@@ -337,9 +337,9 @@ class DataProcess:
         """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
         if port is None:
             return None
-        loop = asyncio.get_running_loop()
-        listening = await loop.create_server(
-            lambda: FirstBytes(on_http2=entry, http1=None), host, port, ssl=context, backlog=512
+        patience = HANDSHAKE_S if context else None
+        listening = await asyncio.get_running_loop().create_server(
+            entry, host, port, ssl=context, ssl_handshake_timeout=patience, backlog=512
         )
         self._listening.append(listening)
         bound: int = listening.sockets[0].getsockname()[1]
