@@ -704,6 +704,12 @@ class Limits:
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
+    connections: int = 4096
+    """Of one listener at a time; fewer where the process may not open so many files."""
+    address_connections: int = 1024
+    """Of them, of one source address at the edge."""
+    partner_connections: int = 256
+    """Of them, over which one partner may call the channel."""
     id_chars: int = 128
     text_chars: int = 4096
     clock_window_ms: int = 300_000

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -28,9 +29,11 @@ from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
@@ -40,6 +43,7 @@ from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
+HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +121,26 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
-        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._streams = Streams(
+            channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, clock=clock, journal=journal
+        )
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
+        self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._edge_listener = http_server.EdgeListener(
-            doors=door.EdgeDoor(**asked),
+            doors=self._edge_door,
             control=self._control[0],
             streams=self._streams if settings.streams else None,
             **shared,
         )
         self._platform_listener = http_server.PlatformListener(
-            doors=door.PlatformDoor(**asked), control=self._control[1], **shared
+            doors=self._platform_door, control=self._control[1], **shared
         )
+        self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -143,7 +152,9 @@ class DataProcess:
             stats=self.stats,
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
-        self._runners: list[web.ServerRunner] = []
+        self._runner: web.ServerRunner | None = None
+        self._listening: list[asyncio.Server] = []
+        self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
@@ -158,12 +169,29 @@ class DataProcess:
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = http_server.server(self._edge_listener, limits, cancel_with_client=False)
-        platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
-        await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
+        self._runner = web.ServerRunner(web.Server(self._link_door), handle_signals=False, shutdown_timeout=DRAIN_S)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(data_socket)).start()
         await self._roads_door.start()
+        edge = Front(
+            doors=self._edge_door,
+            rest=http_server.server(self._edge_listener, limits, cancel_with_client=False),
+            side="edge",
+            cancel_with_client=False,
+            address_connections=limits.address_connections,
+            **self._shared,
+        )
+        platform = Front(
+            doors=self._platform_door,
+            rest=http_server.server(self._platform_listener, limits, cancel_with_client=True),
+            side="platform",
+            cancel_with_client=True,
+            address_connections=limits.connections,
+            **self._shared,
+        )
+        self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         self._tidying = asyncio.create_task(self._tidy())
@@ -179,9 +207,13 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
+        for listening in self._listening:
+            listening.close()
         await self._streams.stop(DRAIN_S)
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
-        self._runners.clear()
+        await asyncio.gather(*(front.stop(DRAIN_S) for front in self._fronts))
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._listening, self._fronts, self._runner = [], [], None
         await self._roads_door.stop()
         await self._partners.close()
         for control in self._control:
@@ -218,21 +250,19 @@ class DataProcess:
             "refused": self.channel.traffic.refused,
         }
 
-    async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
-        await runner.setup()
-        self._runners.append(runner)
-        await site(runner).start()
-
-    async def _listen_tcp(self, server: Any, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=512)
         try:
             listening.setblocking(False)
-            await self._listen(server, lambda runner: web.SockSite(runner, listening, ssl_context=context))
+            patience = HANDSHAKE_S if context else None
+            server = await asyncio.get_running_loop().create_server(
+                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
+            )
         except BaseException:
             listening.close()
             raise
+        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 
@@ -242,10 +272,14 @@ class DataProcess:
             await asyncio.sleep(every)
             self.channel.expire()
             self._streams.expire()
+            self._rooms.tidy()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    # Every connection is an open file, and the usual bound is there for programs that poll with select.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 
