@@ -34,6 +34,7 @@ from gateway.data_plane.io.handover import SOCKET, RoadsDoor
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.errors import CallerError
@@ -125,6 +126,7 @@ class DataProcess:
         self._streams = Streams(
             channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, clock=clock, journal=journal
         )
+        self._tasks = TaskLines(channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
@@ -194,6 +196,7 @@ class DataProcess:
         self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._tasks.start(settings.run_dir)
         self._tidying = asyncio.create_task(self._tidy())
         ports = Ports(edge_port, platform_port)
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
@@ -209,6 +212,7 @@ class DataProcess:
         self.channel.stop()
         for listening in self._listening:
             listening.close()
+        await self._tasks.stop()
         await self._streams.stop(DRAIN_S)
         await asyncio.gather(*(front.stop(DRAIN_S) for front in self._fronts))
         if self._runner is not None:
@@ -247,6 +251,7 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "task_lines": len(self._tasks),
             "refused": self.channel.traffic.refused,
         }
 
