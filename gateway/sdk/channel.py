@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.sdk import codec
+from gateway.sdk.arrays import pieces_of, value_of
 from gateway.sdk.environment import Address
 from gateway.sdk.local import LocalLine
 from gateway.sdk.result import Code, ComponentError
@@ -145,6 +146,22 @@ class Channel:
         if answer.code != SUCCESS:
             raise ComponentError(Code.TRANSPORT, f"release refused with code {answer.code or 'missing'}")
 
+    def now(self) -> float:
+        """The time by which deadlines are given."""
+        return self._clock()
+
+    def send(self, topic: str, value: Any, *, to: Address, deadline: float, repeatable: bool = False) -> None:
+        """Push a buffer, a NumPy array or an Arrow table, without a copy of its data (gateway.sdk.arrays)."""
+        self.push(topic, *pieces_of(value), to=to, deadline=deadline, repeatable=repeatable)
+
+    def recv(self, topic: str, *, source: Address, wait_ms: int, deadline: float) -> Any:
+        """Pop an array or table that was sent with `send`; None when there is none in time.
+
+        Raises ComponentError(PARTNER_VIOLATION) for a message that is neither.
+        """
+        message = self.pop(topic, source=source, wait_ms=wait_ms, deadline=deadline)
+        return None if message is None else value_of(message)
+
     def close(self) -> None:
         """Close this thread's connection."""
         for name in ("connection", "line"):
@@ -160,16 +177,6 @@ class Channel:
         if answer.code != SUCCESS:
             raise ComponentError(Code.TRANSPORT, f"{operation} refused with code {answer.code or 'missing'}")
         return answer.payload or None
-
-    def _headers(self, address: Address) -> Mapping[str, str]:
-        known = {
-            headers.PTP_PROVIDER: self._line.provider,
-            headers.PTP_TRACE: self._line.trace_id,
-            headers.PTP_TOKEN: self._line.token,
-            headers.PTP_SESSION: self._line.session_id,
-            headers.PTP_TARGET_NODE: address.node_id,
-        }
-        return {**known, headers.PTP_TARGET_INST: address.inst_id} if address.inst_id else known
 
     def _connection(self, wait: float) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
@@ -196,11 +203,10 @@ class Channel:
         line = self._line_of_mine(wait)
         if line is None:
             return self._call(operation, _body(operation, topic, parts, wait_ms), address, wait=wait)
-        said = {**self._headers(address), headers.PTP_TOPIC: topic}
         try:
             if operation == "push":
-                return line.push(said, parts, wait=wait)
-            return line.ask(operation, said, wait_ms=wait_ms, wait=wait)
+                return line.push(said(self._line, address, topic), parts, wait=wait)
+            return line.ask(operation, said(self._line, address, topic), wait_ms=wait_ms, wait=wait)
         except BaseException:
             self.close()
             raise
@@ -225,7 +231,7 @@ class Channel:
 
     def _call(self, operation: str, body: list[Payload], address: Address, *, wait: float) -> codec.Outbound:
         size = str(sum(len(piece) for piece in body))
-        sent = {**self._headers(address), "Content-Type": "application/x-protobuf", "Content-Length": size}
+        sent = {**said(self._line, address), "Content-Type": "application/x-protobuf", "Content-Length": size}
         try:
             connection = self._connection(wait)
             connection.sock.settimeout(wait)
@@ -243,6 +249,22 @@ class Channel:
                 raise http.client.IncompleteRead(b"")
             raise ComponentError(Code.TRANSPORT, f"answer to {operation} longer than {MAX_ANSWER_BYTES} bytes")
         return _read_answer(operation, response.status, response.headers.get_content_type(), data)
+
+
+def said(line: Line, address: Address, topic: str = "") -> Mapping[str, str]:
+    """What every call about a topic says in its headers (A-041)."""
+    known = {
+        headers.PTP_PROVIDER: line.provider,
+        headers.PTP_TRACE: line.trace_id,
+        headers.PTP_TOKEN: line.token,
+        headers.PTP_SESSION: line.session_id,
+        headers.PTP_TARGET_NODE: address.node_id,
+    }
+    if address.inst_id:
+        known[headers.PTP_TARGET_INST] = address.inst_id
+    if topic:
+        known[headers.PTP_TOPIC] = topic
+    return known
 
 
 def _body(operation: str, topic: str, parts: Sequence[memoryview], wait_ms: int) -> list[Payload]:

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import stream_local
 from gateway.model import Limits, NodeId
+from gateway.sdk.async_channel import AsyncChannel
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.environment import Address
 from gateway.sdk.local import LocalLine
@@ -211,3 +213,62 @@ def test_a_socket_where_nobody_speaks_frames() -> None:
             listening.listen()
             with pytest.raises(OSError, match="timed out"):
                 LocalLine(path, seconds=0.1)
+
+
+# -- many calls on one line
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_the_channel_of_a_loop(local: bool) -> None:
+    async with pair() as (a, b):
+        loop = asyncio.get_running_loop()
+        ends = [loopline(at, local=local) for at in (a, b)]
+        async with ends[0] as here, ends[1] as there:
+            until = loop.time() + 10
+            waiting = [
+                asyncio.create_task(there.pop(f"t{n}", source=TO_A, wait_ms=10_000, deadline=until)) for n in range(5)
+            ]
+            for n in range(5):
+                await here.push(f"t{n}", b"head", bytes([n]) * 100_000, to=TO_B, deadline=until)
+            got = await asyncio.gather(*waiting)
+            assert [bytes(message or b"") for message in got] == [b"head" + bytes([n]) * 100_000 for n in range(5)]
+            array = np.arange(300_000.0).reshape(3, -1)
+            await here.send("array", array, to=TO_B, deadline=until)
+            np.testing.assert_array_equal(await there.recv("array", source=TO_A, wait_ms=10_000, deadline=until), array)
+            assert await there.recv("array", source=TO_A, wait_ms=1, deadline=until) is None
+            await here.push("t", b"", to=TO_A, deadline=until)
+            await here.release("t", target=TO_A)
+            assert await here.peek("t", source=TO_A) is None
+            with pytest.raises(ComponentError, match="E0000000618"):
+                await here.push("t", b"x", to=Address("LX-C", ""), deadline=until)
+        await rig.settle(lambda: lines(a) == 0)
+
+
+def loopline(at: Node, *, local: bool) -> AsyncChannel:
+    path = str(at.folder / stream_local.SOCKET) if local else ""
+    return AsyncChannel(Line(f"127.0.0.1:{at.ports.platform}", SID, "trace-1", rig.TOKEN, local=path))
+
+
+async def test_pushes_of_one_line_keep_their_order_though_nobody_waits_between_them() -> None:
+    async with pair() as (a, b), loopline(a, local=True) as here, loopline(b, local=True) as there:
+        until = asyncio.get_running_loop().time() + 20
+        pushes = [
+            asyncio.create_task(here.push("t", n.to_bytes(2, "big"), to=TO_B, deadline=until)) for n in range(1000)
+        ]
+        for n in range(1000):
+            message = await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until)
+            assert int.from_bytes(message or b"", "big") == n
+        await asyncio.gather(*pushes)
+
+
+async def test_a_loop_finds_its_gateway_again() -> None:
+    async with pair() as (a, _), loopline(a, local=True) as here:
+        loop = asyncio.get_running_loop()
+        await here.push("t", b"1", to=TO_A, deadline=loop.time() + 5)
+        waiting = asyncio.create_task(here.pop("u", source=TO_A, wait_ms=5_000, deadline=loop.time() + 5))
+        await rig.settle(lambda: a.process.channel.traffic.waiting == 1)
+        for line in list(a.process._tasks._lines):
+            line.end()
+        await rig.settle(lambda: lines(a) == 1)
+        await here.push("u", b"2", to=TO_A, deadline=loop.time() + 5, repeatable=True)
+        assert bytes(await waiting or b"") == b"2"
