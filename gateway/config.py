@@ -51,6 +51,10 @@ class NodeSection:
 class EdgeSection:
     host: str = "127.0.0.1"
     port: int = 7304
+    grpc: bool = True
+    """gRPC on the same port, for whoever speaks HTTP/2 there."""
+    grpc_port: int = 0
+    """A port for gRPC alone; 0: none."""
     streams: bool = True
     """Ask partners for a stream and give it to those who ask (docs/transport.md); false: each message an HTTP call."""
 
@@ -78,6 +82,8 @@ class NetworkSection:
 class PlatformSection:
     host: str = "127.0.0.1"
     port: int = 7305
+    grpc: bool = True
+    grpc_port: int = 0
     insecure_allow_remote: bool = False
     """Components talk to this listener in plain HTTP: binding it to more than loopback exposes their data."""
 
@@ -340,6 +346,9 @@ def _check(config: Config) -> None:
     for name, listener in (("edge", config.edge), ("platform", config.platform), ("admin", config.admin)):
         if not 0 < listener.port < 65536:
             raise ConfigError(f"{name}.port must be 1..65535")
+    for name, shared in (("edge", config.edge), ("platform", config.platform)):
+        if not 0 <= shared.grpc_port < 65536:
+            raise ConfigError(f"{name}.grpc_port must be 1..65535, or 0 for none")
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")

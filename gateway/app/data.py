@@ -1,5 +1,7 @@
 """The data process, made from a node.toml. It loads nothing of the management plane or the database."""
 
+from urllib.parse import urlsplit
+
 from gateway.app.node import clock_of, log_of
 from gateway.config import Config
 from gateway.data_plane.io.process import DataSettings, run_data_process
@@ -17,10 +19,15 @@ def run_data(config: Config) -> int:
         edge_host=config.edge.host,
         streams=config.edge.streams,
         edge_port=config.edge.port,
+        edge_prefix=urlsplit(config.node.address).path.rstrip("/"),
+        edge_grpc=config.edge.grpc,
+        edge_grpc_port=config.edge.grpc_port or None,
         tls_chain=config.key_file(config.keys.tls_chain),
         tls_key=config.key_file(config.keys.tls_key),
         platform_host=config.platform.host,
         platform_port=config.platform.port,
+        platform_grpc=config.platform.grpc,
+        platform_grpc_port=config.platform.grpc_port or None,
         insecure_platform_nonloopback=config.platform.insecure_allow_remote,
         run_dir=config.path(config.paths.run),
         limits=config.limits,

@@ -20,6 +20,8 @@ from gateway.ports import PeerRoute
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 HANDSHAKE_S: Final = CONNECT_S
+GRPCS: Final = "grpcs"
+"""Scheme of the address of a partner with whom gRPC is spoken (io.grpc_client)."""
 
 
 class Way:
@@ -34,15 +36,17 @@ class Way:
         key_file: Path,
         revoked: Callable[[list[bytes]], None] = lambda _verified: None,
     ) -> None:
-        """Raises Refused(CONTRACT_INVALID): no https address or no usable CA."""
+        """Raises Refused(CONTRACT_INVALID): no https or grpcs address or no usable CA."""
         parts = urlsplit(route.address)
-        if parts.scheme != "https" or not parts.hostname:
-            raise Refused(f"{route.node_id}: the address is not https", kind=Kind.CONTRACT_INVALID)
+        if parts.scheme not in {"https", GRPCS} or not parts.hostname:
+            raise Refused(f"{route.node_id}: the address is neither https nor grpcs", kind=Kind.CONTRACT_INVALID)
         self.route = route
         self._host = parts.hostname
         self._roads = roads
         roots = tls.ca_ders(route.tls_ca)
         self._context = tls.client_context(chain_file, key_file, roots=roots, node_id=route.node_id, revoked=revoked)
+        if parts.scheme == GRPCS:
+            self._context.set_alpn_protocols(["h2"])
 
     async def open(self, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """A TLS connection whose other end has proven to be the partner.

@@ -34,6 +34,8 @@ from specs.states import ApprovalState, AuthType
 
 DEFAULT_LIFE_MS: Final = 365 * 86_400_000
 """Of a contract for which nobody named an end; confirm must carry one (M-026)."""
+TRANSPORT_SCHEMES: Final = ("https", "grpcs")
+"""Of the address of a transport module: HTTP/1.1 or gRPC is spoken with it."""
 _CANDIDATES: Final = 8
 _UNSAID: Final = {"inst_id": "", "institution": "", "system": "", "system_version": ""}
 """What an application that describes its receiver leaves open about its sender."""
@@ -562,7 +564,7 @@ class Partners:
             description="recorded by hand",
             created=now,
             updated=now,
-            peer_transport=check_address(described.transport) if described.transport else "",
+            peer_transport=check_address(described.transport, schemes=TRANSPORT_SCHEMES) if described.transport else "",
         )
         tx.insert(contract)
         self._act(tx, contract, effects)
