@@ -48,6 +48,9 @@ def test_any_bytes_are_judged_or_refused(parts: list[tuple[bool, bytes]]) -> Non
 
 def test_data_is_held_until_it_is_answered() -> None:
     one = watch()
+    one.inward(frame(DATA, bytes(9), stream=1), now=0.0)
+    assert one.held == 0  # nobody has called
+    one.inward(frame(HEADERS, b"h", flags=4, stream=1) + frame(HEADERS, b"h", flags=4, stream=3), now=0.0)
     for stream, size in ((1, 100), (3, 50), (1, 7)):
         one.inward(frame(DATA, bytes(size), stream=stream), now=0.0)
     assert one.held == 157
@@ -56,6 +59,7 @@ def test_data_is_held_until_it_is_answered() -> None:
     one.inward(frame(DATA, bytes(9), stream=1) + frame(RST, bytes(4), stream=3), now=0.0)
     assert one.held == 9
     one.outward(frame(HEADERS, b"trailers", flags=1, stream=1))
+    one.inward(frame(DATA, bytes(9), stream=1) + frame(DATA, bytes(9), stream=3), now=0.0)
     assert one.held == 0
 
 
@@ -71,6 +75,7 @@ def test_data_is_held_until_it_is_answered() -> None:
 )
 def test_floods_end(flood: bytes) -> None:
     one = watch()
+    one.inward(frame(HEADERS, b"h", flags=4, stream=1), now=0.0)
     one.inward(flood * int(http2.PURSE), now=0.0)
     one.inward(flood * int(http2.PER_SECOND), now=1.0)
     with pytest.raises(ProtocolViolation) as caught:

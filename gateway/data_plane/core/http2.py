@@ -65,6 +65,7 @@ class Watch:
         self._purse = PURSE
         self._since = now
         self._block = 0
+        self._newest = 0
         self._streams: dict[int, int] = {}
         self.held = 0
         """Bytes of data that came for calls since they were last answered: what the library may be holding."""
@@ -75,29 +76,35 @@ class Watch:
         self._since = now
         for length, kind, flags, stream in self._in.feed(data):
             if kind == _DATA:
-                if length:
-                    self._streams[stream] = self._streams.get(stream, 0) + length
+                # What comes for a call that has its answer is dropped by the library.
+                if length and stream in self._streams:
+                    self._streams[stream] += length
                     self.held += length
-                elif not flags & _END_STREAM:
+                elif not length and not flags & _END_STREAM:
                     self._pay()
             elif kind in {_HEADERS, _CONTINUATION}:
                 self._headers(length, first=kind == _HEADERS, last=bool(flags & _END_HEADERS))
+                if stream > self._newest:
+                    self._newest = stream
+                    self._streams[stream] = 0
             else:
                 self._pay()
                 if kind == _RST_STREAM:
-                    self._free(stream)
+                    self._end(stream)
 
     def outward(self, data: bytes) -> None:
         """Bytes of our library. Raises ProtocolViolation(TOO_MANY) where it had to reset too many streams."""
         for _, kind, flags, stream in self._out.feed(data):
             if kind == _DATA:
                 self._purse += PER_ANSWER
-                self._free(stream)
+                if stream in self._streams:
+                    self.held -= self._streams[stream]
+                    self._streams[stream] = 0
             elif kind == _RST_STREAM:
-                self._free(stream)
+                self._end(stream)
                 self._pay()
             elif kind == _HEADERS and flags & _END_STREAM:
-                self._free(stream)
+                self._end(stream)
 
     def _headers(self, length: int, *, first: bool, last: bool) -> None:
         if not first:
@@ -108,7 +115,7 @@ class Watch:
         if last:
             self._block = 0
 
-    def _free(self, stream: int) -> None:
+    def _end(self, stream: int) -> None:
         self.held -= self._streams.pop(stream, 0)
 
     def _pay(self) -> None:

@@ -39,6 +39,8 @@ class Call:
     prove: Callable[[], NodeId] = field(repr=False)
     body: Callable[[int], AbstractAsyncContextManager[Buffer]] = field(repr=False)
     wait: str | None = None
+    codec: fr.Codec | None = None
+    """How it is answered, where what brought it leaves no choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,11 @@ class Door:
 
     async def chan(self, call: Call) -> Reply:
         """Serve a call to its end. Raises ConnectionError and TimeoutError of the connection only."""
-        codec = fr.Codec.JSON
+        codec = call.codec or fr.Codec.JSON
         envelope: Envelope | None = None
         try:
             headers = _single(call.headers)
-            codec = fr.answer_codec(headers, invoke=call.name == INVOKE)
+            codec = call.codec or fr.answer_codec(headers, invoke=call.name == INVOKE)
             if call.method != "POST" and call.name != TRANSPORT:
                 return Reply(405, *fr.encode_answer(codec, Transport.ILLEGAL, "POST expected"))
             envelope = fr.read_envelope(headers, self._limits)

@@ -120,7 +120,7 @@ class GrpcPartner:
         self._run_dir = run_dir
         self._uri = f"grpcs://{urlsplit(way.route.address).netloc}{fr.GRPC_PUSH}"
         self._line: _Line | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Line] | None = None
         self._in_flight = 0
         self._retired = False
 
@@ -148,19 +148,38 @@ class GrpcPartner:
 
     async def close(self) -> None:
         """Close the connection, calls under way included."""
+        if self._opening is not None:
+            self._opening.cancel()
         line, self._line = self._line, None
         if line is not None:
             await line.close()
 
     async def _open(self) -> _Line:
-        async with self._opening:
-            if self._line is not None and self._line.lost:
-                await self.close()
-            if self._line is None:
-                line = _Line(self._way, self._run_dir / f"grpc-out-{next(_numbers)}.sock")
-                await line.open()
-                self._line = line
+        """The line; whoever needs a new one waits for the same attempt, and shares its failure."""
+        if self._line is not None and not self._line.lost:
             return self._line
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._begin())
+            self._opening.add_done_callback(self._opened)
+        try:
+            return await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            _leave()
+            raise Unavailable(f"{self._way.route.node_id}: closed", kind=Kind.NO_ROUTE) from None
+
+    async def _begin(self) -> _Line:
+        lost, self._line = self._line, None
+        if lost is not None:
+            await lost.close()
+        line = _Line(self._way, self._run_dir / f"grpc-out-{next(_numbers)}.sock")
+        await line.open()
+        self._line = line
+        return line
+
+    def _opened(self, opening: "asyncio.Task[_Line]") -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # told to those who wait, if any still do
 
     async def _invoke(self, line: _Line, call: fr.Invoke) -> fr.Answer:
         size, before = call.size, line.sent
@@ -177,10 +196,8 @@ class GrpcPartner:
                 return fr.Answer(Transport.TOO_LARGE, "")
             raise self._failure(said, nothing_left=line.lost and line.sent == before) from e
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Not our caller has left: the library cancels its calls when the channel is closed under them.
+            # The library cancels its calls when the channel is closed under them.
+            _leave()
             raise self._failure(grpc.StatusCode.UNAVAILABLE, nothing_left=False) from None
         return fr.read_answer(fr.PROTO_CONTENT, answer)
 
@@ -191,3 +208,10 @@ class GrpcPartner:
         if nothing_left:
             return Unavailable(f"{node}: the connection had ended", kind=Kind.NO_ROUTE)
         return Unavailable(f"{node}: gRPC {said.name}", kind=Kind.PEER_UNREACHABLE)
+
+
+def _leave() -> None:
+    """Raises CancelledError where it is our own caller who has left."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

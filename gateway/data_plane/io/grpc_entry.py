@@ -71,7 +71,8 @@ class GrpcEntry:
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol for a connection whose caller speaks HTTP/2, from the preface on."""
-        watch = http2.Watch(header_bytes=self._limits.header_bytes, now=self._clock.monotonic())
+        # The library refuses a call whose headers are too large; a caller that goes far beyond is not listened to.
+        watch = http2.Watch(header_bytes=4 * self._limits.header_bytes, now=self._clock.monotonic())
         outer = Half(
             begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),

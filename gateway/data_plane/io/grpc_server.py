@@ -86,6 +86,7 @@ class GrpcServer:
     async def _call(self, name: str, _messages: Any, context: Any) -> bytes:
         call = door.Call(
             method="POST",
+            codec=fr.Codec.PROTO,
             name=name,
             headers=_headers(context),
             prove=await self._proof(context),
@@ -99,6 +100,7 @@ class GrpcServer:
         while (message := await context.read()) is not grpc.aio.EOF:
             call = door.Call(
                 method="POST",
+                codec=fr.Codec.PROTO,
                 name=door.INVOKE,
                 headers=_own(headers, message),
                 prove=prove,

@@ -25,6 +25,7 @@ class PartnerWays:
         self._run_dir = run_dir
         self._streams = streams
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
+        self._changing = asyncio.Lock()
 
     def find(self, node: NodeId) -> Speaking | None:
         known = self._partners.get(node)
@@ -35,6 +36,10 @@ class PartnerWays:
 
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         """Replace all; an unchanged route keeps its connections. Returns the routes not usable, in words."""
+        async with self._changing:
+            return await self._set_routes(routes)
+
+    async def _set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         old, new, problems = self._partners, dict[NodeId, tuple[PeerRoute, Speaking]](), list[str]()
         for route in routes:
             kept = old.get(route.node_id)

@@ -13,7 +13,7 @@ from gateway.errors import ProtocolViolation
 
 STALL_S: Final = 30.0
 """A connection that must wait so long for room is closed."""
-FAREWELL_S: Final = 2.0
+FAREWELL_S: Final = 0.5
 """Between a last word and the end: closing at once, with bytes unread, may take the word back."""
 
 EARLY: Final = 1 << 20
