@@ -39,6 +39,7 @@ from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
@@ -141,7 +142,11 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
-        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._streams = Streams(
+            channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, clock=clock, journal=journal
+        )
+        self._tasks = TaskLines(channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
@@ -230,6 +235,7 @@ class DataProcess:
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
+        await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
             platform_port,
@@ -255,6 +261,7 @@ class DataProcess:
         self.channel.stop()
         for listening in self._listening:
             listening.close()
+        await self._tasks.stop()
         self._parked.close()
         self._relay.close()
         await self._streams.stop(DRAIN_S)
@@ -306,6 +313,7 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "task_lines": len(self._tasks),
             "refused": self.channel.traffic.refused,
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),
