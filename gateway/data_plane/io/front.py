@@ -221,6 +221,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_body",
         "_closing",
         "_drained",
+        "_ended",
         "_filled",
         "_front",
         "_full",
@@ -271,6 +272,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._closing = False
         """After the present request."""
+        self._ended = False
+        """The other end sends no more."""
 
     # -- what the transport says
 
@@ -309,8 +312,8 @@ class _Connection(asyncio.BufferedProtocol):
         request = self._request
         if request is None or len(self._kept) < self._left or self.ssl_object is not None:
             return False
-        self._closing = True
-        return not (request.name in _READS and self._front.cancel_with_client)
+        self._ended = True
+        return not self._may_be_gone(request)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -414,6 +417,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._kept = bytes(kept[end:])
         self._left = request.length
         self.due = _NEVER
+        if self._ended and (len(self._kept) < self._left or self._may_be_gone(request)):
+            self.close()
+            return
         if len(self._kept) < self._left:
             # Who asks is judged by the head alone; until then the body is left where it is.
             self._reading(on=False)
@@ -421,6 +427,10 @@ class _Connection(asyncio.BufferedProtocol):
             self._worker = front.loop.create_task(self._work())
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def _may_be_gone(self, request: http1.Request) -> bool:
+        """Whether a caller that sends no more may have left, and a message with it."""
+        return request.name in _READS and self._front.cancel_with_client
 
     def _hand_over(self, protocol: asyncio.Protocol) -> None:
         """Leave the connection, with all bytes that nobody has served, to another protocol."""
@@ -529,6 +539,8 @@ class _Connection(asyncio.BufferedProtocol):
         self.due = self._front.loop.time() + (LINGER_S if self._left else IDLE_S)
         if self._kept:
             self._begin(0)
+        if self._ended and self._request is None:
+            self.close()
         return self._transport is not None
 
     # -- bodies
