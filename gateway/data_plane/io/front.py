@@ -44,6 +44,8 @@ HEAD_BYTES: Final = 64 << 10
 SCRATCH: Final = 64 << 10
 JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
+TURN: Final = 1 << 20
+"""Bytes of a body that are read before others have their turn."""
 _NEVER: Final = float("inf")
 _READS: Final = frozenset({"pop", "peek"})
 _GONE: Final = "the caller went away"
@@ -234,6 +236,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_read",
         "_request",
         "_transport",
+        "_turn",
         "_until",
         "_worker",
         "address",
@@ -262,6 +265,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Bytes of the request's body that nobody has taken; they begin in `_kept`."""
         self._body: memoryview | None = None
         self._at = 0
+        self._turn = 0
         self._until = _NEVER
         self._lent = 0
         self._filled: asyncio.Future[None] | None = None
@@ -324,7 +328,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._drained.set_result(None)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._front.scratch if self._body is None else self._body[self._at :]
+        return self._front.scratch if self._body is None else self._body[self._at : self._at + PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._body is not None:
@@ -594,11 +598,21 @@ class _Connection(asyncio.BufferedProtocol):
         self._left -= nbytes
         if self._left:
             self.due = min(self._front.loop.time() + pace.STALL_S, self._until)
+            self._turn += nbytes
+            if self._turn >= TURN:
+                # uvloop reads on for as long as there is something; others would wait.
+                self._turn = 0
+                self._reading(on=False)
+                self._front.loop.call_soon(self._read_on)
             return
         self._body = None
         self.due = _NEVER
         if self._filled is not None and not self._filled.done():
             self._filled.set_result(None)
+
+    def _read_on(self) -> None:
+        if self._body is not None:
+            self._reading(on=True)
 
     def _break_off(self, error: Exception) -> None:
         """The body will not be whole."""
