@@ -1,10 +1,10 @@
 """What a task costs beside its work: `python -m bench.control [--quick] [--json FILE]`.
 
 Two real gateways each time (processes, TLS, SQLite), a job of no-op tasks in a row between them, call-backs between
-the schedulers. The same job with components started cold, with interpreters that were started before they were needed,
-and with components that are coroutines of the control process (bench.control_inside), which leaves the scheduling
-alone. Anchor: the same component started twice at a time by a bare `subprocess`, without any gateway. All take turns;
-a ratio is the median over the rounds of ours / anchor.
+the schedulers. The same job with components started cold, with components forked from an interpreter that waits
+([jobs] warm), and with components that are coroutines of the control process (bench.control_inside), which leaves the
+scheduling alone. Anchor: the same component started twice at a time by a bare `subprocess`, without any gateway. All
+take turns; a ratio is the median over the rounds of ours / anchor.
 
 Then: how long status_all takes a partner who asks steadily while 200 jobs are queued and run, counted from the moment
 when each question was due; and the memory of the processes of a gateway that has nothing to do.
@@ -23,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ from gateway import lab
 from gateway.app.node import CONTROL_READY, DATA_READY
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS, JOBS, WARM = 20, 200, 4
+TASKS, JOBS = 20, 200
 STATUS_PATH = "/v1/interconn/schedule/job/status_all"
 TARGET_MS = {"cold": 400, "warm": 120, "inside": 20}
 STATUS_TARGET_MS, CONTROL_MIB, DATA_MIB = 100, 130, 90
@@ -258,11 +258,18 @@ def memory_mib(pid: int) -> dict[str, float]:
 
 
 def idle_memory(made: lab.Lab) -> dict[str, dict[str, float]]:
+    """Of each process of a gateway, by what it is."""
     run = made.directory / made.nodes[0].name / "run"
-    found = {}
-    for name, file in (("control", CONTROL_READY), ("data", DATA_READY)):
-        found[name] = memory_mib(int(json.loads((run / file).read_text())["pid"]))
-    return found
+    pids = {
+        name: int(json.loads((run / file).read_text())["pid"])
+        for name, file in (("control", CONTROL_READY), ("data", DATA_READY))
+    }
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
+            if b"gateway.runtime.forker" in words and str(pids["control"]).encode() in words:
+                pids["waiting interpreter"] = int(entry.name)
+    return {name: memory_mib(pid) for name, pid in pids.items()}
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -291,11 +298,11 @@ def table(result: Mapping[str, Any]) -> str:
         f"| status_all, {status['jobs']} jobs, {status['rate']:g}/s, p50, p99, max ms | {status['p50_ms']:.1f}, "
         f"{status['p99_ms']:.1f}, {status['max_ms']:.1f} | {judged(status['p99_ms'], STATUS_TARGET_MS)} |"
     )
-    for name, most in (("control", CONTROL_MIB), ("data", DATA_MIB)):
-        sizes = result["memory"][name]
+    most = {"control": CONTROL_MIB, "data": DATA_MIB}
+    for name, sizes in result["memory"].items():
+        verdict = judged(sizes["Rss"], most[name]) if name in most else ""
         lines.append(
-            f"| memory of an idle {name} process, MiB: Rss, Pss | {sizes['Rss']:.0f}, {sizes['Pss']:.0f} "
-            f"| {judged(sizes['Rss'], most)} |"
+            f"| memory when idle, {name}, MiB: Rss, Pss | {sizes['Rss']:.0f}, {sizes['Pss']:.0f} | {verdict} |"
         )
     return "\n".join(lines)
 
@@ -311,15 +318,16 @@ def main() -> int:
     result: dict[str, Any] = {"tasks": TASKS}
     with tempfile.TemporaryDirectory(prefix="ic-bench-") as folder, ExitStack() as stack:
         place = Path(folder)
-        cold = stack.enter_context(pair(place / "cold"))
+        warm = stack.enter_context(pair(place / "warm"))
         time.sleep(2.0)
-        result["memory"] = idle_memory(cold)
+        result["memory"] = idle_memory(warm)
         labs = {
-            "cold": cold,
+            "cold": stack.enter_context(pair(place / "cold", warm=False)),
+            "warm": warm,
             "inside": stack.enter_context(pair(place / "inside", command=INSIDE)),
         }
         result["overhead"] = overhead(place, labs, rounds)
-        result["status_all"] = status_all(cold, jobs)
+        result["status_all"] = status_all(warm, jobs)
     facts["load_average_after"] = os.getloadavg()[0]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"machine": facts, **result}, indent=1))

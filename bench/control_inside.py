@@ -25,5 +25,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--config":
         Supervisor._start = _start_here  # noqa: SLF001
         sys.exit(serve(Path(sys.argv[2])))
-    gateway.app.control._launcher = lambda *_: FakeLauncher()  # noqa: SLF001
+    gateway.app.control._launcher = lambda *_, **__: FakeLauncher()  # noqa: SLF001
     sys.exit(main(sys.argv[1:]))

@@ -15,8 +15,8 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl, urlsplit
 
-from gateway.errors import CallerError, Kind
-from gateway.model import Limits
+from gateway.errors import CallerError, Kind, ProtocolViolation
+from gateway.model import Limits, ProxyAddress
 from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
@@ -51,12 +51,39 @@ class NodeSection:
 class EdgeSection:
     host: str = "127.0.0.1"
     port: int = 7304
+    grpc: bool = True
+    """gRPC on the same port, for whoever speaks HTTP/2 there."""
+    grpc_port: int = 0
+    """A port for gRPC alone; 0: none."""
+    streams: bool = True
+    """Ask partners for a stream and give it to those who ask (docs/transport.md); false: each message an HTTP call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySection:
+    """A proxy that wants a password. The admin API can name proxies, but no files: only this file does."""
+
+    url: str
+    """http://host:port"""
+    credentials: str
+    """file: URI of `user:password` (Basic); only its owner may read the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSection:
+    """The way out to partners for whom `partner way` says nothing else."""
+
+    proxy: str = ""
+    """http://host:port of an HTTP proxy that offers CONNECT; empty: directly."""
+    proxies: tuple[ProxySection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformSection:
     host: str = "127.0.0.1"
     port: int = 7305
+    grpc: bool = True
+    grpc_port: int = 0
     insecure_allow_remote: bool = False
     """Components talk to this listener in plain HTTP: binding it to more than loopback exposes their data."""
 
@@ -128,6 +155,8 @@ class JobsSection:
     """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    warm: bool = True
+    """Keep an interpreter ready from which the tasks of our own components are forked (docs/operations.md)."""
     max_cpus: float = inf
     """Cores that the components running at a time may have asked for together (`resources`)."""
     max_memory_gib: float = inf
@@ -213,6 +242,7 @@ class Config:
     folder: Path
     node: NodeSection
     edge: EdgeSection = field(default_factory=EdgeSection)
+    network: NetworkSection = field(default_factory=NetworkSection)
     platform: PlatformSection = field(default_factory=PlatformSection)
     admin: AdminSection = field(default_factory=AdminSection)
     keys: KeysSection = field(default_factory=KeysSection)
@@ -316,9 +346,13 @@ def _check(config: Config) -> None:
     for name, listener in (("edge", config.edge), ("platform", config.platform), ("admin", config.admin)):
         if not 0 < listener.port < 65536:
             raise ConfigError(f"{name}.port must be 1..65535")
+    for name, shared in (("edge", config.edge), ("platform", config.platform)):
+        if not 0 <= shared.grpc_port < 65536:
+            raise ConfigError(f"{name}.grpc_port must be 1..65535, or 0 for none")
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
+    _check_network(config)
     _check_store(config.store.url)
     if config.tracing.endpoint and not config.tracing.endpoint.startswith(("http://", "https://")):
         raise ConfigError("tracing.endpoint must be an http(s) URL")
@@ -344,6 +378,17 @@ def _check(config: Config) -> None:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")
+
+
+def _check_network(config: Config) -> None:
+    for url in (config.network.proxy, *(each.url for each in config.network.proxies)):
+        try:
+            if url:
+                ProxyAddress.of(url)
+        except ProtocolViolation as error:
+            raise ConfigError(f"[network] {error}") from error
+    for each in config.network.proxies:
+        config.key_file(each.credentials)
 
 
 def _check_store(url: str) -> None:

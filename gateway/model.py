@@ -7,8 +7,10 @@ JSON members hold plain dicts and lists exactly as they stand on the wire, so th
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from typing import Any, NewType
+from typing import Any, Final, NewType, Self
+from urllib.parse import urlsplit
 
+from gateway.errors import ProtocolViolation
 from specs.admin import Role
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 
@@ -609,6 +611,70 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyAddress:
+    """Where an HTTP proxy on the way out is."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Of http://host[:port]. Raises ProtocolViolation."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as e:
+            raise ProtocolViolation("proxy is not a URL") from e
+        if parts.username is not None or parts.password is not None:
+            raise ProtocolViolation("proxy must hold no user or password: they stand in a file of their own")
+        if (
+            (parts.scheme != "http" or not parts.hostname or port == 0)
+            or (parts.path not in ("", "/") or parts.query or parts.fragment)
+            or any(not "!" <= each <= "~" for each in url)
+        ):
+            raise ProtocolViolation("proxy must be http://host[:port]")
+        return cls(parts.hostname, port or 80)
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerWay:
+    """How a partner is reached, where that is not simply at its address; also before there is a contract with it."""
+
+    node_id: NodeId
+    proxy: str
+    """http://host:port of an HTTP proxy; DIRECT: none; "": the one of node.toml, if any."""
+    relay: str
+    """Node id of the partner through which it is reached, or ""."""
+    hold: bool
+    """It cannot reach us: connections to it are kept open, over which it calls us."""
+    held: bool
+    """It cannot be reached: it keeps connections to us open, and only these are used."""
+    created: int
+    updated: int
+
+    def key(self) -> str:
+        return self.node_id
+
+
+DIRECT: Final = "none"
+"""PartnerWay.proxy of a partner that is reached without the proxy of node.toml."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPair:
+    """Two partners between whom this node passes bytes on. first < second."""
+
+    first: NodeId
+    second: NodeId
+    bytes_per_s: int
+    """Both directions together; 0: as fast as it goes."""
+    created: int
+
+    def key(self) -> str:
+        return f"{self.first} {self.second}"
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """One entry of config.role: `role.index` at a node. Not a `party` object of an operator."""
 
@@ -651,6 +717,12 @@ class Limits:
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
+    connections: int = 4096
+    """Of one listener at a time; fewer where the process may not open so many files."""
+    address_connections: int = 1024
+    """Of them, of one source address at the edge."""
+    partner_connections: int = 256
+    """Of them, over which one partner may call the channel."""
     id_chars: int = 128
     text_chars: int = 4096
     clock_window_ms: int = 300_000

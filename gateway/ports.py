@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
-from gateway.model import Contract, NodeId, SeenNonce, SessionId, TraceId
+from gateway.model import Contract, NodeId, PartnerWay, RelayPair, SeenNonce, SessionId, TraceId
 
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
@@ -164,6 +164,16 @@ class PeerRoute:
 ANY_TOKEN: Final = "*"  # noqa: S105  # no token
 """As a key of SessionRule.tokens: declared by an admin without tasks, any local caller may use it and its own token is
 forwarded unchanged (T-047). Never a digest, so a rule whose tasks have all ended does not become open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How partners are reached where that is not simply at their address, and whom this node relays for."""
+
+    ways: Sequence[PartnerWay] = ()
+    holding: Sequence[PeerRoute] = ()
+    """Partners to which connections are kept open; also of a contract that we applied for and that still waits."""
+    relays: Sequence[RelayPair] = ()
 
 
 @dataclass(frozen=True, slots=True)

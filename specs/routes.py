@@ -121,6 +121,11 @@ OWN: Final[Mapping[str, Route]] = {
     "interconn.job.log": Route("interconn:2", "POST", "/v1/interconn-ext/job/log", Auth.SIGNED),
 }
 """Not of the standard: only for partners that have announced it, see EXTENSIONS."""
+OWN_PIPES: Final[Mapping[str, str]] = {
+    "park": "/v1/interconn-ext/park",
+    "relay": "/v1/interconn-ext/relay",
+}
+"""Paths at the edge under which a connection becomes a pipe (docs/transport.md, Networks); the data plane's alone."""
 EXTENSIONS: Final = "x-interconn-extensions"
 """Member of the data of our answer to job/stop: names of what OWN is good for."""
 JOB_RECEIPT: Final = "job-receipt/1"

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,7 @@ from gateway.auth.revocation import make as make_crl
 from gateway.auth.schemes import Signer, parse_credential
 from gateway.auth.tls_ring import TlsFiles, TlsRing
 from gateway.config import Config, ConfigError, ContainersSection
+from gateway.data_plane.io.handover import RoadsLink
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
 from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
@@ -51,6 +52,7 @@ from gateway.mgmt_plane.rest.admin_sessions import SessionAdmin
 from gateway.mgmt_plane.rest.admin_tls import MadeTls, TlsAdmin
 from gateway.mgmt_plane.rest.admin_trail import TrailAdmin
 from gateway.mgmt_plane.rest.admin_users import UserAdmin, UserGuard
+from gateway.mgmt_plane.rest.admin_ways import WayAdmin
 from gateway.mgmt_plane.rest.client import SignedClient
 from gateway.mgmt_plane.rest.documentation import (
     ADMIN_OPENAPI_PATH,
@@ -90,8 +92,9 @@ from gateway.mgmt_plane.service.sessions import DeclaredSessions
 from gateway.mgmt_plane.service.tls_keys import TlsKeys
 from gateway.mgmt_plane.service.trail import Trail, TrailedStore
 from gateway.mgmt_plane.service.users import Users
+from gateway.mgmt_plane.service.ways import Ways
 from gateway.model import Contract, Identity, InstId, NodeId, OutCall, OwnKey
-from gateway.ports import Journal, PeerReply, SessionRule, Tx
+from gateway.ports import Journal, Network, PeerReply, PeerRoute, SessionRule, Tx
 from gateway.runtime.control_server import ControlServer
 from gateway.runtime.declared import DeclaredTeller
 from gateway.runtime.engines import ByImage, Engine, EngineError, EngineLauncher
@@ -114,6 +117,7 @@ from gateway.runtime.system import SystemClock, SystemEntropy
 from gateway.runtime.tasks import TaskRunner
 from gateway.runtime.tracing import Spans, exporting
 from gateway.runtime.trail import TrailTender
+from gateway.runtime.warm import Warm
 from gateway.store.sql import SqlStore, migrate
 from specs.routes import PLATFORM, Side
 from specs.states import ApprovalState, AuditKind, AuthType
@@ -218,6 +222,7 @@ class Control:
             entropy=entropy,
             journal=journal,
             lists=lists,
+            reach=RoadsLink(self._run).reach,
         )
         self._link = DataPlaneLink(self._run)
         base: dict[str, Any] = {"identity": identity, "clock": clock, "entropy": entropy}
@@ -231,6 +236,7 @@ class Control:
             lists=lists,
             insecure_unsigned=config.profile.insecure_unsigned,
         )
+        self._ways = Ways(partners=self._partners, clock=clock)
         self._crls = Crls(partners=self._partners, lists=lists, clock=clock)
         grants = Grants(**base, partners=self._partners)
         audits = Audits(**base, partners=self._partners, grants=grants, outgoing=outgoing, limits=limits)
@@ -332,7 +338,7 @@ class Control:
         self._runner = TaskRunner(
             **shared,
             data_plane=self._link,
-            launcher=_launcher(config.containers),
+            launcher=_launcher(config.containers, warm=jobs.warm),
             folders=Folders(config.path(config.paths.work)),
             addresses=Addresses(transport=transport, callback=callback),
         )
@@ -484,6 +490,7 @@ class Control:
                 journal=journal,
             ).routes(),
             *outbox_admin.routes(),
+            *WayAdmin(ways=self._ways, store=self._store, stats=self._watch.stats, journal=journal).routes(),
             *session_admin.routes(),
             *health.routes(),
         ]
@@ -582,9 +589,12 @@ class Control:
 
     async def _snapshot(self) -> Mapping[str, Any]:
         """Everything the data process must know (GET /link/snapshot)."""
-        routes = await self._store.run(self._partners.routes)
-        files = self._shown.shown
-        return snapshot_to_json(routes, await self._rules(), shown=(str(files.chain), str(files.key)))
+        routes, network = await self._store.run(self._reachable)
+        shown = str(self._shown.shown.chain), str(self._shown.shown.key)
+        return snapshot_to_json(routes, await self._rules(), shown=shown, network=network)
+
+    def _reachable(self, tx: Tx) -> tuple[Sequence[PeerRoute], Network]:
+        return self._partners.routes(tx), self._ways.network(tx)
 
     async def _rules(self) -> list[SessionRule]:
         return [*await self._runner.rules(), *await self._declared.rules()]
@@ -594,7 +604,9 @@ class Control:
         link = DataPlaneLink(self._run, wait_s=0.0)
         try:
             await link.show(str(self._shown.shown.chain), str(self._shown.shown.key))
-            await link.replace_all(await self._store.run(self._partners.routes), await self._rules())
+            routes, network = await self._store.run(self._reachable)
+            await link.set_network(network)
+            await link.replace_all(routes, await self._rules())
         except Unavailable:
             pass  # It is not there yet and will pull the snapshot when it starts.
         finally:
@@ -691,7 +703,9 @@ class Control:
                 await asyncio.wait_for(self._news.wait(), ROUTES_S)
             self._news.clear()
             try:
-                await self._link.set_routes(await self._store.run(self._partners.routes))
+                routes, network = await self._store.run(self._reachable)
+                await self._link.set_network(network)
+                await self._link.set_routes(routes)
             except GatewayError as error:
                 self._journal.note("routes.untold", reason=str(error))
             await self._declared.tell()  # a contract that ended took its partner out of them
@@ -747,9 +761,11 @@ def _passphrase(config: Config) -> bytes | None:
     return read_passphrase(config.key_uri(config.keys.signing_passphrase) if config.keys.signing_passphrase else "")
 
 
-def _launcher(section: ContainersSection) -> Launcher:
+def _launcher(section: ContainersSection, *, warm: bool = False) -> Launcher:
     """Processes of this machine, and containers where an engine is named. Raises ConfigError."""
-    processes = ProcessLauncher(python_path=[Path(__file__).resolve().parents[2]])
+    package = Path(__file__).resolve().parents[2]
+    waiting = Warm(sys.executable, str(package)) if warm else None
+    processes = ProcessLauncher(python_path=[package], warm=waiting)
     if not section.engine:
         return processes
     try:

@@ -29,6 +29,7 @@ from gateway.cli import (
     trail,
     user,
     watch,
+    way,
 )
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import add_group
@@ -48,6 +49,8 @@ See how it is   interconn node | pending | events | job status
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
+                interconn partner way        proxies, relays, partners that cannot be reached
+                interconn session declare | list | close
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
@@ -68,7 +71,10 @@ def parser() -> argparse.ArgumentParser:
     node.add(actions)
     watch.add(actions)
     invite.add(add_group(actions, "invite", "pairing with other nodes by a signed file"))
-    partner.add(add_group(actions, "partner", "contracts with other nodes"))
+    partners = add_group(actions, "partner", "contracts with other nodes")
+    partner.add(partners)
+    way.add(partners)
+    way.add_relay(add_group(actions, "relay", "passing bytes on between partners"))
     key.add(add_group(actions, "key", "signing keys, ours and the partners'"))
     dataset.add(add_group(actions, "dataset", "data that is offered and granted"))
     audits = add_group(actions, "audit", "approvals, given and asked for; and the audit trail")

@@ -72,7 +72,11 @@ def add(group: Group) -> None:
     record.add_argument("--name")
     record.add_argument("--institution")
     record.add_argument("--address", help="https URL, where it has one")
-    record.add_argument("--transport-address", metavar="URL", help="of its transport module, where that is elsewhere")
+    record.add_argument(
+        "--transport-address",
+        metavar="URL",
+        help="of its transport module, where that is elsewhere: https://, or grpcs:// for gRPC",
+    )
     record.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA")
     record.add_argument("--days", type=int, help="validity (365)")
     share = group.command(

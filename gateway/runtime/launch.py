@@ -25,6 +25,7 @@ from gateway.mgmt_plane.service.code import BUILTIN, EXECUTABLE
 from gateway.model import InstId, Job, NodeId, Party, SessionId, TaskId, TaskName
 from gateway.runtime import shim
 from gateway.runtime.shim import LEVELS, LOG_BYTES
+from gateway.runtime.warm import Warm
 from specs.description import Description
 
 TERM_S: Final = 2.0
@@ -221,10 +222,12 @@ class ProcessLauncher:
         processes: int = PROCESSES,
         watch_s: float = WATCH_S,
         cgroups: bool = True,
+        warm: Warm | None = None,
     ) -> None:
         """term_s: between asking a component to end and killing it; log_bytes: most that is kept of what it prints;
         keep_free: bytes of the work folder's disk that components must leave; processes: of one component at a time;
-        watch_s: between two looks at what it uses; cgroups: use control groups where the machine allows it.
+        watch_s: between two looks at what it uses; cgroups: use control groups where the machine allows it; warm: the
+        interpreter from which components of ours are forked; None: each starts one of its own.
         """
         self._python = python
         self._python_path = os.pathsep.join(str(path) for path in python_path)
@@ -234,6 +237,7 @@ class ProcessLauncher:
         self._processes = processes
         self._watch_s = watch_s
         self._cgroups = cgroups
+        self._warm = warm
 
     def command(self, image: str) -> list[str]:
         """Argument list of an image; raises Refused (COMPONENT_UNKNOWN) for one this launcher cannot run."""
@@ -257,7 +261,12 @@ class ProcessLauncher:
             shim.write_whole(launch.run / shim.SPEC, json.dumps(self._spec(launch, command)))
         except OSError as error:
             raise Unavailable(f"the task's folder cannot be made: {error.strerror}", kind=Kind.STORAGE) from error
-        words = str(launch.run / "words")
+        digest = hashlib.sha256(environment.get("config.token", "").encode()).hexdigest()
+        if self._warm is not None and launch.image.startswith(BUILTIN):
+            begun = await self._warm.start(launch.run, environment)
+            if begun is not None:
+                return ProcessRun(*begun, launch.run, digest, report, term_s=self._term_s)
+        words = str(launch.run / shim.WORDS)
         try:
             pid = os.posix_spawn(  # noqa: ASYNC221  # some milliseconds; a thread would not be faster
                 self._python,
@@ -274,7 +283,6 @@ class ProcessLauncher:
             )
         except (OSError, ValueError) as problem:
             raise Unavailable(f"the component cannot be started: {problem}", kind=Kind.STORAGE) from problem
-        digest = hashlib.sha256(environment.get("config.token", "").encode()).hexdigest()
         return ProcessRun(pid, None, launch.run, digest, report, term_s=self._term_s)
 
     def _spec(self, launch: Launch, command: Sequence[str]) -> dict[str, Any]:

@@ -56,6 +56,8 @@ MIN_POLL_S: Final = 0.05
 RETRY_S: Final = 0.25
 """Before a partner that was not reached is called again; longer each time."""
 RETRY_MOST_S: Final = 2.0
+AT_ONCE: Final = 4
+"""Creates and starts under way to one node: of many jobs that begin together, none shall hold up who asks meanwhile."""
 CONFIRM_MS: Final = 86_400_000
 """A scheduler that has not said for so long how a job ended is asked no more."""
 _OPEN: Final = frozenset({TaskState.READY, TaskState.RUNNING})
@@ -132,6 +134,7 @@ class Scheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._schedule: Schedule | None = None
         self._settle: Callable[[JobId], None] = lambda _: None
+        self._turns: dict[NodeId, asyncio.Semaphore] = {}
         self._asked: dict[JobId, float] = {}
         self._handed: set[JobId] = set()
 
@@ -488,16 +491,19 @@ class Scheduler:
     ) -> dict[NodeId, str]:
         """Call nodes (all participants by default) at the same time: node -> "" or why it failed.
 
-        insist: try those that cannot be reached for silence_s, while the job has not ended.
+        insist: try those that cannot be reached for silence_s, while the job has not ended; a few calls at a time for
+        all jobs together.
         """
         until = self._clock.monotonic() + (self._book.rules.of(snapshot.plan, "silence_s") if insist else 0.0)
         nodes = list(snapshot.plan.participants if to is None else to)
 
         async def one(node: NodeId) -> str:
             pause = RETRY_S
+            turn = self._turns.setdefault(node, asyncio.Semaphore(AT_ONCE)) if insist else contextlib.nullcontext()
             while True:
                 try:
-                    await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
+                    async with turn:
+                        await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
                 except GatewayError as error:
                     over = not passing(error) or self._clock.monotonic() + pause >= until
                     if over or (await self._snapshot(snapshot.job.job_id)).job.status in JOB_FINAL:
@@ -608,12 +614,12 @@ class Scheduler:
                 # It answered, and it does not know the job or us.
                 await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, f"{job.scheduler} disowns the job: {error}")
                 return
-            quiet = (self._clock.now_ms() - job.heard) / 1000
-            if quiet >= silence:
-                reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({error})"
-                await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
+            await self._silent(job, silence, str(error))
             return
-        if status in {JobState.FINISHED, JobState.REJECTED}:
+        if not status:
+            # Success with nothing in it, as FATE-Flow answers for a job that it has lost (B-33).
+            await self._silent(job, silence, "it names no state of the job")
+        elif status in {JobState.FINISHED, JobState.REJECTED}:
             await self._end(job.job_id, JobEvent.STOP, *await self._judged(job, data))
         elif job.started is not None and self._clock.now_ms() - job.started > 1000 * self._book.rules.of(
             plan, "job_timeout_s"
@@ -622,6 +628,13 @@ class Scheduler:
             await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
         else:
             await self._store.run(lambda tx: self._book.note_heard(tx, self._book.get(tx, job.job_id)))
+
+    async def _silent(self, job: Job, silence: float, why: str) -> None:
+        """Nothing was learnt of the job; for long enough, that ends our part."""
+        quiet = (self._clock.now_ms() - job.heard) / 1000
+        if quiet >= silence:
+            reason = f"no word from the scheduler {job.scheduler} for {quiet:.0f} s ({why})"
+            await self._end(job.job_id, JobEvent.FAIL, Outcome.FAILED, reason, unsure=True)
 
     async def _judged(self, job: Job, data: Mapping[str, Any]) -> tuple[Outcome, str]:
         """How a job ended, from what its scheduler answers."""
@@ -649,8 +662,11 @@ class Scheduler:
         found: tuple[Outcome, str] | None = None
         try:
             data = await self._call(job, job.scheduler, "job.status_all", {"job_id": job_id})
-            if job_word(self._book.plan(job), data) in {JobState.FINISHED, JobState.REJECTED}:
+            word = job_word(self._book.plan(job), data)
+            if word in {JobState.FINISHED, JobState.REJECTED}:
                 found = await self._judged(job, data)
+            elif not word:
+                found = job.outcome, job.reason  # it answers, and has nothing on the job
         except GatewayError as error:
             self._journal.note("job.unverified", job_id=job_id, reason=str(error))
             if not passing(error):

@@ -9,9 +9,11 @@ and in its environment, which is the component's; all it tells stands in files o
     claim       final state that the component told the gateway's call-back (written by the gateway)
     alive       touched by the gateway when the component calls back: a sign of life like a line of output
     exit        how it ended; written last, when nothing of the component runs any more
+    words       what this process itself had to say, a traceback for example
 
 It is the reaper of its descendants (PR_SET_CHILD_SUBREAPER), so none of them gets away by a session of its own. Only
 the standard library, and little of it: it is there once per running component, and its start is part of every task.
+Where an interpreter waits (`runtime.forker`), keeper and component are forked from that instead: the same code runs.
 """
 
 import contextlib
@@ -24,16 +26,18 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 LOG_BYTES: Final = 16 << 20
 LINE_BYTES: Final = 64 << 10
 RECORD_BYTES: Final = 16 << 10
 """Longest @progress or @result line that is read."""
 TICK_S: Final = 0.5
+NICE: Final = 5
+"""Where cores are short, components wait for the gateway: who asks how a job is going must not wait for its work."""
 DRAIN_S: Final = 2.0
 """After its end a component's last words are read for so long at most."""
 STARTED: Final = "launch"
@@ -42,6 +46,7 @@ CLAIM: Final = "claim"
 ALIVE: Final = "alive"
 EXIT: Final = "exit"
 SPEC: Final = "spec.json"
+WORDS: Final = "words"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -265,13 +270,36 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+class Turned(BaseException):
+    """Unwinds the stack of a forked process that becomes a Python module by itself, without exec."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(module)
+        self.module = module
+
+
+Enter = Callable[[list[str], Mapping[str, str]], NoReturn]
+"""Makes a forked process that is ready in all else run a command with an environment; may raise Turned."""
+
+
+def execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """The `Enter` of a component that is started cold."""
+    os.execve(command[0], command, dict(environment))  # noqa: S606  # an argument list, no shell
+
+
 class Shim:
     """One component from its start to its end."""
 
     def __init__(
-        self, run: Path, spec: Mapping[str, Any], environment: Mapping[str, str], group: Path | None = None
+        self,
+        run: Path,
+        spec: Mapping[str, Any],
+        environment: Mapping[str, str],
+        group: Path | None = None,
+        enter: Enter = execute,
     ) -> None:
         self._run = run
+        self._enter = enter
         self._group = group
         self._spec = spec
         self._environment = environment
@@ -314,7 +342,7 @@ class Shim:
     # -- the start
 
     def _start(self) -> str:
-        """Fork and exec; a problem in words, "" where it runs."""
+        """Fork and enter the command; a problem in words, "" where it runs."""
         ends = [os.pipe(), os.pipe()]
         told, tell = os.pipe()
         parent = os.getpid()
@@ -322,6 +350,14 @@ class Shim:
         if self._child == 0:
             try:
                 self._become(ends[0][1], ends[1][1], parent)
+                self._enter(self._spec["command"], self._environment)
+            except Turned:
+                # Nothing of the keeper's is the component's, as after exec.
+                for descriptor in (*ends[0], *ends[1], told, tell):
+                    os.close(descriptor)
+                self._selector.close()
+                self._log.close()
+                raise
             except BaseException as error:  # noqa: BLE001  # the copy of a process must not go on as if it were that
                 os.write(tell, f"{type(error).__name__}: {getattr(error, 'strerror', '') or error}".encode())
             os._exit(127)
@@ -336,21 +372,22 @@ class Shim:
 
     def _become(self, out: int, err: int, parent: int) -> None:
         os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(NICE)
+        with contextlib.suppress(OSError):
+            # Where the kernel shares the cores between sessions, a process's own priority counts only within its own.
+            Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
         if self._group is not None:
             with contextlib.suppress(OSError):
                 (self._group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
-        if os.getppid() != parent:
-            os._exit(127)
+        die_with_parent(parent)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (out, 1), (err, 2)):
             os.dup2(source, target)
+        os.close(null)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(self._spec["directory"])
         self._limit()
-        command = self._spec["command"]
-        os.execve(command[0], command, dict(self._environment))  # noqa: S606  # an argument list, no shell
 
     def _limit(self) -> None:
         """Limits that the kernel keeps for each process; the sums over all of them are looked at (`_look`)."""
@@ -390,15 +427,17 @@ class Shim:
             with contextlib.suppress(OSError):
                 write_whole(self._run / PROGRESS, json.dumps(record))
 
-    def _reap(self) -> None:
-        """Take the exit status of the component and of whatever was left to us."""
-        with contextlib.suppress(ChildProcessError):
+    def _reap(self) -> bool:
+        """Take the exit status of the component and of whatever was left to us; whether any child is left."""
+        try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
-                    return
+                    return True
                 if pid == self._child:
                     self._status = status
+        except ChildProcessError:
+            return False
 
     def _end(self, why: str) -> None:
         """Ask the component to end; by force a little later."""
@@ -439,7 +478,9 @@ class Shim:
         if self._group is not None:
             end_cgroup(self._group)
         for _ in range(1000):
-            found = list(descendants(os.getpid()))
+            # Who is left without its parent becomes our child: without any, nothing of it runs, and /proc need not be
+            # searched.
+            found = list(descendants(os.getpid())) if self._reap() else ()
             if not found:
                 break
             for pid, _ in found:
@@ -496,6 +537,13 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
+def die_with_parent(parent: int) -> None:
+    """Be killed when the process that forked this one dies; at once where it is dead already."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
 def _bound(kind: int, most: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         hard = resource.getrlimit(kind)[1]
@@ -522,7 +570,7 @@ def _free(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def main(run: Path) -> int:
+def main(run: Path, enter: Enter = execute) -> int:
     """Entry: the folder of the run."""
     spec = json.loads((run / SPEC).read_text(encoding="utf-8"))
     stat = stat_of(os.getpid())
@@ -538,7 +586,8 @@ def main(run: Path) -> int:
         if group is not None:
             end_cgroup(group)
         return 0  # the gateway was restarted meanwhile and has decided otherwise
-    Shim(run, spec, os.environ, group).live()
+    _prctl(_PR_SET_PDEATHSIG, 0)  # from here on it outlives whoever has started it
+    Shim(run, spec, os.environ, group, enter).live()
     return 0
 
 

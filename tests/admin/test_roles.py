@@ -11,6 +11,7 @@ from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_logs import LogAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, PersonalRoute, admin_app
+from gateway.mgmt_plane.rest.admin_ways import WayAdmin
 from gateway.mgmt_plane.rest.health import Health
 from gateway.mgmt_plane.service.users import Users
 from gateway.model import Limits
@@ -32,6 +33,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
         *ReceiptAdmin(nothing, nothing).routes(),
         *LogAdmin(nothing).routes(),
         *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
+        *WayAdmin(ways=nothing, store=nothing, stats=nothing, journal=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),
     ]
 
@@ -103,7 +105,7 @@ async def test_every_route_for_every_role(listener: Listener, node: Node) -> Non
 
 
 def _example(name: str) -> Any:
-    return {"file": {}, "datasets": {}, "kind": "flow", "role": "admin", "nodes": ["x"]}.get(name, "x" * 12)
+    return {"file": {}, "datasets": {}, "kind": "flow", "role": "admin", "nodes": ["x", "y"]}.get(name, "x" * 12)
 
 
 async def test_what_each_role_meets(listener: Listener, node: Node) -> None:

@@ -75,7 +75,7 @@ async def test_order_and_isolation(client: aiohttp.ClientSession) -> None:
         assert [(await pop.pop()).payload for _ in range(20)] == [bytes([n]) for n in range(20)]
         assert [(await pop.pop(topic="u")).payload for _ in range(20)] == [bytes([100 + n]) for n in range(20)]
         assert [(await pop.pop(session="other")).payload for _ in range(20)] == [bytes([200 + n]) for n in range(20)]
-        absent = await pop.call("pop", rig.ns_headers(B), b'{"timeout":1000}')
+        absent = await Container(client, b.platform, "json").call("pop", rig.ns_headers(B), b'{"timeout":1000}')
         assert absent.payload == b"no topic"
 
 

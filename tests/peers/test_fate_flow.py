@@ -1,76 +1,94 @@
-"""Jobs between this gateway and a real FATE-Flow 2.x with its BFIA adapter, both ways (docs/peers/fate-flow.md).
+"""Our component `psi` between this gateway and a real FATE-Flow 2.x with its BFIA adapter, scheduled by the one and
+by the other (docs/peers/fate-flow.md).
 
-Runs where INTERCONN_PEER_FATE_FLOW names one, else says why not. Both sides run a component of ours; FATE-Flow starts
-its as a "container" through the stand-in of Docker's API.
+Runs where INTERCONN_PEER_FATE_FLOW names one, else says why not. FATE-Flow starts its side as a "container" through the
+stand-in of Docker's API; a second gateway of ours is its transport module; both tables are known, so is the truth.
 """
 
 import json
 import os
+import random
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import lab
-from gateway.auth.pki import Pki
-from gateway.lab.node import CONFIG
-from tests.integration.crash import BODIES, description, node_of, platform, program
+from gateway.sdk.environment import Artifact
+from gateway.sdk.result import ComponentError
+from gateway.sdk.storage import Store, open_store
+from specs.description import builtin_description
+from tests.integration.crash import platform
 from tests.integration.rig import _Loop, wait_for
+from tests.peers.beside import Beside, bytes_of, interconn
 from tests.peers.docker_api import DockerApi
+from tests.peers.psi import config_of, ended, found_here, image, our_dataset, psi_job, unsigned_node
 from tests.peers.sidecar import Way, context
 
 URL = os.environ.get("INTERCONN_PEER_FATE_FLOW", "")
 NODE = os.environ.get("INTERCONN_PEER_FATE_NODE", "JG0100001100000010")
 PORT = int(os.environ.get("INTERCONN_PEER_FATE_PORT", "9480"))
 """Where its route table has our node."""
+TRANSPORT_PORT = int(os.environ.get("INTERCONN_PEER_FATE_TRANSPORT", "9377"))
+"""Where its settings.py has its transport module."""
+STORAGE = os.environ.get("INTERCONN_PEER_FATE_STORAGE", "s3://127.0.0.1:9000?username=admin&password=12345678")
+"""What its settings.py says."""
 WAIT_S = 90.0
-
-WORK = json.loads(json.dumps({**description("work"), "desVersion": "2.0.0"}).replace('"report"', '"dataset"'))
-DAG = json.loads(
-    json.dumps({"version": "2.0", "components": [node_of("one", "work"), node_of("two", "work", "one")]}).replace(
-        '"report"', '"dataset"'
-    )
-)
-"""Edges of data: FATE-Flow orders tasks by inputs of data and models alone, one that reads a report starts at once."""
+OUR_IDS, THEIR_IDS = range(600), range(200, 1000)
 
 pytestmark = pytest.mark.skipif(not URL, reason="INTERCONN_PEER_FATE_FLOW names no FATE-Flow (docs/peers/fate-flow.md)")
 
 
+def rows(ids: Sequence[int], seed: int) -> list[tuple[str, str]]:
+    made = [(f"user-{n:05}", str(n % 90)) for n in ids]
+    random.Random(seed).shuffle(made)
+    return made
+
+
+def storage() -> Store:
+    """FATE-Flow's, with its table in it; the test says why not where nothing can be written there."""
+    try:
+        store = open_store(STORAGE)
+        store.write_table(Artifact("people", "fate"), ("id", "age"), rows(THEIR_IDS, 2), extra={})
+    except ComponentError as error:
+        pytest.skip(f"INTERCONN_PEER_FATE_STORAGE cannot be written: {error}")
+    return store
+
+
 class World:
     def __init__(self, directory: Path) -> None:
-        lab.up(directory, parties=2, jobs={"poll_s": 0.5, "silence_s": 20.0})
-        lab.down(directory)
-        config = directory / lab.read(directory).nodes[0].name / CONFIG
-        config.write_text(config.read_text().replace("[profile]\n", "[profile]\ninsecure_unsigned = true\n"))
+        self.store = storage()
         self.directory = directory
-        self.node = lab.up(directory).nodes[0]
+        self.node = unsigned_node(directory, poll_s=0.5, silence_s=20.0)
         self.client = self.node.client()
-        pki = Pki.create(directory / "fate-pki", NODE, hosts=["127.0.0.1"])
-        files = {"chain": pki.tls, "key": pki.tls_key, "trusted": self.node.ca_file}
+        self.beside = Beside(directory / "beside", NODE, self.node, beginning="session_", platform_port=TRANSPORT_PORT)
+        files = {"chain": self.beside.pki.tls, "key": self.beside.pki.tls_key, "trusted": self.node.ca_file}
         self.loop = _Loop()
         self.outside = Way(URL, listen_tls=context(ssl.PROTOCOL_TLS_SERVER, **files))
         self.inside = Way(self.node.edge_url, PORT, to_tls=context(ssl.PROTOCOL_TLS_CLIENT, **files))
         self.docker = DockerApi(directory)
         for each in (self.outside, self.inside, self.docker):
             self.loop.run(each.start())
-        self.client.post(
-            "partners", "record", node_id=NODE, profile="fate-2.x", name="FATE-Flow", ca_pem=pki.ca.read_text(),
-            address=f"https://127.0.0.1:{self.outside.listen_port}",
+        ours = ("--config", config_of(directory))
+        interconn(
+            "partner", "record", NODE, "--profile", "fate-2.x", "--name", "FATE-Flow", "--ca-file", self.beside.pki.ca,
+            "--address", f"https://127.0.0.1:{self.outside.listen_port}", "--transport-address", self.beside.edge_url,
+            *ours,
         )  # fmt: skip
-        image = program(directory / "programs", "work", BODIES["work"])
-        platform(self.node, "component/register", {"imageUrl": image, "component_info": WORK})
+        self.dataset = our_dataset(self.client, directory, rows(OUR_IDS, 1))
+        interconn("dataset", "record-grant", NODE, self.dataset, "--component", "psi", *ours)
         made = fate(
             "/v2/provider/register",
             {
-                "name": "crash",
+                "name": "interconn",
                 "device": "docker",
                 "version": "1.0.0",
-                "metadata": {"base_url": f"tcp://127.0.0.1:{self.docker.port}", "image": image[len("file://") :]},
+                "metadata": {"base_url": f"tcp://127.0.0.1:{self.docker.port}", "image": str(image(directory))},
                 "protocol": "bfia",
-                "components_description": {"work": WORK},
+                "components_description": {"psi": dict(builtin_description("psi").raw)},
             },
         )
         assert made["code"] == 0, made
@@ -79,6 +97,7 @@ class World:
         for each in (self.outside, self.inside, self.docker):
             self.loop.run(each.stop())
         self.loop.close()
+        self.beside.close()
         lab.down(self.directory)
 
 
@@ -99,24 +118,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.close()
 
 
-def config(guest: str, host: str) -> dict[str, Any]:
-    return {
-        "version": "2.0.0",
-        "initiator": {"role": "guest", "node_id": guest},
-        "role": {"guest": [guest], "host": [host]},
-        "job_params": {"common": {"sync_type": "poll"}},
-        "task_params": {"common": {}},
-    }
-
-
-def ended(world: World, job_id: str) -> dict[str, Any]:
-    def final() -> dict[str, Any] | None:
-        view: dict[str, Any] = world.client.get("jobs", job_id)
-        return view if view["job"]["status"] == "FINISHED" and not view["job"]["unsure"] else None
-
-    return dict(wait_for(final, f"{job_id} ends", seconds=WAIT_S))
-
-
 def tell(world: World, job_id: str) -> None:
     """The transcript of a job, as this gateway saw it."""
     last = ""
@@ -133,28 +134,43 @@ def tell(world: World, job_id: str) -> None:
         if text and text != last:
             print(text)  # the transcript is what the run is for
         last = text or last
+    for event, words in (("chan.invoke", "from us"), ("chan.push", "to us")):
+        sizes = bytes_of(world.beside.config.parent, event, f"session_{job_id}")
+        print(f"   transport of {NODE}: {len(sizes)} messages {words}, {sum(sizes)} bytes")
+
+
+def check_result(world: World, view: dict[str, Any], *, their_role: str) -> None:
+    """Both sides hold their own rows of exactly the common ids, in one order."""
+    truth = sorted(f"user-{n:05}" for n in set(OUR_IDS) & set(THEIR_IDS))
+    found = found_here(world.client, view["job"]["job_id"], world.directory)
+    tasks = {each["task_name"]: each["task_id"] for each in view["tasks"]}
+    assert set(found) == set(tasks) == {"common", "again"}
+    for name, ids in found.items():
+        assert sorted(ids) == truth
+        theirs = world.store.read_table(Artifact(f"{their_role}-{NODE}-dataset-data0", tasks[name]))
+        assert [row[0] for row in theirs.rows] == ids
+    print(f"   {len(OUR_IDS)} ids here, {len(THEIR_IDS)} there, {len(truth)} in common on both sides")
 
 
 def test_we_schedule_a_job_with_fate_flow(world: World) -> None:
-    body = {"dag": DAG, "config": config(world.node.node_id, NODE)}
+    body = psi_job((world.node.node_id, world.dataset), (NODE, "people#fate"), "again")
     job_id = str(platform(world.node, "job/create_all", body)["job_id"])
-    view = ended(world, job_id)
+    view = ended(world.client, job_id, seconds=WAIT_S)
     tell(world, job_id)
     assert view["job"]["outcome"] == "succeeded", view["explanation"]
-    there = fate("/v1/interconn/schedule/job/status_all", {"job_id": job_id}, "GET")
-    assert there["code"] == 0
+    check_result(world, view, their_role="host")
 
 
 def test_fate_flow_schedules_a_job_with_us(world: World) -> None:
-    made = fate(
-        "/v1/platform/schedule/job/create_all", {"dag": DAG, "config": config(NODE, world.node.node_id), "flow_id": ""}
-    )
+    body = psi_job((NODE, "people#fate"), (world.node.node_id, world.dataset), "again")
+    made = fate("/v1/platform/schedule/job/create_all", body)
     assert made["code"] == 0, made
     job_id = str(made["data"]["job_id"])
     wait_for(lambda: any(each["job_id"] == job_id for each in world.client.get("jobs")), "job/create arrives")
-    view = ended(world, job_id)
+    view = ended(world.client, job_id, seconds=WAIT_S)
     tell(world, job_id)
     assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    check_result(world, view, their_role="guest")
 
     def told() -> bool:
         there = fate("/v1/interconn/schedule/job/status_all", {"job_id": job_id}, "GET")

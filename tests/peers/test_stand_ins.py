@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gateway import lab
-from gateway.lab.node import CONFIG
 from tests.integration.crash import node_of, platform, register
 from tests.integration.rig import _Loop, wait_for
+from tests.peers.psi import ended, unsigned_node
 from tests.peers.stand_ins import FateFlow, Heard, Kuscia, StandIn
 
 # silence_s: a Kuscia scheduler says nothing at the end; after a quarter of this it is asked.
@@ -22,14 +22,7 @@ class World:
     """One gateway and its two partners."""
 
     def __init__(self, directory: Path) -> None:
-        lab.up(directory, parties=2, jobs=RULES)
-        lab.down(directory)
-        config = directory / lab.read(directory).nodes[0].name / CONFIG
-        text = config.read_text()
-        assert "[profile]" not in text or "[profile]\n" in text
-        switch = "[profile]\ninsecure_unsigned = true\n"
-        config.write_text(text.replace("[profile]\n", switch) if "[profile]" in text else f"{text}\n{switch}")
-        self.node = lab.up(directory).nodes[0]
+        self.node = unsigned_node(directory, **RULES)
         self.directory = directory
         self.client = self.node.client()
         self.loop = _Loop()
@@ -59,11 +52,7 @@ class World:
         self.client.post("grants", "record", node_id=peer.node_id, dataset_id=self.dataset)
 
     def ended(self, job_id: str) -> dict[str, Any]:
-        def final() -> dict[str, Any] | None:
-            view: dict[str, Any] = self.client.get("jobs", job_id)
-            return view if view["job"]["status"] == "FINISHED" and not view["job"]["unsure"] else None
-
-        return dict(wait_for(final, f"{job_id} ends"))
+        return ended(self.client, job_id)
 
     def job(self, guest: str, host: str, *, dag: dict[str, Any], **task_params: Any) -> dict[str, Any]:
         return {
@@ -180,6 +169,39 @@ def test_fate_flow_is_asked_with_a_body_on_get(world: World) -> None:
     asked = world.fate.calls("job/status_all")
     assert asked
     assert {(call.method, str(call.query), call.body["job_id"]) for call in asked} == {("GET", "{}", job["job_id"])}
+
+
+@pytest.mark.req("C-130")
+@pytest.mark.parametrize(
+    ("route", "answer"),
+    [("job/create", None), ("job/start", None), ("task/start", None), ("task/start", {"code": 1, "msg": "success"})],
+)
+def test_fate_flow_refuses_in_its_words(world: World, route: str, answer: Any) -> None:
+    """HTTP 200 whatever happened; "success" beside a code that is none; the start of a traceback."""
+    world.fate.refuses[route] = answer
+    try:
+        _, view = run(world, {"guest": [world.node.node_id], "host": [FATE]}, sync_type="poll")
+    finally:
+        world.fate.refuses.clear()
+    assert view["job"]["outcome"] != "succeeded"
+    assert FATE in view["explanation"]
+    assert len(view["explanation"]) < 1000
+
+
+@pytest.mark.req("C-130")
+def test_fate_flow_has_lost_a_job_of_its_own(world: World) -> None:
+    """Its answer for a job that it does not know is success with nothing in it: ours ends, and says who is silent."""
+    job = world.job(FATE, world.node.node_id, dag=DAG) | {"job_id": "202611212135501268262"}
+
+    async def begin() -> None:
+        await world.fate.call("POST", "job/create", job)
+        await world.fate.call("POST", "job/start", {"job_id": job["job_id"]})
+
+    world.loop.run(begin())
+    view = world.ended(job["job_id"])
+    assert world.fate.calls("job/status_all")
+    assert view["job"]["outcome"] == "failed"
+    assert FATE in view["explanation"]
 
 
 @pytest.mark.req("C-131")

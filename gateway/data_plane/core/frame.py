@@ -29,11 +29,13 @@ PROTO_CONTENT: Final = "application/x-protobuf"
 RAW_CONTENT: Final = "application/proto"
 PUSH_PATH: Final = "/v1/interconn/chan/push"
 GRPC_SERVICE: Final = "/org.ppc.ptp.PrivateTransferTransport/"
+GRPC_PUSH: Final = GRPC_SERVICE + "push"
 CHANNEL_PREFIX: Final = "/v1/interconn/chan/"
 ENCAPSULATION_VERSION: Final = "0"
 """Any value but `1` selects encapsulation (T-035); the header itself is required (T-029)."""
 _JSON_MARKS: Final = 4096
 """Commas, brackets and braces in a channel body: it has three members, its payload contains none of these."""
+_METADATA: Final = 64
 
 _CODE: Final = re.compile(r"E\d{10}")
 CODE_IN: Final = re.compile(rb"E\d{10}")
@@ -305,18 +307,10 @@ def decode_invoke(envelope: Envelope, body: Buffer, *, limits: Limits) -> Frame:
     return Frame(Operation.PUSH, codec, envelope, envelope.topic or _checked(topic), payload)
 
 
-def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
-    """The invoke call that carries a container's push to the partner (T-029, T-030).
-
-    `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
-    as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
-    """
-    frame, body = outgoing.frame, outgoing.body
-    envelope = frame.envelope
-    through = envelope.version == h.PTP_VERSION_1 and frame.codec is not Codec.RAW
-    headers = {
-        "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
-        h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
+def east_west(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> dict[str, str]:
+    """The headers of a push to a partner, whatever carries it (T-029, T-030): all but those of its body and name."""
+    envelope = outgoing.frame.envelope
+    return {
         h.PTP_PROVIDER: envelope.provider or outgoing.provider,
         h.PTP_TRACE: outgoing.trace_id,
         h.PTP_TOKEN: outgoing.token,
@@ -326,6 +320,26 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
         h.PTP_SOURCE_INST: outgoing.source_inst,
         h.PTP_TARGET_NODE: envelope.target_node,
         h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
+    }
+
+
+def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:
+    """The invoke call that carries a container's push to the partner (T-029, T-030).
+
+    `x-ptp-version: 1` of the container selects pass-through, the body byte for byte (T-034); else the push is wrapped
+    as Inbound{payload = PushInbound} (T-033, T-035). A raw push is always wrapped: strangers would not know its topic.
+    protobuf_only: on gRPC, which has no place for a Content-Type nor for other letters than ASCII, a push in JSON or
+    with such a topic is wrapped too.
+    """
+    frame, body, envelope = outgoing.frame, outgoing.body, outgoing.frame.envelope
+    fits = frame.codec is not Codec.RAW
+    if protobuf_only:
+        fits = frame.codec is Codec.PROTO and envelope.topic.isascii()
+    through = envelope.version == h.PTP_VERSION_1 and fits
+    headers = {
+        "content-type": _content_type(frame.codec) if through else PROTO_CONTENT,
+        h.PTP_VERSION: h.PTP_VERSION_1 if through else ENCAPSULATION_VERSION,
+        **east_west(outgoing, uri=uri),
     }
     if outgoing.message:
         headers[h.MESSAGE] = outgoing.message
@@ -338,6 +352,24 @@ def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> Invoke:
     else:
         pieces = (*wire.member(1, frame.topic.encode()), *wire.member(2, frame.payload))
     return Invoke(headers, (wire.head(2, wire.size(pieces)), *pieces))
+
+
+def metadata_of(body: Buffer) -> Mapping[str, str]:
+    """What Inbound.metadata says of its own message in a stream, where one call carries many: x-ptp- headers and ours.
+
+    x-ptp-version is the stream's alone: it says what the messages are. Raises ProtocolViolation(MALFORMED, CODEC).
+    """
+    found: dict[str, str] = {}
+    for count, entry in enumerate(value for number, value in wire.walk(body) if number == 1):
+        if count >= _METADATA:
+            raise ProtocolViolation(f"metadata: more than {_METADATA} entries")
+        if isinstance(entry, int):
+            continue
+        pair = wire.members(entry)
+        name = wire.text(pair, 1, "metadata").lower()
+        if name == h.MESSAGE or (name.startswith("x-ptp-") and name != h.PTP_VERSION):
+            found[name] = wire.text(pair, 2, "metadata")
+    return found
 
 
 def encode_answer(

@@ -219,7 +219,7 @@ class Inbox:
         self._large, self._place = None, memoryview(b"")
         self._deliver(frame)
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Bytes that someone else has read."""
         rest = memoryview(data)
         while rest:

@@ -30,6 +30,7 @@ Buffer = bytes | bytearray | memoryview
 @dataclass(eq=False, slots=True)
 class Item:
     """A message on its way. headers: its flow's. done: told (code, words) by the receiver's answer.
+    lost: told when no answer will come; what then is known, `begun` and `whole` say.
 
     transfer: name of the transfer in parts, the same when it is tried again. begun: a part of it may have arrived.
     whole: all of it may have.
@@ -38,6 +39,7 @@ class Item:
     headers: Headers = field(repr=False)
     payload: Buffer = field(repr=False)
     done: Callable[[str, str], None] = field(repr=False)
+    lost: Callable[[], None] = field(default=lambda: None, repr=False)
     name: bytes = b""
     transfer: bytes = b""
     begun: bool = False
@@ -49,6 +51,9 @@ class Item:
     had: int = 0
     waits: bool = False
     """For a HAVE."""
+    since: float = 0.0
+    """Free for whoever watches over it, as is `mark`."""
+    mark: int = 0
 
 
 class Sender:
@@ -76,13 +81,13 @@ class Sender:
     def unanswered(self) -> int:
         return len(self._unanswered)
 
-    def oldest(self) -> Item | None:
-        """Of the messages that wait for their answer."""
-        return next(iter(self._unanswered.values()), None)
+    def waiting(self) -> Sequence[Item]:
+        """The messages that wait for their answer, the oldest first."""
+        return list(self._unanswered.values())
 
     def submit(self, item: Item) -> None:
         """Put a message at the end of its flow."""
-        item.ref, item.sent, item.had = -1, 0, 0
+        item.ref, item.sent, item.had, item.since = -1, 0, 0, 0.0
         item.waits = False
         line = self._lines.get(item.headers)
         if line is None:
@@ -92,7 +97,7 @@ class Sender:
 
     def withdraw(self, item: Item) -> None:
         """Nobody waits for the answer any more. What has not begun does not begin."""
-        item.done = _ignored
+        item.done, item.lost = _ignored, _unheard
         line = self._lines.get(item.headers)
         if line and not item.begun and item in line:
             line.remove(item)
@@ -253,3 +258,7 @@ class Sender:
 
 def _ignored(_code: str, _words: str) -> None:
     """For an answer that nobody waits for."""
+
+
+def _unheard() -> None:
+    """For a loss that nobody waits for."""

@@ -8,11 +8,11 @@ comes in. Nothing here says who may send: the caller has asked before it begins 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.frame import Envelope
-from gateway.errors import Kind, ProtocolViolation, Unavailable
+from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
 
 TRANSFERS: Final = 64
 """Unfinished ones of one partner, the interrupted ones included."""
@@ -20,6 +20,14 @@ KEPT_S: Final = 120.0
 """How long an interrupted one is kept."""
 ENDED: Final = 256
 """Transfers that came to their end and are remembered, for a sender that did not hear of it."""
+
+
+class Carrier(Protocol):
+    """A stream that brings a message in parts."""
+
+    def settle(self, ref: int, error: GatewayError | None) -> None:
+        """Answer: the message was taken, or why not."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +39,7 @@ class Part:
     transfer: bytes
     envelope: Envelope
     place: memoryview = field(repr=False)
-    owner: tuple[object, int] | None
+    owner: tuple[Carrier, int] | None
     loan: int = 0
     held: int = 0
     since: float = 0.0
@@ -59,7 +67,7 @@ class Parts:
         return len(self._open)
 
     def begin(
-        self, transfer: bytes, envelope: Envelope, *, total: int, owner: tuple[object, int], resume: bool
+        self, transfer: bytes, envelope: Envelope, *, total: int, owner: tuple[Carrier, int], resume: bool
     ) -> Part | None:
         """The transfer to be carried on; None when it came to its end before.
 

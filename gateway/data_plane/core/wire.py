@@ -23,8 +23,12 @@ def members(body: Buffer) -> Mapping[int, memoryview | int]:
 
     Raises ProtocolViolation(CODEC) for what is not a protobuf message (cut off, field 0, groups).
     """
+    return dict(walk(body))
+
+
+def walk(body: Buffer) -> Iterator[tuple[int, memoryview | int]]:
+    """Every member in its order, as `members`."""
     view = memoryview(body).cast("B")
-    found: dict[int, memoryview | int] = {}
     at, end = 0, len(view)
     while at < end:
         tag, at = _varint(view, at)
@@ -35,17 +39,17 @@ def members(body: Buffer) -> Mapping[int, memoryview | int]:
             length, at = _varint(view, at)
             if length > end - at:
                 raise ProtocolViolation("protobuf: member longer than its message", kind=Kind.CODEC)
-            found[number] = view[at : at + length]
+            yield number, view[at : at + length]
             at += length
         elif kind == _VARINT:
-            found[number], at = _varint(view, at)
+            value, at = _varint(view, at)
+            yield number, value
         elif kind in {_FIXED64, _FIXED32}:
             at += 8 if kind == _FIXED64 else 4
             if at > end:
                 raise ProtocolViolation("protobuf: message cut off", kind=Kind.CODEC)
         else:
             raise ProtocolViolation("protobuf: wire type not known", kind=Kind.CODEC)
-    return found
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:

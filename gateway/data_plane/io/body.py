@@ -25,23 +25,33 @@ async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> As
     Raises ProtocolViolation(TOO_LARGE) over `limit` bytes, (MALFORMED) for a compressed, cut off, stalled or too slow
     body, Unavailable(BUFFER_FULL).
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProtocolViolation("content-encoding: compressed bodies are not taken")
     length = request.content_length
-    if length is not None and length > limit:
-        raise too_large(limit)
+    check(request.headers.get("content-encoding"), length, limit)
     go_on(request)
     loan = _Loan(budget)
     reading = _to_the_end(request, limit, loan) if length is None else _exactly(request, length, loan)
     try:
         try:
-            async with asyncio.timeout(STALL_S + (limit if length is None else length) / SLOWEST_BYTES_PER_S):
+            async with asyncio.timeout(longest(limit if length is None else length)):
                 whole = await reading
         except TimeoutError as e:
             raise ProtocolViolation("body: too slow") from e
         yield whole
     finally:
         budget.repay(loan.size)
+
+
+def check(encoding: str | None, length: int | None, limit: int) -> None:
+    """What can be said of a body before it is read. Raises ProtocolViolation(TOO_LARGE, MALFORMED)."""
+    if encoding is not None and encoding.lower() != "identity":
+        raise ProtocolViolation("content-encoding: compressed bodies are not taken")
+    if length is not None and length > limit:
+        raise too_large(limit)
+
+
+def longest(length: int) -> float:
+    """Seconds that a body of `length` bytes may take."""
+    return STALL_S + length / SLOWEST_BYTES_PER_S
 
 
 def too_large(limit: int) -> ProtocolViolation:

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.data_plane.channel import Channel
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.frame import Envelope, Operation
+from gateway.data_plane.core.stream import PROTOCOL
 from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Refused
 from gateway.model import Limits, NodeId
@@ -38,6 +39,8 @@ class Call:
     prove: Callable[[], NodeId] = field(repr=False)
     body: Callable[[int], AbstractAsyncContextManager[Buffer]] = field(repr=False)
     wait: str | None = None
+    codec: fr.Codec | None = None
+    """How it is answered, where what brought it leaves no choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,12 @@ class Door:
 
     async def chan(self, call: Call) -> Reply:
         """Serve a call to its end. Raises ConnectionError and TimeoutError of the connection only."""
-        codec = fr.Codec.JSON
+        codec = call.codec or fr.Codec.JSON
         envelope: Envelope | None = None
         try:
             headers = _single(call.headers)
-            codec = fr.answer_codec(headers, invoke=call.name == INVOKE)
-            if call.method != "POST":
+            codec = call.codec or fr.answer_codec(headers, invoke=call.name == INVOKE)
+            if call.method != "POST" and call.name != TRANSPORT:
                 return Reply(405, *fr.encode_answer(codec, Transport.ILLEGAL, "POST expected"))
             envelope = fr.read_envelope(headers, self._limits)
             return Reply(200, *await self._serve(call, envelope, codec))
@@ -85,10 +88,12 @@ class Door:
 
 
 class EdgeDoor(Door):
-    """Partners. Of chan/* only invoke; reading and releasing are our own side's (T-054), streams come later."""
+    """Partners. Of chan/* only invoke here: reads and release are our own side's (T-054), streams `stream_server`'s."""
 
     async def _serve(self, call: Call, envelope: Envelope, codec: fr.Codec) -> tuple[str, Pieces]:
-        if call.name in fr.OPERATIONS or call.name == TRANSPORT:
+        if call.name == TRANSPORT:
+            raise Refused(f"a stream begins with GET and Upgrade: {PROTOCOL}", kind=Kind.NOT_OFFERED)
+        if call.name in fr.OPERATIONS:
             raise Refused(f"{call.name} is not offered to partners", kind=Kind.NOT_OFFERED)
         if call.name != INVOKE:
             raise Refused("no such channel operation", kind=Kind.NOT_FOUND)

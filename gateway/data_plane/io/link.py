@@ -1,7 +1,7 @@
 """The Unix-socket line between control and data process, both ends: what control tells, as JSON over HTTP.
 
-Server side (data process): POST /link/snapshot, /link/routes, /link/shown, /link/sessions, /link/sessions/close;
-GET /link/sent, /link/stats.
+Server side (data process): POST /link/snapshot, /link/routes, /link/network, /link/shown, /link/sessions,
+/link/sessions/close; GET /link/sent, /link/stats.
 Client side (control process): `DataPlaneLink`, a ports.DataPlane. A data process that starts knows nothing and pulls
 `GET /link/snapshot` from control before it listens; while it is away, calls of `DataPlaneLink` wait a little for it.
 The socket lies in a folder that only this user may enter; that is the whole of its access control.
@@ -10,21 +10,27 @@ The socket lies in a folder that only this user may enter; that is the whole of 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_type_hints
 from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
 
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
-from gateway.model import NodeId, SessionId
-from gateway.ports import PeerRoute, SessionRule
+from gateway.model import NodeId, PartnerWay, RelayPair, SessionId
+from gateway.ports import Network, PeerRoute, SessionRule
+
+R = TypeVar("R", PartnerWay, RelayPair)
 
 BODY_BYTES: Final = 64 << 20
 CONTROL_SOCKET: Final = "control.sock"
 DATA_SOCKET: Final = "data.sock"
 _PAUSE_S: Final = 0.05
+
+
+NO_NETWORK: Final = Network()
 
 
 # -- records <-> JSON
@@ -43,6 +49,14 @@ def route_to_json(route: PeerRoute) -> Mapping[str, Any]:
     }
 
 
+def network_to_json(network: Network) -> Mapping[str, Any]:
+    return {
+        "ways": [asdict(way) for way in network.ways],
+        "holding": [route_to_json(route) for route in network.holding],
+        "relays": [asdict(pair) for pair in network.relays],
+    }
+
+
 def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
     return {
         "session_id": rule.session_id,
@@ -56,13 +70,18 @@ def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
 
 
 def snapshot_to_json(
-    routes: Sequence[PeerRoute], rules: Sequence[SessionRule], *, shown: tuple[str, str] = ("", "")
+    routes: Sequence[PeerRoute],
+    rules: Sequence[SessionRule],
+    *,
+    shown: tuple[str, str] = ("", ""),
+    network: Network = NO_NETWORK,
 ) -> Mapping[str, Any]:
     """What control answers on GET /link/snapshot. shown: PEM files (chain, key) for the listener, "" for none."""
     return {
         "routes": [route_to_json(r) for r in routes],
         "sessions": [rule_to_json(r) for r in rules],
         "shown": list(shown),
+        "network": network_to_json(network),
     }
 
 
@@ -111,6 +130,25 @@ def snapshot_from_json(value: Any) -> tuple[Sequence[PeerRoute], Mapping[Session
     return routes_from_json(routes), {rule.session_id: rule for rule in map(rule_from_json, rules)}
 
 
+def network_from_json(value: Any) -> Network:
+    try:
+        return Network(
+            ways=[_checked(PartnerWay, each) for each in value["ways"]],
+            holding=routes_from_json(value["holding"]),
+            relays=[_checked(RelayPair, each) for each in value["relays"]],
+        )
+    except (KeyError, TypeError) as e:
+        raise ProtocolViolation("network: malformed") from e
+
+
+def _checked(kind: type[R], value: Mapping[str, Any]) -> R:
+    """A record of plain members. Raises KeyError or TypeError where one is missing or of another type."""
+    hints = {name: getattr(hint, "__supertype__", hint) for name, hint in get_type_hints(kind).items()}
+    if any(type(value[name]) is not hint for name, hint in hints.items()):
+        raise TypeError
+    return kind(**{name: value[name] for name in hints})
+
+
 def shown_from_json(value: Any) -> tuple[str, str]:
     try:
         chain, key = value["shown"]
@@ -147,6 +185,9 @@ class DataPlaneLink:
     async def set_routes(self, routes: Sequence[PeerRoute]) -> None:
         await self._call("POST", "/link/routes", {"routes": [route_to_json(route) for route in routes]})
 
+    async def set_network(self, network: Network) -> None:
+        await self._call("POST", "/link/network", network_to_json(network))
+
     async def show(self, chain: str, key: str) -> None:
         """PEM files of the certificate that the listener shows from now on."""
         await self._call("POST", "/link/shown", {"shown": [chain, key]})
@@ -180,11 +221,11 @@ class DataPlaneLink:
 
 async def pull_snapshot(
     run_dir: Path, *, wait_s: float
-) -> tuple[Sequence[PeerRoute], Mapping[SessionId, SessionRule], tuple[str, str]]:
+) -> tuple[Sequence[PeerRoute], Mapping[SessionId, SessionRule], tuple[str, str], Network]:
     """Ask control for everything; waits for it up to `wait_s`. Raises Unavailable(OVERLOADED), ProtocolViolation."""
     async with _unix_session(run_dir / CONTROL_SOCKET) as session:
         value = await call_until(session, "GET", "/link/snapshot", None, wait_s=wait_s)
-    return *snapshot_from_json(value), shown_from_json(value)
+    return *snapshot_from_json(value), shown_from_json(value), network_from_json(value.get("network"))
 
 
 def _unix_session(socket: Path) -> aiohttp.ClientSession:
@@ -219,12 +260,13 @@ SetRoutes = Callable[[Sequence[PeerRoute]], Awaitable[Sequence[str]]]
 
 
 class LinkDoor:
-    """Handler of data.sock. The four callables do the work; only control can reach this socket."""
+    """Handler of data.sock. The callables do the work; only control can reach this socket."""
 
     def __init__(
         self,
         *,
         set_routes: SetRoutes,
+        set_network: Callable[[Network], None],
         show: Callable[[str, str], None],
         keep_sessions: Callable[[Mapping[SessionId, SessionRule]], None],
         open_session: Callable[[SessionRule], None],
@@ -233,6 +275,7 @@ class LinkDoor:
         stats: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._set_routes = set_routes
+        self._set_network = set_network
         self._show = show
         self._keep_sessions = keep_sessions
         self._open_session = open_session
@@ -254,6 +297,9 @@ class LinkDoor:
             case "POST", "/link/routes":
                 value = await _json(request)
                 return {"problems": list(await self._set_routes(routes_from_json(value.get("routes"))))}
+            case "POST", "/link/network":
+                self._set_network(network_from_json(await _json(request)))
+                return {}
             case "POST", "/link/shown":
                 self._show(*shown_from_json(await _json(request)))
                 return {}

@@ -3,39 +3,29 @@
 Implements `channel.Partners`.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from urllib.parse import urlsplit
 
-from gateway.data_plane.channel import Partner
-from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.dial import GRPCS, Dialer
 from gateway.data_plane.io.http_client import HttpPartner
+from gateway.data_plane.io.stream_client import Speaking, StreamPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
 from gateway.ports import PeerRoute
 
 
-class Speaking(Partner, Protocol):
-    """A `channel.Partner` with an end."""
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection, calls under way included."""
-        ...
-
-
 class PartnerWays:
-    """All partners by node id. revoked: as tls.client_context's."""
+    """All partners by node id. run_dir: for sockets of our own. streams: ask them for a stream each."""
 
-    def __init__(
-        self, *, chain_file: Path, key_file: Path, revoked: Callable[[list[bytes]], None] = lambda _verified: None
-    ) -> None:
-        self._files = (chain_file, key_file)
-        self._revoked = revoked
+    def __init__(self, dialer: Dialer, *, run_dir: Path, streams: bool = True) -> None:
+        self._dialer = dialer
+        self._run_dir = run_dir
+        self._streams = streams
         self._partners: dict[NodeId, tuple[PeerRoute, Speaking]] = {}
+        self._changing = asyncio.Lock()
 
     def find(self, node: NodeId) -> Speaking | None:
         known = self._partners.get(node)
@@ -46,6 +36,10 @@ class PartnerWays:
 
     async def set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         """Replace all; an unchanged route keeps its connections. Returns the routes not usable, in words."""
+        async with self._changing:
+            return await self._set_routes(routes)
+
+    async def _set_routes(self, routes: Sequence[PeerRoute]) -> Sequence[str]:
         old, new, problems = self._partners, dict[NodeId, tuple[PeerRoute, Speaking]](), list[str]()
         for route in routes:
             kept = old.get(route.node_id)
@@ -53,7 +47,7 @@ class PartnerWays:
                 new[route.node_id] = kept
                 continue
             try:
-                new[route.node_id] = (route, self._speak(route))
+                new[route.node_id] = (route, await self._speak(route))
             except Refused as e:
                 problems.append(f"{route.node_id}: {e}")
         self._partners = new
@@ -68,7 +62,12 @@ class PartnerWays:
             await partner.close()
         self._partners = {}
 
-    def _speak(self, route: PeerRoute) -> Speaking:
-        named = (route.our_chain, route.our_key)
-        chain_file, key_file = (Path(own) if own else file for own, file in zip(named, self._files, strict=True))
-        return HttpPartner(Way(route, chain_file=chain_file, key_file=key_file, revoked=self._revoked))
+    async def _speak(self, route: PeerRoute) -> Speaking:
+        way = self._dialer.way(route)
+        if urlsplit(route.address).scheme == GRPCS:
+            # Loaded where a partner wants it, and beside the loop.
+            module = await asyncio.to_thread(importlib.import_module, "gateway.data_plane.io.grpc_client")
+            speaking: Speaking = module.GrpcPartner(way, run_dir=self._run_dir)
+            return speaking
+        http = HttpPartner(way)
+        return StreamPartner(way, http) if self._streams else http

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -25,17 +26,31 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
+from gateway.data_plane.io.front import Front
+from gateway.data_plane.io.grpc_entry import GrpcEntry
+from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
+from gateway.data_plane.io.pump import Room
+from gateway.data_plane.io.relay import Relay, Relays
+from gateway.data_plane.io.roads import Roads
+from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
+from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import CallerError
-from gateway.model import Limits, NodeId
-from gateway.ports import Clock, Entropy, Journal, PeerRoute
+from gateway.model import Limits, NodeId, ProxyAddress
+from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
+from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
+ROOM_MORE: Final = 16 << 20
+HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +67,29 @@ class DataSettings:
     tls_key: Path
     run_dir: Path
     edge_port: int = 7304
+    edge_prefix: str = ""
+    """Path of this node's address, under which its edge serves everything as well, e.g. /gateway."""
     platform_host: str = "127.0.0.1"
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    edge_grpc: bool = True
+    """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
+    platform_grpc: bool = True
+    edge_grpc_port: int | None = None
+    """A port for gRPC alone, too."""
+    platform_grpc_port: int | None = None
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Refuse channel calls without provider code, trace id or token (T-055), and let peek keep (T-022)."""
     peek_keeps: bool = False
+    streams: bool = True
+    """Give partners streams, and ask them for theirs; otherwise plain invoke alone."""
     push_retry_s: float = 20.0
+    proxy: ProxyAddress | None = None
+    """On the way to partners for whom nothing else is said."""
+    proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
+    """file: URIs of `user:password`."""
     gap_s: float = 5.0
 
 
@@ -70,6 +99,8 @@ class Ports:
 
     edge: int
     platform: int
+    edge_grpc: int | None = None
+    platform_grpc: int | None = None
 
 
 class DataProcess:
@@ -84,11 +115,15 @@ class DataProcess:
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
-        self._partners = PartnerWays(
-            chain_file=settings.tls_chain,
-            key_file=settings.tls_key,
+        self._routes: dict[NodeId, PeerRoute] = {}
+        self._roads = Roads(settings.proxy, settings.proxy_credentials)
+        self._dialer = Dialer(
+            self._roads,
+            settings.tls_chain,
+            settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
+        self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
         budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
@@ -104,17 +139,42 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
+        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
-        self._edge_listener = http_server.EdgeListener(doors=door.EdgeDoor(**asked), control=self._control[0], **shared)
-        self._platform_listener = http_server.PlatformListener(
-            doors=door.PlatformDoor(**asked), control=self._control[1], **shared
+        self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
+        self._parked = Parked(journal)
+        self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
+        self._roads.attach(parked=self._parked.take, relay=Relays(self._dialer, find=self._routes.get).through)
+        self._holder = Holder(self._dialer, serve=self._serve_inside, journal=journal, entropy=entropy)
+        self._edge_listener = http_server.EdgeListener(
+            doors=self._edge_door,
+            control=self._control[0],
+            prefix=settings.edge_prefix,
+            pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
+            streams=self._streams if settings.streams else None,
+            **shared,
         )
+        self._platform_listener = http_server.PlatformListener(
+            doors=self._platform_door, control=self._control[1], **shared
+        )
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        more: Mapping[str, Any] = {
+            **shared,
+            "run_dir": settings.run_dir,
+            "limits": limits,
+            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
+            "clock": clock,
+        }
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
+        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
+            set_network=self.set_network,
             show=self.show,
             keep_sessions=self.channel.keep_sessions,
             open_session=self.channel.open_session,
@@ -122,7 +182,10 @@ class DataProcess:
             sent_bytes=self.channel.sent_bytes,
             stats=self.stats,
         )
-        self._runners: list[web.ServerRunner] = []
+        self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
+        self._runner: web.ServerRunner | None = None
+        self._listening: list[asyncio.Server] = []
+        self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
@@ -131,20 +194,51 @@ class DataProcess:
         Raises Unavailable when control doesn't answer, OSError when a port is taken.
         """
         settings = self._settings
-        routes, rules, shown = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
+        routes, rules, shown, network = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
         self.show(*shown)
+        self.set_network(network)
         await self.set_routes(routes)
         self.channel.keep_sessions(rules)
         limits = settings.limits
-        edge = http_server.server(self._edge_listener, limits, cancel_with_client=False)
-        platform = http_server.server(self._platform_listener, limits, cancel_with_client=True)
         data_socket = settings.run_dir / link.DATA_SOCKET
         data_socket.unlink(missing_ok=True)
-        await self._listen(web.Server(self._link_door), lambda runner: web.UnixSite(runner, str(data_socket)))
+        self._runner = web.ServerRunner(web.Server(self._link_door), handle_signals=False, shutdown_timeout=DRAIN_S)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(data_socket)).start()
+        await self._roads_door.start()
+        edge = Front(
+            doors=self._edge_door,
+            rest=http_server.server(self._edge_listener, limits, cancel_with_client=False),
+            side="edge",
+            cancel_with_client=False,
+            address_connections=limits.address_connections,
+            http2=self._edge_grpc if settings.edge_grpc else None,
+            **self._shared,
+        )
+        platform = Front(
+            doors=self._platform_door,
+            rest=http_server.server(self._platform_listener, limits, cancel_with_client=True),
+            side="platform",
+            cancel_with_client=True,
+            address_connections=limits.connections,
+            http2=self._platform_grpc if settings.platform_grpc else None,
+            **self._shared,
+        )
+        self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        ports = Ports(
+            edge_port,
+            platform_port,
+            await self._listen_grpc(
+                self._edge_grpc, settings.edge_host, settings.edge_grpc_port, context=self._tls.listening
+            ),
+            await self._listen_grpc(
+                self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
+            ),
+        )
+        self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
-        ports = Ports(edge_port, platform_port)
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
         self._journal.note("data.ready", edge_port=ports.edge, platform_port=ports.platform)
@@ -156,8 +250,20 @@ class DataProcess:
         if self._tidying is not None:
             self._tidying.cancel()
         self.channel.stop()
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
-        self._runners.clear()
+        for listening in self._listening:
+            listening.close()
+        self._parked.close()
+        self._relay.close()
+        await self._streams.stop(DRAIN_S)
+        entries = (self._edge_grpc, self._platform_grpc)
+        await asyncio.gather(
+            *(front.stop(DRAIN_S) for front in self._fronts), *(entry.stop(DRAIN_S) for entry in entries)
+        )
+        await self._holder.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._listening, self._fronts, self._runner = [], [], None
+        await self._roads_door.stop()
         await self._partners.close()
         for control in self._control:
             await control.close()
@@ -170,10 +276,21 @@ class DataProcess:
         self._tls.trust(der for ders in roots.values() for der in ders)
         self._edge.set_roots(roots)
         usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
+        self._routes.clear()
+        self._routes.update((route.node_id, route) for route in usable)
+        self._parked.keep(self._routes)
+        self._relay.keep(set(self._routes))
         problems = [*problems, *await self._partners.set_routes(usable)]
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
         return problems
+
+    def set_network(self, network: Network) -> None:
+        """Reach partners in these ways from now on; connections that stand go on."""
+        self._roads.set_ways(network.ways)
+        self._relay.set_pairs(network.relays)
+        if self._fronts:
+            self._holder.hold(network.holding)
 
     def show(self, chain: str, key: str) -> None:
         """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
@@ -182,24 +299,50 @@ class DataProcess:
 
     def stats(self) -> Mapping[str, Any]:
         """Counters and levels."""
-        return {**self.channel.stats(), "partners": len(self._partners), "refused": self.channel.traffic.refused}
+        return {
+            **self.channel.stats(),
+            "partners": len(self._partners),
+            "streams": len(self._streams),
+            "refused": self.channel.traffic.refused,
+            "parked": {**self._parked.levels(), **self._holder.levels()},
+            "relayed": self._relay.levels(),
+            "relayed_bytes": self._relay.carried(),
+        }
 
-    async def _listen(self, server: Any, site: Callable[[web.ServerRunner], web.BaseSite]) -> None:
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=DRAIN_S)
-        await runner.setup()
-        self._runners.append(runner)
-        await site(runner).start()
+    async def _serve_inside(self, raw: socket.socket) -> None:
+        """Answer a connection that a partner has taken as if it had come to the edge."""
+        await asyncio.get_running_loop().connect_accepted_socket(
+            self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
+        )
 
-    async def _listen_tcp(self, server: Any, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=512)
         try:
             listening.setblocking(False)
-            await self._listen(server, lambda runner: web.SockSite(runner, listening, ssl_context=context))
+            patience = HANDSHAKE_S if context else None
+            server = await asyncio.get_running_loop().create_server(
+                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
+            )
         except BaseException:
             listening.close()
             raise
+        self._listening.append(server)
         bound: int = listening.getsockname()[1]
+        return bound
+
+    async def _listen_grpc(
+        self, entry: GrpcEntry, host: str, port: int | None, *, context: ssl.SSLContext | None
+    ) -> int | None:
+        """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
+        if port is None:
+            return None
+        patience = HANDSHAKE_S if context else None
+        listening = await asyncio.get_running_loop().create_server(
+            entry, host, port, ssl=context, ssl_handshake_timeout=patience, backlog=512
+        )
+        self._listening.append(listening)
+        bound: int = listening.sockets[0].getsockname()[1]
         return bound
 
     async def _tidy(self) -> None:
@@ -207,10 +350,15 @@ class DataProcess:
         while True:
             await asyncio.sleep(every)
             self.channel.expire()
+            self._rooms.tidy()
+            self._streams.expire()
 
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    # Every connection is an open file, and the usual bound is there for programs that poll with select.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 

@@ -91,6 +91,8 @@ def server_context(chain_file: Path, key_file: Path, roots: Iterable[bytes]) -> 
     context.verify_mode = ssl.CERT_OPTIONAL
     # A resumed session would carry the verification of an earlier set of roots.
     context.options |= ssl.OP_NO_TICKET
+    # HTTP/2 is for gRPC, whose clients offer nothing else; who can speak HTTP/1.1 does.
+    context.set_alpn_protocols(["http/1.1", "h2"])
     context.num_tickets = 0
     for root in roots:
         context.load_verify_locations(cadata=root)

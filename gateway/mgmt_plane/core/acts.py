@@ -26,7 +26,9 @@ from gateway.model import (
     LogConsent,
     OwnKey,
     OwnTls,
+    PartnerWay,
     Project,
+    RelayPair,
     RevokedCert,
     User,
     UseState,
@@ -162,6 +164,10 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
             return [Act("crl.taken", _subject(record), _crl(record))]
         case RevokedCert():
             return [Act("certificate.revoked", f"certificate:{record.serial}", {"ca": record.ca})]
+        case PartnerWay():
+            return [Act("way.set", f"way:{record.node_id}", _way(record))]
+        case RelayPair():
+            return [Act("relay.allowed", f"relay:{record.key()}", {"bytes_per_s": record.bytes_per_s})]
         case Component():
             return [Act("component.registered", _subject(record), _component(record))]
         case DeclaredSession():
@@ -199,6 +205,10 @@ def _crl(crl: Crl) -> Json:
         "next_update": crl.next_update,
         "crl_sha256": digest(crl.pem),
     }
+
+
+def _way(way: PartnerWay) -> Json:
+    return {"proxy": way.proxy, "relay": way.relay, "hold": way.hold, "held": way.held}
 
 
 def _declared(session: DeclaredSession) -> Json:
@@ -242,6 +252,10 @@ def of_replace(tx: Tx, old: Record, new: Record) -> Sequence[Act]:
             return [Act("certificate.shown", f"certificate:{new.leaf}", _tls(new))]
         case Crl(), Crl() if old != new:
             return [Act("crl.taken", _subject(new), _crl(new))]
+        case PartnerWay(), PartnerWay():
+            return [Act("way.set", f"way:{new.node_id}", _way(new))]
+        case RelayPair(), RelayPair():
+            return [Act("relay.allowed", f"relay:{new.key()}", {"bytes_per_s": new.bytes_per_s})]
         case DeclaredSession(), DeclaredSession() if old != new:
             return [Act("session.declared", f"session:{new.session_id}", _declared(new))]
         case Component(), Component() if old != new:
@@ -258,6 +272,10 @@ def of_delete(_tx: Tx, record: Record) -> Sequence[Act]:
     match record:
         case AccessToken():
             return [Act("token.revoked", f"token:{record.token_id}", {"user": record.user})]
+        case PartnerWay():
+            return [Act("way.removed", f"way:{record.node_id}", {})]
+        case RelayPair():
+            return [Act("relay.removed", f"relay:{record.key()}", {})]
         case LogConsent():
             return [Act("log.consent_ended", f"node:{record.node_id}", {"job_id": record.job_id})]
         case DeclaredSession():

@@ -176,15 +176,15 @@ def node_body(identity: Identity) -> dict[str, Any]:
     return {each.name: getattr(identity, each.name) for each in fields(identity)}
 
 
-def check_address(address: str) -> str:
+def check_address(address: str, *, schemes: Sequence[str] = ("https",)) -> str:
     """A node's service address: https, host, perhaps port and path prefix. Returned without a final slash."""
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as e:
         raise ProtocolViolation("address is not a URL") from e
-    if parts.scheme != "https" or not parts.hostname or port == 0:
-        raise ProtocolViolation("address must be https://host[:port][/prefix]")
+    if parts.scheme not in schemes or not parts.hostname or port == 0:
+        raise ProtocolViolation(f"address must be {' or '.join(schemes)}://host[:port][/prefix]")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ProtocolViolation("address must hold no user, query or fragment")
     if not address.isascii() or any(each <= " " or each == "\\" for each in address):

@@ -6,15 +6,18 @@ that holds (ADR 0003). Answers are bounded before they are parsed; whether one m
 """
 
 import asyncio
+import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from yarl import URL
@@ -26,16 +29,19 @@ from gateway.auth.keys import KeyRing
 from gateway.auth.revocation import RevocationLists
 from gateway.auth.schemes import Signer
 from gateway.auth.tls_ring import TlsFiles, TlsRing
-from gateway.errors import GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
+from gateway.errors import CallerError, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.mgmt_plane.core.control_profile import accepts, way
 from gateway.mgmt_plane.core.jsontext import encode_object, parse_object
 from gateway.mgmt_plane.core.messages import check_address
 from gateway.mgmt_plane.core.profile import STRICT, Profile, Signature, from_peer, profile, to_peer
 from gateway.mgmt_plane.service.partners import is_valid, pinned_cas
-from gateway.model import Contract, Identity, Limits, TraceId
+from gateway.model import Contract, Identity, Limits, NodeId, TraceId
 from gateway.ports import Clock, Entropy, Journal, PeerReply
 from specs import headers as names
 from specs.routes import ROUTES, Auth, Route
+
+Reach = Callable[[NodeId, str], Awaitable[socket.socket]]
+"""(node id, or "" where it is not known, URL) -> a connected socket. Raises Unavailable."""
 
 _CONTEXTS: Final = 256
 _PAUSE_S: Final = 0.2
@@ -118,10 +124,39 @@ def _checking(tls_ca: str, node_id: str, clock: Clock, lists: RevocationLists) -
     return Pinned
 
 
+class _Connector(aiohttp.BaseConnector):
+    """Connections of aiohttp on sockets that `reach` opens; to whom, the TLS context says."""
+
+    def __init__(self, reach: Reach, peers: Mapping[ssl.SSLContext, str]) -> None:
+        super().__init__()
+        self._reach = reach
+        self._peers = peers
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp calls it so
+    ) -> ResponseHandler:
+        del traces, timeout
+        context = req.ssl
+        if not isinstance(context, ssl.SSLContext):
+            raise CallerError("calls to partners are made over TLS")
+        raw = await self._reach(NodeId(self._peers.get(context, "")), str(req.url.origin()))
+        loop = asyncio.get_running_loop()
+        try:
+            _, protocol = await loop.create_connection(
+                self._factory, sock=raw, ssl=context, server_hostname=req.url.host or ""
+            )
+        except (ssl.SSLCertVerificationError, ssl.CertificateError) as e:
+            raise aiohttp.ClientConnectorCertificateError(req.connection_key, e) from e
+        return protocol
+
+
 class SignedClient:
     """ports.PeerClient over aiohttp. Close it when done.
 
-    shown: our client certificates. lists: the partners' revocation lists.
+    shown: our client certificates. lists: the partners' revocation lists. reach: opens sockets; None: directly.
     """
 
     def __init__(
@@ -135,7 +170,10 @@ class SignedClient:
         entropy: Entropy,
         journal: Journal,
         lists: RevocationLists | None = None,
+        reach: Reach | None = None,
     ) -> None:
+        self._reach = reach
+        self._peers: WeakKeyDictionary[ssl.SSLContext, str] = WeakKeyDictionary()
         self._lists = lists or RevocationLists()
         self._identity = identity
         self._signer = signer
@@ -278,6 +316,8 @@ class SignedClient:
                 status = response.status
         except TimeoutError as e:
             raise Unavailable(f"{call.name} at {call.peer}: no answer in time", kind=Kind.PEER_TIMEOUT) from e
+        except Unavailable as e:  # no way there
+            raise Unavailable(f"{call.name} at {call.peer}: {e}") from e
         except aiohttp.ClientConnectorCertificateError as e:
             # The text is ours (see _checking) or OpenSSL's; neither holds a secret.
             raise Unavailable(f"{call.name} at {call.peer}: {e.certificate_error}"[:_REPLY_TEXT]) from e
@@ -329,7 +369,7 @@ class SignedClient:
         by the CA sent with it or names another node than `node_id`, Unavailable where nobody answers.
         """
         address = check_address(address)
-        chain = await self._chain(address)
+        chain = await self._chain(address, node_id or "")
         if len(chain) < 2:
             raise Refused("the server does not send its CA: give ca_pem", kind=Kind.UNAUTHENTICATED)
         leaf, ca = chain[0], chain[-1]
@@ -338,7 +378,7 @@ class SignedClient:
         ca_pem = ca.public_bytes(Encoding.PEM).decode()
         return FirstContact(named, ca_pem, fingerprint(ca), await self._node(address, ca_pem, named))
 
-    async def _chain(self, address: str) -> list[x509.Certificate]:
+    async def _chain(self, address: str, node_id: str) -> list[x509.Certificate]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
@@ -346,9 +386,10 @@ class SignedClient:
         parts = urlsplit(address)
         try:
             async with asyncio.timeout(self._limits.request_s):
-                _, writer = await asyncio.open_connection(
-                    parts.hostname, parts.port or 443, ssl=context, server_hostname=parts.hostname
-                )
+                end: dict[str, Any] = {"host": parts.hostname, "port": parts.port or 443}
+                if self._reach is not None:
+                    end = {"sock": await self._reach(NodeId(node_id), address)}
+                _, writer = await asyncio.open_connection(**end, ssl=context, server_hostname=parts.hostname)
                 try:
                     presented = _presented(writer.get_extra_info("ssl_object"))[:MAX_CHAIN]
                 finally:
@@ -357,6 +398,8 @@ class SignedClient:
                         await writer.wait_closed()
         except TimeoutError as e:
             raise Unavailable(f"{address} does not answer in time", kind=Kind.PEER_TIMEOUT) from e
+        except Unavailable as e:  # no way there
+            raise Unavailable(f"{address} cannot be reached: {e}", detail=address) from e
         except (OSError, ssl.SSLError) as e:
             raise Unavailable(f"{address} cannot be reached: {type(e).__name__}", detail=address) from e
         try:
@@ -389,6 +432,7 @@ class SignedClient:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                connector=None if self._reach is None else _Connector(self._reach, self._peers),
                 timeout=aiohttp.ClientTimeout(total=self._limits.request_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -417,6 +461,7 @@ class SignedClient:
             context.load_cert_chain(show.chain, show.key)
         context.sslobject_class = _checking(tls_ca, node_id, self._clock, self._lists)
         self._contexts[key] = context
+        self._peers[context] = node_id
         if len(self._contexts) > _CONTEXTS:
             self._contexts.popitem(last=False)
         return context

@@ -34,6 +34,8 @@ from specs.states import ApprovalState, AuthType
 
 DEFAULT_LIFE_MS: Final = 365 * 86_400_000
 """Of a contract for which nobody named an end; confirm must carry one (M-026)."""
+TRANSPORT_SCHEMES: Final = ("https", "grpcs")
+"""Of the address of a transport module: HTTP/1.1 or gRPC is spoken with it."""
 _CANDIDATES: Final = 8
 _UNSAID: Final = {"inst_id": "", "institution": "", "system": "", "system_version": ""}
 """What an application that describes its receiver leaves open about its sender."""
@@ -199,20 +201,28 @@ class Partners:
         for each in tx.select(Contract, status=ApprovalState.APPROVED, order="-updated"):
             if is_valid(each, now) and each.tls_ca:
                 found.setdefault(each.peer_node_id, each)
-        lists = {each.ca: each.pem for each in tx.select(Crl)}
-        return [
-            PeerRoute(
-                node_id=each.peer_node_id,
-                inst_id=each.peer_inst_id,
-                address=each.peer_transport or each.peer_address,
-                tls_ca=pinned_cas(each, now),
-                profile=each.profile,
-                crls=_lists_of(pinned_cas(each, now), lists),
-                our_chain=self._shows(each)[0],
-                our_key=self._shows(each)[1],
-            )
-            for each in sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
-        ]
+        lists = self.lists(tx)
+        ordered = sorted(found.values(), key=lambda contract: (contract.created, contract.contract_id))
+        return [self.route_of(each, lists) for each in ordered]
+
+    def lists(self, tx: Tx) -> Mapping[str, str]:
+        """The partners' revocation lists as PEM, by CA."""
+        return {each.ca: each.pem for each in tx.select(Crl)}
+
+    def route_of(self, contract: Contract, lists: Mapping[str, str]) -> PeerRoute:
+        """Where the partner of a contract is and who it is. lists: revocation lists by CA."""
+        cas = pinned_cas(contract, self._clock.now_ms())
+        chain, key = self._shows(contract)
+        return PeerRoute(
+            node_id=contract.peer_node_id,
+            inst_id=contract.peer_inst_id,
+            address=contract.peer_transport or contract.peer_address,
+            tls_ca=cas,
+            profile=contract.profile,
+            crls=_lists_of(cas, lists),
+            our_chain=chain,
+            our_key=key,
+        )
 
     # --- we apply ---------------------------------------------------------------------------------------------------
 
@@ -265,6 +275,7 @@ class Partners:
         state, _ = step(None, Event.APPLY)
         made = replace(contract, status=state)
         tx.insert(made)
+        self._on_routes_changed()  # it may have to be held to, so that it can confirm
         return made
 
     def confirmed(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
@@ -484,13 +495,7 @@ class Partners:
     def set_profile(self, tx: Tx, node_id: NodeId, name: str) -> list[Contract]:
         """Name the dialect of a partner, in all open contracts with it. Raises Refused(NODE_UNKNOWN, CONFLICT)."""
         wanted = _known_profile(name)
-        open_ = [
-            each
-            for each in tx.select(Contract, peer_node_id=node_id)
-            if each.status in (ApprovalState.APPLIED, ApprovalState.APPROVED)
-        ]
-        if not open_:
-            raise Refused(f"{node_id} is not a partner", kind=Kind.NODE_UNKNOWN)
+        open_ = self._open(tx, node_id)
         if any(profile(each.profile).managed is not wanted.managed for each in open_):
             raise Refused(
                 "whether a partner has a management layer is settled when the contract is made", kind=Kind.CONFLICT
@@ -502,6 +507,22 @@ class Partners:
         changed = [self._save(tx, each, replace(each, profile=name)) for each in open_]
         self._on_routes_changed()
         return changed
+
+    def set_address(self, tx: Tx, node_id: NodeId, address: str) -> list[Contract]:
+        """A partner is elsewhere from now on, in all open contracts with it. Raises Refused(NODE_UNKNOWN)."""
+        changed = [self._save(tx, each, replace(each, peer_address=address)) for each in self._open(tx, node_id)]
+        self._on_routes_changed()
+        return changed
+
+    def _open(self, tx: Tx, node_id: NodeId) -> list[Contract]:
+        open_ = [
+            each
+            for each in tx.select(Contract, peer_node_id=node_id)
+            if each.status in (ApprovalState.APPLIED, ApprovalState.APPROVED)
+        ]
+        if not open_:
+            raise Refused(f"{node_id} is not a partner", kind=Kind.NODE_UNKNOWN)
+        return open_
 
     def record(self, tx: Tx, described: Described) -> Contract:
         """A contract that was made on paper, with a node whose product has no management layer: it holds at once.
@@ -543,7 +564,7 @@ class Partners:
             description="recorded by hand",
             created=now,
             updated=now,
-            peer_transport=check_address(described.transport) if described.transport else "",
+            peer_transport=check_address(described.transport, schemes=TRANSPORT_SCHEMES) if described.transport else "",
         )
         tx.insert(contract)
         self._act(tx, contract, effects)

@@ -1,0 +1,174 @@
+"""Where callers of gRPC come in: an HTTP/2 connection of a listener, led to the gRPC server behind it.
+
+The listener has accepted the connection and, at the edge, done TLS; whoever shows no partner's certificate there is
+told so and gets no further. The gRPC server listens on a Unix socket of its own in `run_dir`; each connection is led
+there by a pump under a name that only it has, by which the server asks who called. The server, and with it the library,
+is started by the first caller, so a node that nobody calls by gRPC does without.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from gateway.data_plane.core import http2
+from gateway.data_plane.core.budget import Budget
+from gateway.data_plane.io.door import Door
+from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.pump import Half, Room
+from gateway.errors import WIRE, Kind, Refused
+from gateway.model import Limits, NodeId
+from gateway.ports import Clock, Journal
+
+CONNECTIONS: Final = 1024
+"""Per listener."""
+Proof = Callable[[], NodeId]
+
+
+class _Server(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class GrpcEntry:
+    """The gRPC side of one listener. proven: callers must show a partner's certificate before a word is exchanged."""
+
+    def __init__(
+        self,
+        *,
+        side: str,
+        doors: Door,
+        edge: Edge,
+        proven: bool,
+        run_dir: Path,
+        limits: Limits,
+        budget: Budget,
+        room: Room,
+        clock: Clock,
+        journal: Journal,
+    ) -> None:
+        self._side = side
+        self._door = doors
+        self._edge = edge
+        self._proven = proven
+        self._socket = run_dir / f"grpc-{side}.sock"
+        self._limits = limits
+        self._budget = budget
+        self._room = room
+        self._clock = clock
+        self._journal = journal
+        self._callers: dict[str, Proof] = {}
+        self._joining: set[asyncio.Task[None]] = set()
+        self._halves: set[Half] = set()
+        self._starting = asyncio.Lock()
+        self._server: _Server | None = None
+        self._closed = False
+
+    def __call__(self) -> asyncio.Protocol:
+        """A protocol for a connection whose caller speaks HTTP/2, from the preface on."""
+        # The library refuses a call whose headers are too large; a caller that goes far beyond is not listened to.
+        watch = http2.Watch(header_bytes=4 * self._limits.header_bytes, now=self._clock.monotonic())
+        outer = Half(
+            begun=lambda half: self._begin(half, watch),
+            eye=lambda data: self._inward(watch, outer, data),
+            ended=lambda: self._left(watch, outer),
+        )
+        return outer
+
+    def _begin(self, outer: Half, watch: http2.Watch) -> None:
+        shown = outer.ssl_object
+        self._halves.add(outer)
+        try:
+            if self._proven:
+                self._edge.prove(shown)
+        except Refused as e:
+            self._journal.note("edge.refused", side=self._side, kind=e.kind.value, reason=str(e))
+            outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()))
+            return
+        if self._closed or len(self._halves) > CONNECTIONS:
+            outer.turn_away(_busy())
+            return
+        task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nobody any more, let calls under way end for so long, close."""
+        self._closed = True
+        if self._server is not None:
+            await self._server.stop(grace_s)
+        for task in self._joining:
+            task.cancel()
+        for half in list(self._halves):
+            half.close()
+        self._socket.unlink(missing_ok=True)
+
+    async def _join(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
+        loop = asyncio.get_running_loop()
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await self._start()
+            raw.setblocking(False)
+            raw.bind("")  # a name that the system makes, and nobody else has meanwhile
+            name = raw.getsockname()[1:].decode()
+            self._callers[f"unix-abstract:{name}"] = partial(self._edge.prove, shown)
+            await loop.sock_connect(raw, str(self._socket))
+            _, inner = await loop.create_unix_connection(
+                lambda: Half(eye=lambda data: self._outward(watch, outer, data), ended=partial(self._gone, name)),
+                sock=raw,
+            )
+        except OSError as e:
+            raw.close()
+            self._journal.note("edge.internal", error=type(e).__name__, where="grpc")
+            outer.turn_away(_busy())
+            return
+        outer.join(inner)
+
+    async def _start(self) -> None:
+        async with self._starting:
+            if self._server is not None:
+                return
+            module = await asyncio.to_thread(importlib.import_module, "gateway.data_plane.io.grpc_server")
+            self._socket.unlink(missing_ok=True)
+            server: _Server = module.GrpcServer(
+                doors=self._door,
+                who=self._callers.get,
+                socket=self._socket,
+                limits=self._limits,
+                budget=self._budget,
+            )
+            await server.start()
+            self._server = server
+
+    def _inward(self, watch: http2.Watch, outer: Half, data: bytes) -> None:
+        before = watch.held
+        try:
+            watch.inward(data, now=self._clock.monotonic())
+        finally:
+            self._room.change(outer, watch.held - before)
+
+    def _outward(self, watch: http2.Watch, outer: Half, data: bytes) -> None:
+        before = watch.held
+        try:
+            watch.outward(data)
+        finally:
+            self._room.change(outer, watch.held - before)
+
+    def _left(self, watch: http2.Watch, outer: Half) -> None:
+        self._halves.discard(outer)
+        self._room.leave(outer, watch.held)
+        watch.held = 0
+
+    def _gone(self, name: str) -> None:
+        with contextlib.suppress(KeyError):
+            del self._callers[f"unix-abstract:{name}"]
+
+
+def _busy() -> http2.Refusal:
+    busy = WIRE[Kind.OVERLOADED]
+    return http2.Refusal(busy.grpc, busy.text)
