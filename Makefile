@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
+.PHONY: demo test test-peers peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
 	ct-trace sanitize docs clean
 
 demo: $(STAMP)
@@ -16,7 +16,20 @@ test: $(STAMP)
 
 # Jobs with other products that run here: INTERCONN_PEER_FATE_FLOW=http://... (docs/peers/fate-flow.md).
 test-peers: $(STAMP)
-	$(BIN)/python -m pytest -s tests/peers/test_fate_flow.py
+	$(BIN)/python -m pytest -s tests/peers/test_fate_flow.py tests/peers/test_spu.py tests/peers/test_imesh.py
+
+# The peers that come from PyPI, each in an environment of its own (1 GB); imesh's own pins want no newer requests.
+peers: build/peers/spu/.ready build/peers/imesh/.ready
+
+build/peers/spu/.ready:
+	$(PYTHON) -m venv build/peers/spu
+	build/peers/spu/bin/pip install 'spu==0.9.2b0' 'numpy<2'
+	touch $@
+
+build/peers/imesh/.ready:
+	$(PYTHON) -m venv build/peers/imesh
+	build/peers/imesh/bin/pip install 'imesh==0.0.29' 'grpcio<1.63' 'protobuf<4'
+	touch $@
 
 # Breaks the rules of the standard one by one in copies of the tree and says which break no test noticed (ONLY="M-011 ...").
 mutants: $(STAMP)

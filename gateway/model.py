@@ -158,6 +158,19 @@ class DeclaredSession:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConsent:
+    """A partner may see the redacted log of this node's tasks in one job."""
+
+    node_id: NodeId
+    job_id: JobId
+    """"" for every job with the partner."""
+    created: int
+
+    def key(self) -> str:
+        return f"{self.node_id}/{self.job_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class OwnTls:
     """A TLS certificate of this node that came after the one of node.toml, and the CA that issued it."""
 

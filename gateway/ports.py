@@ -182,6 +182,7 @@ class SessionRule:
 
     tokens: SHA-256 (hex) of each running task's secret -> `<role>.<index>` it speaks for.
     outgoing: node id -> x-ptp-token shown to it in place of the task's secret.
+    aliases: as tokens -> node id -> what that node calls the session, where its product calls it otherwise.
     prefix: declared for every session whose id begins so. until: ms since 1970; it has ended from then on.
     """
 
@@ -191,6 +192,7 @@ class SessionRule:
     outgoing: Mapping[NodeId, str] = field(repr=False)
     prefix: bool = False
     until: int | None = None
+    aliases: Mapping[str, Mapping[NodeId, SessionId]] = field(default_factory=dict, repr=False)
 
     def ended(self, now_ms: int) -> bool:
         return self.until is not None and now_ms >= self.until

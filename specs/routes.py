@@ -118,11 +118,18 @@ LEGACY: Final[Mapping[str, Route]] = {
 
 OWN: Final[Mapping[str, Route]] = {
     "interconn.job.receipt": Route("interconn:1", "POST", "/v1/interconn-ext/job/receipt", Auth.SIGNED),
+    "interconn.job.log": Route("interconn:2", "POST", "/v1/interconn-ext/job/log", Auth.SIGNED),
 }
 """Not of the standard: only for partners that have announced it, see EXTENSIONS."""
+OWN_PIPES: Final[Mapping[str, str]] = {
+    "park": "/v1/interconn-ext/park",
+    "relay": "/v1/interconn-ext/relay",
+}
+"""Paths at the edge under which a connection becomes a pipe (docs/transport.md, Networks); the data plane's alone."""
 EXTENSIONS: Final = "x-interconn-extensions"
 """Member of the data of our answer to job/stop: names of what OWN is good for."""
 JOB_RECEIPT: Final = "job-receipt/1"
+JOB_LOG: Final = "job-log/1"
 
 ROUTES: Final[Mapping[str, Route]] = {**LEGACY, **MANAGEMENT, **CONTROL, **PLATFORM, **CHANNEL, **OWN}
 BY_PATH: Final[Mapping[tuple[str, str], str]] = {

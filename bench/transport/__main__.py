@@ -104,7 +104,7 @@ def servers(first: int | None, second: int | None) -> Iterator[Servers]:
             stack.callback(child.stop)
             return child
 
-        def pair(name: str, cores: tuple[int | None, int | None], profile: str, **more: Any) -> tuple[Child, Child]:
+        def pair(name: str, cores: tuple[int | None, int | None], **more: Any) -> tuple[Child, Child]:
             made = []
             for letter, core in zip("AB", cores, strict=True):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icb")))
@@ -112,25 +112,25 @@ def servers(first: int | None, second: int | None) -> Iterator[Servers]:
                 made.append(start("gateway", node=f"{name}-{letter}", folder=str(folder), core=core, **more))
             for one, other, letter in ((made[0], made[1], "B"), (made[1], made[0], "A")):
                 ready = other.ready
-                one.write(node=f"{name}-{letter}", edge=ready["edge"], ca=ready["ca"], profile=profile)
+                one.write(node=f"{name}-{letter}", edge=ready["edge"], ca=ready["ca"], profile="strict-1.2")
                 one.read()
             return made[0], made[1]
 
-        alone = pair("alone", (first, second), "strict-1.2")
+        alone = pair("alone", (first, second))
         found = Servers(
             grpc=start("grpc-server", core=first).ready["port"],
             aiohttp=start("aiohttp-server", core=first).ready["port"],
             alone=alone[0].ready,
         )
-        for name, profile in WAYS.items():
-            a, b = pair(name, (first, second), profile)
+        for name, settings in WAYS.items():
+            a, b = pair(name, (first, second), settings=settings)
             found.ways[name] = (a.ready, b.ready)
             found.gateways += (a, b)
         yield found
 
 
-WAYS = {"standard": "strict-1.2"}
-"""Name -> peer profile of the way between two gateways."""
+WAYS: dict[str, dict[str, Any]] = {"standard": {"streams": False}, "stream": {}}
+"""Name of a way between two gateways -> settings of both: `standard` is what a stranger gets, chan/invoke."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
+from gateway.mgmt_plane.rest.admin_logs import LogAdmin
 from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
@@ -76,6 +77,8 @@ from gateway.mgmt_plane.service.grants import Grants
 from gateway.mgmt_plane.service.jobs import JobBook, JobRules, Jobs, install_builtins
 from gateway.mgmt_plane.service.keys import Keys
 from gateway.mgmt_plane.service.known import KnownPartners
+from gateway.mgmt_plane.service.log_tails import ROUTE as LOG_ROUTE
+from gateway.mgmt_plane.service.log_tails import LogTails
 from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.outgoing import Outgoing
 from gateway.mgmt_plane.service.partners import Partners
@@ -97,7 +100,7 @@ from gateway.runtime.declared import DeclaredTeller
 from gateway.runtime.engines import ByImage, Engine, EngineError, EngineLauncher
 from gateway.runtime.expiry import ExpiryWatch
 from gateway.runtime.journal import FileJournal
-from gateway.runtime.launch import Addresses, Launcher, ProcessLauncher
+from gateway.runtime.launch import WHY, Addresses, Launcher, ProcessLauncher
 from gateway.runtime.metrics import Counters, exposition, readiness
 from gateway.runtime.new_keys import OwnFiles, make_signing, make_tls
 from gateway.runtime.nonces import NonceFile
@@ -358,6 +361,14 @@ class Control:
         state = config.path(config.paths.state)
         folder = state.with_name(f"{state.stem}-nonces")
         self._nonces = NonceFile(folder, life_ms=2 * limits.clock_window_ms, clock=clock)
+        tails = LogTails(
+            store=self._store,
+            book=book,
+            partners=self._partners,
+            peers=self._client,
+            logs=self._runner,
+            words=frozenset(WHY),
+        )
         known = KnownPartners(self._partners, self._store)
         self._store.on_write(Contract, known.forget)
         edge = Edge(
@@ -374,6 +385,7 @@ class Control:
                 **management_handlers(services),
                 **announcing(schedule_handlers(self._schedule), identity),
                 **extension_handlers(self._receipts, self._store),
+                LOG_ROUTE: tails.answer,
             },
         )
         platform = Platform(jobs=self._jobs, schedule=self._schedule, tasks=self._runner, token=token)
@@ -461,6 +473,7 @@ class Control:
             *peer_admin.routes(),
             *profile_admin.routes(),
             *job_admin.routes(),
+            *LogAdmin(tails).routes(),
             *TrailAdmin(self._trail).routes(),
             *ReceiptAdmin(receipts, self._store).routes(),
             *GrantAdmin(grants, self._store, clock).routes(),

@@ -1,5 +1,7 @@
 """The data process, made from a node.toml. It loads nothing of the management plane or the database."""
 
+from urllib.parse import urlsplit
+
 from gateway.app.node import clock_of, log_of
 from gateway.config import Config
 from gateway.data_plane.io.process import DataSettings, run_data_process
@@ -17,6 +19,7 @@ def run_data(config: Config) -> int:
         edge_host=config.edge.host,
         streams=config.edge.streams,
         edge_port=config.edge.port,
+        edge_prefix=urlsplit(config.node.address).path.rstrip("/"),
         edge_grpc=config.edge.grpc,
         edge_grpc_port=config.edge.grpc_port or None,
         tls_chain=config.key_file(config.keys.tls_chain),

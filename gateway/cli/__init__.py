@@ -50,6 +50,7 @@ Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
                 interconn partner way        proxies, relays, partners that cannot be reached
+                interconn session declare | list | close
 About           interconn version | backends
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by

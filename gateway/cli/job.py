@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli.call import Call, Exit, UsageError, listed
+from gateway.cli.call import Call, Exit, UsageError, listed, partner_id
 from gateway.cli.follow import follow
 from gateway.cli.parser import Group, pages
 from gateway.cli.show import size, when
@@ -48,6 +48,7 @@ def add(group: Group) -> None:
     logs.add_argument("--start", type=int, metavar="N", help="first line")
     logs.add_argument("--length", type=int, metavar="N", help="number of lines")
     logs.add_argument("--level", choices=[each.value for each in LogLevel], help="only of this level and above (debug)")
+    logs.add_argument("--partner", help="what this partner (node id or name) shows of its side, if its admin consented")
     logs.add_argument("--follow", action="store_true", help="show lines as they come, until the job has ended")
     outputs = group.command("outputs", harvesting, "results that this side may see")
     _which(outputs)
@@ -317,6 +318,13 @@ def _told(task: Mapping[str, Any]) -> bool:
 
 def logging(call: Call) -> Exit:
     client = call.client()
+    if call.partner:
+        if call.follow or call.level or call.start is not None or call.length is not None:
+            raise UsageError("--partner goes with --task alone: a partner shows the tail")
+        node = partner_id(client, call.partner)
+        shown = client.get("jobs", call.job, "logs", node, **({"task_name": call.task} if call.task else {}))
+        call.out.value(shown, lambda: _print_shown(call, shown))
+        return Exit.OK
 
     def fetch(**which: Any) -> Any:
         return client.get("jobs", call.job, "logs", **which, **({"level": call.level} if call.level else {}))
@@ -336,6 +344,16 @@ def logging(call: Call) -> Exit:
     logs = fetch(task_name=call.task, start=call.start, length=call.length)
     call.out.value(logs, lambda: _print_logs(call, logs))
     return Exit.OK
+
+
+def _print_shown(call: Call, shown: Sequence[Mapping[str, Any]]) -> None:
+    if not shown:
+        call.out.line("No task has run there.")
+    for share in shown:
+        words = " ".join(str(share[part]) for part in ("phase", "result_code", "message") if share[part])
+        call.out.line(f"== {share['task_name']} {share['role']}.{share['index']} {share['status']} {words}".rstrip())
+        for line in share["lines"]:
+            call.out.line(f"{line['at']} {line['level']} {line['message'] or '(text not shown)'}")
 
 
 def _print_logs(call: Call, logs: Sequence[Mapping[str, Any]]) -> None:

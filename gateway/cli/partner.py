@@ -3,14 +3,14 @@
 import argparse
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli import invite
 from gateway.cli.audit import still
-from gateway.cli.call import Call, Exit, UsageError, fingerprint, pick, until
+from gateway.cli.call import Call, Exit, UsageError, fingerprint, partner_id, pick, until
 from gateway.cli.node import tell_expiring
 from gateway.cli.parser import Group
 from gateway.cli.show import grouped, when
@@ -79,6 +79,13 @@ def add(group: Group) -> None:
     )
     record.add_argument("--ca-file", type=Path, metavar="FILE", help="its TLS CA")
     record.add_argument("--days", type=int, help="validity (365)")
+    share = group.command(
+        "share-logs", sharing, "show a partner when our tasks wrote what kind of line, never the text"
+    )
+    share.add_argument("partner", help="node id or name")
+    share.add_argument("--job", help="in this job only (all jobs with the partner)")
+    share.add_argument("--off", action="store_true", help="take the consent back")
+    group.command("shared-logs", shared, "which partners may see the redacted log of our tasks")
     terminate = group.command("terminate", terminating, "end a contract, with everything granted under it")
     _which(terminate)
     _yes(terminate)
@@ -333,3 +340,21 @@ def _decide(call: Call, contract: Mapping[str, Any], verb: str, **body: Any) -> 
         done, lambda: call.out.line(f"{contract['peer_name']}: {(done or {}).get('status', verb)}{still(done)}")
     )
     return Exit.OK
+
+
+def sharing(call: Call) -> Exit:
+    client = call.client()
+    found = client.post("log-consents", node_id=partner_id(client, call.partner), job_id=call.job, allow=not call.off)
+    call.out.value(found, lambda: _print_shared(call, found))
+    return Exit.OK
+
+
+def shared(call: Call) -> Exit:
+    found = call.client().get("log-consents")
+    call.out.value(found, lambda: _print_shared(call, found))
+    return Exit.OK
+
+
+def _print_shared(call: Call, found: Sequence[Mapping[str, Any]]) -> None:
+    rows = [(each["node_id"], each["job_id"] or "all", when(each["created"])) for each in found]
+    call.out.table(("partner", "job", "since"), rows, empty="No partner sees anything of our logs.")

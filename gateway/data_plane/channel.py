@@ -131,6 +131,8 @@ class Channel:
         self._journal = journal
         self._rules: dict[SessionId, SessionRule] = {}
         self._declared = Declared(own=node_id)
+        self._called: dict[tuple[SessionId, NodeId], SessionId] = {}
+        """What a partner calls a session otherwise -> that session."""
         self._waiters: OrderedDict[tuple[SessionId, str], deque[_Waiter]] = OrderedDict()
         self._stopping = False
         # An epoch is never used twice: a new process draws anew, a process counts.
@@ -156,6 +158,8 @@ class Channel:
 
     def _open(self, rule: SessionRule) -> None:
         self._rules[rule.session_id] = rule
+        self._forget_aliases(rule.session_id)
+        self._called |= {(alias, node): rule.session_id for of in rule.aliases.values() for node, alias in of.items()}
         self._sent.open(rule.session_id)
 
     def close_session(self, session: SessionId) -> None:
@@ -165,6 +169,7 @@ class Channel:
         if self._rules.pop(session, None) is None:
             return
         self._declared.forget(session)
+        self._forget_aliases(session)
         self._sent.close(session)
         self._departures.forget(session)
         self._arrivals.forget(session)
@@ -301,7 +306,7 @@ class Channel:
         if envelope.target_node != self._node_id:
             raise Refused(f"{h.PTP_TARGET_NODE}: another node, and nothing is relayed", kind=Kind.MISADDRESSED)
         fr.invoke_mode(envelope)
-        session = envelope.session_id
+        session = self._ours(envelope.session_id, proven)
         rule = self._rule(session)
         if rule is None or proven not in rule.nodes:
             raise self._not_let_in(session, proven, rule)
@@ -313,6 +318,10 @@ class Channel:
         Raises Unavailable(BUFFER_FULL, OVERLOADED), Refused(RELEASED, CONFLICT), ProtocolViolation.
         """
         envelope = frame.envelope
+        session = self._ours(envelope.session_id, envelope.source_node)
+        if session != envelope.session_id:
+            envelope = replace(envelope, session_id=session)
+            frame = replace(frame, envelope=envelope)
         if await self._take(frame, envelope.source_node, read_name(envelope.message)):
             self.traffic.pushed_in += 1
             self.traffic.bytes_in += len(frame.payload)
@@ -367,6 +376,14 @@ class Channel:
             self.close_session(session)
             return None
         return rule
+
+    def _ours(self, session: SessionId, partner: NodeId) -> SessionId:
+        """The session that a partner means by this id."""
+        return session if session in self._rules else self._called.get((session, partner), session)
+
+    def _forget_aliases(self, session: SessionId) -> None:
+        for alias in [alias for alias, ours in self._called.items() if ours == session]:
+            del self._called[alias]
 
     def _rule_for_container(self, envelope: Envelope, operation: Operation) -> SessionRule | None:
         """As `_rule`; one under a declared beginning opens here, and lets in the partner that the call names."""
@@ -478,6 +495,10 @@ class Channel:
         if partner is None:
             raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
         token = envelope.token if ANY_TOKEN in rule.tokens else rule.outgoing.get(target, "")
+        alias = rule.aliases.get(_digest(envelope.token), {}).get(target) if rule.aliases else None
+        if alias is not None:
+            frame = replace(outgoing.frame, envelope=replace(envelope, session_id=alias))
+            outgoing = replace(outgoing, frame=frame)
         try:
             answer = await partner.deliver(replace(outgoing, target_inst=partner.inst_id, token=token))
         except Unavailable as e:
@@ -568,9 +589,14 @@ def _wake(line: Iterable[_Waiter]) -> None:
             waiter.woken.set_result(None)
 
 
+def _digest(token: str) -> str:
+    """As tasks are known by in a SessionRule."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def _holds(rule: SessionRule, token: str) -> bool:
     """Whether the token is that of a task in the session; compares with all, in constant time each."""
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = _digest(token)
     found = False
     for known in rule.tokens:
         found |= hmac.compare_digest(known, digest)

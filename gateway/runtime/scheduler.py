@@ -56,6 +56,8 @@ MIN_POLL_S: Final = 0.05
 RETRY_S: Final = 0.25
 """Before a partner that was not reached is called again; longer each time."""
 RETRY_MOST_S: Final = 2.0
+AT_ONCE: Final = 4
+"""Creates and starts under way to one node: of many jobs that begin together, none shall hold up who asks meanwhile."""
 CONFIRM_MS: Final = 86_400_000
 """A scheduler that has not said for so long how a job ended is asked no more."""
 _OPEN: Final = frozenset({TaskState.READY, TaskState.RUNNING})
@@ -132,6 +134,7 @@ class Scheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._schedule: Schedule | None = None
         self._settle: Callable[[JobId], None] = lambda _: None
+        self._turns: dict[NodeId, asyncio.Semaphore] = {}
         self._asked: dict[JobId, float] = {}
         self._handed: set[JobId] = set()
 
@@ -488,16 +491,19 @@ class Scheduler:
     ) -> dict[NodeId, str]:
         """Call nodes (all participants by default) at the same time: node -> "" or why it failed.
 
-        insist: try those that cannot be reached for silence_s, while the job has not ended.
+        insist: try those that cannot be reached for silence_s, while the job has not ended; a few calls at a time for
+        all jobs together.
         """
         until = self._clock.monotonic() + (self._book.rules.of(snapshot.plan, "silence_s") if insist else 0.0)
         nodes = list(snapshot.plan.participants if to is None else to)
 
         async def one(node: NodeId) -> str:
             pause = RETRY_S
+            turn = self._turns.setdefault(node, asyncio.Semaphore(AT_ONCE)) if insist else contextlib.nullcontext()
             while True:
                 try:
-                    await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
+                    async with turn:
+                        await self._call(snapshot.job, node, route, body, token_set=(tokens or {}).get(node, ""))
                 except GatewayError as error:
                     over = not passing(error) or self._clock.monotonic() + pause >= until
                     if over or (await self._snapshot(snapshot.job.job_id)).job.status in JOB_FINAL:

@@ -36,6 +36,8 @@ LINE_BYTES: Final = 64 << 10
 RECORD_BYTES: Final = 16 << 10
 """Longest @progress or @result line that is read."""
 TICK_S: Final = 0.5
+NICE: Final = 5
+"""Where cores are short, components wait for the gateway: who asks how a job is going must not wait for its work."""
 DRAIN_S: Final = 2.0
 """After its end a component's last words are read for so long at most."""
 STARTED: Final = "launch"
@@ -347,6 +349,10 @@ class Shim:
 
     def _become(self, out: int, err: int, parent: int) -> None:
         os.setsid()
+        os.nice(NICE)
+        with contextlib.suppress(OSError):
+            # Where the kernel shares the cores between sessions, a process's own priority counts only within its own.
+            Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
         if self._group is not None:
             with contextlib.suppress(OSError):
                 (self._group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")

@@ -17,6 +17,7 @@ import hmac
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from gateway.mgmt_plane.core.dag import Plan, Resources, artifact, session_of
 from gateway.mgmt_plane.core.job import JOB_FINAL, TASK_FINAL, TaskEvent, aggregate
 from gateway.mgmt_plane.service.code import code_digest
 from gateway.mgmt_plane.service.jobs import JobBook, Partners, passing
-from gateway.mgmt_plane.service.membership import channel_of
+from gateway.mgmt_plane.service.membership import TaskChannel, channel_of, check_task_channel, task_channel
 from gateway.mgmt_plane.service.schedule import Schedule
 from gateway.model import (
     Component,
@@ -59,7 +60,7 @@ from gateway.runtime.launch import (
 from gateway.runtime.slots import Capacity, Slots
 from gateway.runtime.staging import Folders, reuse, source_name, stage, staged_so
 from specs.description import ParameterError
-from specs.states import JobState, SyncType, TaskState
+from specs.states import JobState, LogLevel, SyncType, TaskState
 
 SECRET_BYTES: Final = 32
 PROGRESS_S: Final = 1.0
@@ -88,6 +89,8 @@ class _Live:
     started: float = 0.0
     adopted: bool = False
     """Was begun by a former process of this gateway."""
+    channel: TaskChannel | None = None
+    """Known once it was prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class _Prepared:
     dataset: Dataset | None
     producers: Mapping[TaskName, TaskId]
     inst_ids: Mapping[NodeId, InstId]
-    session: SessionId
+    channel: TaskChannel
 
 
 def digest_of(secret: str) -> str:
@@ -165,6 +168,7 @@ class TaskRunner:
             live.claim = _read_claim(run)
             live.running = await self._launcher.adopt(run, live.digest, self._reporter(live))
             if live.running is not None:
+                live.channel = await self._store.run(partial(self._channel, share=share))
                 self._live[share.key()] = live
                 self._journal.note("task.adopted", job_id=share.job_id, task_id=share.task_id, pid=live.running.pid)
 
@@ -233,10 +237,15 @@ class TaskRunner:
 
     async def _rule(self, job_id: JobId) -> None:
         """Tell the data plane who may use the session now."""
-        await self._data_plane.open_session(await self.rule(job_id))
+        for rule in await self._rules_of(job_id):
+            await self._data_plane.open_session(rule)
 
-    async def rule(self, job_id: JobId) -> SessionRule:
-        """Who may use the session of a job now: its nodes, and the tasks that run here."""
+    def _channel(self, tx: Tx, share: Share) -> TaskChannel:
+        job = self._book.get(tx, share.job_id)
+        return task_channel(tx, job, self._book.plan(job), share, own=self._book.own, lookup=self._book.lookup(tx))
+
+    async def _rules_of(self, job_id: JobId) -> list[SessionRule]:
+        """Who may use the session of a job, and those of its tasks, now: its nodes, and the tasks that run here."""
 
         def work(tx: Tx) -> tuple[Job, SessionId]:
             job = self._book.get(tx, job_id)
@@ -244,22 +253,35 @@ class TaskRunner:
 
         job, session = await self._store.run(work)
         plan = self._book.plan(job)
-        tokens = {
-            live.digest: f"{live.share.role}.{live.share.index}"
-            for live in self._live.values()
-            if live.share.job_id == job_id and live.digest
-        }
-        outgoing = dict.fromkeys(plan.participants, str(session))
+        permits: dict[NodeId, str] = {}
         for permit in job.permits.values():
             if isinstance(permit, Mapping):
                 node, token = permit.get("resource_node_id"), permit.get("token")
-                if node in outgoing and isinstance(token, str) and token:
-                    outgoing[NodeId(str(node))] = token
-        return SessionRule(session_id=session, nodes=plan.participants, tokens=tokens, outgoing=outgoing)
+                if node in plan.participants and isinstance(token, str) and token:
+                    permits[NodeId(str(node))] = token
+        running = [live for live in self._live.values() if live.share.job_id == job_id and live.digest]
+        used: dict[SessionId, list[_Live]] = {session: []}
+        for live in running:
+            used.setdefault(live.channel.session if live.channel else session, []).append(live)
+        return [
+            SessionRule(
+                session_id=each,
+                nodes=plan.participants,
+                tokens={live.digest: f"{live.share.role}.{live.share.index}" for live in tasks},
+                outgoing=dict.fromkeys(plan.participants, str(each)) | permits,
+                aliases={live.digest: live.channel.aliases for live in tasks if live.channel and live.channel.aliases},
+            )
+            for each, tasks in used.items()
+        ]
 
     async def rules(self) -> list[SessionRule]:
         """The rules of all open sessions: for a data process that has started and knows nothing."""
-        return [await self.rule(job_id) for job_id in sorted(self._open)]
+        return [rule for job_id in sorted(self._open) for rule in await self._rules_of(job_id)]
+
+    async def _close_task(self, job_id: JobId, session: SessionId) -> None:
+        """Close a session that tasks of a job have for themselves, once none of them runs here."""
+        if session not in {rule.session_id for rule in await self._rules_of(job_id)}:
+            await self._data_plane.close_session(session)
 
     # -- settling
 
@@ -329,7 +351,7 @@ class TaskRunner:
         finally:
             self._live.pop(share.key(), None)
             self._changed(share.job_id)
-            await self._after(share)
+            await self._after(live)
 
     async def _await_turn(self, held: contextlib.AsyncExitStack, live: _Live, plan: Plan, party: Party) -> None:
         """Hold one of the node's places; raises Refused where there is none within queue_s."""
@@ -427,7 +449,7 @@ class TaskRunner:
         description = self._book.describe(prepared.component)
         environment = component_environment(
             job=prepared.job,
-            session=prepared.session,
+            session=prepared.channel.session,
             plan=prepared.plan,
             party=party,
             name=share.task_name,
@@ -442,7 +464,7 @@ class TaskRunner:
             log_path=str(log.parent.resolve()),
             addresses=self._addresses,
         )
-        live.digest = digest
+        live.digest, live.channel = digest, prepared.channel
         await self._rule(share.job_id)
         if live.ended:
             return Exit(0)
@@ -497,8 +519,9 @@ class TaskRunner:
             tx.replace(current, replace(current, token_digest=digest))
         # The data are opened after this transaction, so the grant must hold in it, and its use is consumed by it.
         columns = self._schedule.open(tx, job, plan, share.task_name)
-        inst_ids, session = self._inst_ids(tx, plan), channel_of(tx, job, plan)
-        return _Prepared(job, plan, component, columns, dataset, producers, inst_ids, session)
+        inst_ids, channel = self._inst_ids(tx, plan), self._channel(tx, share)
+        check_task_channel(tx, job, channel)
+        return _Prepared(job, plan, component, columns, dataset, producers, inst_ids, channel)
 
     def _inst_ids(self, tx: Tx, plan: Plan) -> dict[NodeId, InstId]:
         found = {self._book.own: self._book.identity.inst_id}
@@ -598,11 +621,15 @@ class TaskRunner:
 
         await self._store.run(work)
 
-    async def _after(self, share: Share) -> None:
+    async def _after(self, live: _Live) -> None:
         """The secret of a share that has ended opens nothing any more; a scheduler that wants call-backs gets one."""
+        share = live.share
         if self._closed:
             return
         self._push(share)
+        if live.channel is not None and live.channel.session != session_of(share.job_id):
+            with contextlib.suppress(GatewayError):
+                await self._close_task(share.job_id, live.channel.session)
         if share.job_id in self._open:
             with contextlib.suppress(GatewayError):
                 await self._rule(share.job_id)
@@ -701,6 +728,12 @@ class TaskRunner:
     def read_log(self, share: Share, level: str, *, start: int, length: int | None) -> str:
         """Lines of the share's log (`launch.read_lines`). Blocking."""
         return read_lines(self._log_of(share), level, start=start, length=length)
+
+    def tail_log(self, share: Share, lines: int) -> Sequence[str]:
+        """The newest lines of the share's log. Blocking."""
+        count = count_lines(self._log_of(share), LogLevel.DEBUG)
+        start = max(0, count - lines)
+        return read_lines(self._log_of(share), LogLevel.DEBUG, start=start, length=lines).splitlines()
 
     def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> tuple[Path, int, int | None] | None:
         """File, bytes and rows (where its metadata counts them) of an artifact; None where there is none. Blocking."""

@@ -22,6 +22,7 @@ from gateway.model import (
     Grant,
     GrantUse,
     Job,
+    LogConsent,
     Notice,
     OutCall,
     OwnKey,
@@ -92,5 +93,6 @@ TABLES: Final[Mapping[type, Table]] = {
     PartnerWay: _table("partner_way", PartnerWay),
     RelayPair: _table("relay_pair", RelayPair),
     DeclaredSession: _table("declared_session", DeclaredSession),
+    LogConsent: _table("log_consent", LogConsent),
     TrailEntry: _table("trail", TrailEntry, ("event", "seq")),
 }

@@ -8,6 +8,7 @@ import pytest
 from gateway.mgmt_plane.core.admin_messages import schemas
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
+from gateway.mgmt_plane.rest.admin_logs import LogAdmin
 from gateway.mgmt_plane.rest.admin_receipts import ReceiptAdmin
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, PersonalRoute, admin_app
 from gateway.mgmt_plane.rest.admin_ways import WayAdmin
@@ -30,6 +31,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
             jobs=nothing, schedule=nothing, files=nothing, sent_bytes=nothing, decisions=nothing, store=nothing
         ).routes(),
         *ReceiptAdmin(nothing, nothing).routes(),
+        *LogAdmin(nothing).routes(),
         *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
         *WayAdmin(ways=nothing, store=nothing, stats=nothing, journal=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError, Kind
+from gateway.mgmt_plane.core.expiry import Deadline
+from gateway.mgmt_plane.service.deadlines import collect
 from gateway.mgmt_plane.service.sessions import MOST, DeclaredSessions
 from gateway.model import Contract, DeclaredSession, Job, NodeId, Outcome, SessionId
 from gateway.ports import ANY_TOKEN, Tx
 from gateway.runtime.declared import DeclaredTeller
+from gateway.store.memory import MemoryStore
 from specs.states import JobState
 from tests.control.world import FakeDataPlane, World, hang, job_file
 
@@ -81,6 +84,13 @@ async def test_a_repeated_declaration_changes_nodes_and_end(desk: Desk) -> None:
     assert (changed.nodes, changed.expires, changed.created) == ((B, C), 2**50, first.created)
     assert len(desk.data_plane.history) == told + 1
     assert await desk.names() == ["s"]
+
+
+async def test_its_end_is_warned_of() -> None:
+    store = MemoryStore()
+    ends = DeclaredSession("s", prefix=True, nodes=(B, C), expires=5, created=1)
+    await store.run(lambda tx: [tx.insert(ends), tx.insert(replace(ends, session_id="t", expires=None))])
+    assert await store.run(lambda tx: collect(tx, now=1)) == [Deadline("session", "s", "B, C", 5)]
 
 
 async def test_what_is_refused(desk: Desk) -> None:

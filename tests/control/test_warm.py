@@ -89,6 +89,19 @@ def forked(launch: Launch) -> bool:
     return b"-I" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
+def memory_of(pid: int) -> bytes:
+    """All that a process could have written to."""
+    found = bytearray()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                first, last = (int(number, 16) for number in place.split("-"))
+                memory.seek(first)
+                found += memory.read(last - first)
+    return bytes(found)
+
+
 @pytest.mark.req("A-013", "A-043")
 async def test_a_task_sees_what_it_would_see_alone(tmp_path: Path, waiting: Warm) -> None:
     limits = Resources(cpu=1, memory=2, disk=0.5)
@@ -117,11 +130,14 @@ async def test_nothing_of_one_task_is_in_the_next(tmp_path: Path, waiting: Warm)
     )
     waiter = waiting.pid
     for _ in range(3):
-        end, log = await end_of(module(tmp_path, body), waiting, tmp_path)
+        launch = module(tmp_path, body)
+        end, log = await end_of(launch, waiting, tmp_path)
         assert end.success
         assert "left: None None" in log
+        memory = memory_of(waiter)
+        assert b"gateway.runtime.forker" in memory
+        assert launch.environment["config.token"].encode() not in memory, "it never had the task's secret"
     assert waiting.pid == waiter
-    assert b"config.token" not in Path(f"/proc/{waiter}/environ").read_bytes()
 
 
 @pytest.mark.req("A-022")

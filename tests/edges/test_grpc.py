@@ -428,6 +428,23 @@ async def test_connections_wait_for_room() -> None:
         end.close()
 
 
+async def test_who_takes_nothing_is_given_up() -> None:
+    loop = asyncio.get_running_loop()
+    (slow, deaf), (fast, writer) = socket.socketpair(), socket.socketpair()
+    ended = asyncio.Event()
+    _, outer = await loop.create_connection(lambda: Half(ended=ended.set, stuck_s=0.05), sock=slow)
+    _, inner = await loop.create_connection(Half, sock=fast)
+    outer.join(inner)
+    writer.setblocking(False)
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(5):
+            while not ended.is_set():
+                await loop.sock_sendall(writer, bytes(1 << 20))
+    assert ended.is_set()
+    for end in (deaf, writer):
+        end.close()
+
+
 # -- ports
 
 

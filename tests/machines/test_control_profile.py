@@ -47,7 +47,8 @@ def test_all_else_is_as_the_standard_says(name: str) -> None:
 def test_version_1_0() -> None:
     assert V10.success == {0, 200}
     assert channel_id(V10.control, "job-1") == "job-1"
-    assert channel_id(STRICT.control, "job-1") == "session_job-1"
+    assert channel_id(STRICT.control, "job-1", "t-1") == "session_job-1"
+    assert channel_id(PROFILES["kuscia"].control, "job-1", "t-1") == "session_t-1"
 
 
 @pytest.mark.req("C-131")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import WIRE, Kind
+from gateway.errors import WIRE, Kind, ProtocolViolation
 from gateway.mgmt_plane.service.partners import Described
-from gateway.model import NodeId
+from gateway.model import Contract, NodeId
 from gateway.ports import EdgeRequest
 from specs import headers as names
 from tests.mgmt.world import Node, World
@@ -28,20 +28,30 @@ def lax(world: World) -> Node:
     return world.node("L", insecure_unsigned=True, handlers={STOP: stopped})
 
 
-async def record(node: Node, other: Node, profile: str, *, ca: bool = True) -> None:
+async def record(
+    node: Node, other: Node, profile: str, *, ca: bool = True, address: str = "", transport: str = ""
+) -> None:
     described = Described(
         node_id=NodeId(other.id),
         inst_id="",
         name="",
         institution="",
-        address="",
-        transport="",
+        address=address,
+        transport=transport,
         profile=profile,
         tls_ca=other.pki.ca.read_text() if ca else "",
         fingerprint=other.pki.fingerprint if ca else "",
         expired_time=None,
     )
     await node.run(lambda tx: node.partners.record(tx, described))
+
+
+async def test_a_transport_module_may_speak_grpc(a: Node, lax: Node) -> None:
+    for wrong in ("grpc://osx.example:9371", "http://osx.example", "grpcs://", "grpcs://u@osx.example:9371"):
+        with pytest.raises(ProtocolViolation):
+            await record(lax, a, "fate-2.x", transport=wrong)
+    await record(lax, a, "fate-2.x", transport="grpcs://osx.example:9371")
+    assert [r.address for r in await lax.run(lax.partners.routes)] == ["grpcs://osx.example:9371"]
 
 
 def without(request: EdgeRequest, *gone: str, **more: str) -> EdgeRequest:
@@ -104,3 +114,20 @@ async def test_not_without_the_switch_and_not_without_a_ca(world: World, a: Node
     await record(b, a, "fate-2.x")
     assert await code(b, a.request(b, STOP, BODY, sign=False)) == PROVED
     assert await code(b, without(a.request(b, STOP, BODY, sign=False), names.TARGET_NODE)) == MALFORMED
+
+
+async def test_with_a_transport_module_nothing_else_is_spoken(a: Node, lax: Node) -> None:
+    """Neither signed nor, with the switch on, unsigned."""
+    await record(lax, a, "transport-only")
+    assert await code(lax, a.request(lax, STOP, BODY)) == PROVED
+    assert await code(lax, a.request(lax, STOP, BODY, sign=False)) == PROVED
+    (route,) = await lax.run(lax.partners.routes)
+    assert (route.node_id, route.profile) == (a.id, "transport-only")
+
+
+async def test_a_transport_module_may_be_elsewhere(a: Node, lax: Node) -> None:
+    await record(lax, a, "fate-2.x", address="https://product:443", transport="https://module:7304")
+    (route,) = await lax.run(lax.partners.routes)
+    assert route.address == "https://module:7304"
+    (contract,) = await lax.run(lambda tx: tx.select(Contract, peer_node_id=a.id))
+    assert contract.peer_address == "https://product:443"

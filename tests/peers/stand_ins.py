@@ -20,8 +20,10 @@ import aiohttp
 from aiohttp import web
 
 from gateway.auth.pki import Pki
+from specs.proto import ptp_pb2
 
 S = "/v1/interconn/schedule/"
+INVOKE = "/v1/interconn/chan/invoke"
 POLLS = 2
 KUBERNETES_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What can be the name of a Kubernetes object: an RFC 1123 label."""
@@ -51,6 +53,9 @@ class StandIn:
     heard: list[Heard] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    said: list[dict[str, str]] = field(default_factory=list)
+    """Headers of the messages that containers of the gateway have sent to containers here."""
+    pending: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.pki = Pki.create(self.folder / "pki", self.node_id, hosts=["127.0.0.1"])
@@ -78,6 +83,8 @@ class StandIn:
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         raw = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.path == INVOKE:
+            return self._container_hears(headers, raw)
         query = dict(request.query)
         call = Heard(request.method, request.path, query, headers, json.loads(raw) if raw else None)
         self.heard.append(call)
@@ -85,6 +92,43 @@ class StandIn:
 
     def answer(self, call: Heard) -> Answer:
         raise NotImplementedError
+
+    def session_of(self, task: Mapping[str, Any], task_id: str) -> str:
+        """Channel id that a container of this product is given."""
+        return f"session_{task['job_id']}"
+
+    def _container_hears(self, headers: dict[str, str], raw: bytes) -> web.Response:
+        """A container that sends back each message of its own channel; in another channel there is none."""
+        self.said.append(headers)
+        message = ptp_pb2.PushInbound.FromString(ptp_pb2.Inbound.FromString(raw).payload)
+        task_id, parties, topic = message.topic.split(".", 1)[0], *message.topic.split(".", 1)[1].rsplit(".", 1)
+        ours = self.session_of(self.tasks[task_id], task_id) == headers["x-ptp-session-id"]
+        if ours:
+            back = ".".join([task_id, "-".join(reversed(parties.split("-"))), topic])
+            work = asyncio.ensure_future(self._container_says(headers, back, message.payload))
+            self.pending.add(work)
+            work.add_done_callback(self.pending.discard)
+        code = "E0000000000" if ours else "E0000000503"
+        return web.Response(body=ptp_pb2.Outbound(code=code).SerializeToString(), content_type="application/x-protobuf")
+
+    async def _container_says(self, heard: Mapping[str, str], topic: str, payload: bytes) -> None:
+        message = ptp_pb2.PushInbound(topic=topic, payload=payload).SerializeToString()
+        headers = {
+            "content-type": "application/x-protobuf", "x-ptp-version": "0", "x-ptp-uri": "/v1/interconn/chan/push",
+            "x-ptp-tech-provider-code": "they", "x-ptp-trace-id": heard["x-ptp-trace-id"], "x-ptp-token": "any",
+            "x-ptp-session-id": heard["x-ptp-session-id"], "x-ptp-source-node-id": self.node_id,
+            "x-ptp-target-node-id": heard["x-ptp-source-node-id"],
+        }  # fmt: skip
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                self.gateway_url + INVOKE,
+                data=ptp_pb2.Inbound(payload=message).SerializeToString(),
+                headers=headers,
+                ssl=self._context(ssl.PROTOCOL_TLS_CLIENT),
+            ) as reply,
+        ):
+            assert ptp_pb2.Outbound.FromString(await reply.read()).code == "E0000000000"
 
     def calls(self, route: str) -> list[Heard]:
         return [each for each in self.heard if each.path == S + route]
@@ -267,17 +311,14 @@ class FateFlow(StandIn):
             }
         if route == "task/callback" and "x-node-id" not in call.headers:
             return {"code": 5001, "message": "Invalid request.", "data": {"headers": {"x_node_id": ["Missing data."]}}}
-        if answer := self.refuses.get(route):
-            return answer
+        if route in self.refuses:
+            raised = {"code": 6000, "message": f"RuntimeError('Traceback (most recent call last):{400 * 'x'}')"}
+            return self.refuses[route] or raised
         try:
-            data = self._fail() if route in self.refuses else self._do(route, body)
+            data = self._do(route, body)
         except RuntimeError as error:
             return {"code": 6000, "message": repr(error)}
         return {"code": 0, "msg": "success", **({} if data is None else {"data": data})}
-
-    @staticmethod
-    def _fail() -> None:
-        raise RuntimeError("Traceback (most recent call last):\n" + 400 * "x")
 
     def _do(self, route: str, body: dict[str, Any]) -> Any:
         if route == "job/create":
@@ -394,6 +435,9 @@ class Kuscia(StandIn):
 
     def _job_start(self, body: Mapping[str, Any]) -> Answer:
         return self._ok() if self._known(body) else self._NONE
+
+    def session_of(self, task: Mapping[str, Any], task_id: str) -> str:
+        return f"session_{task_id}"
 
     def _task_start(self, body: Mapping[str, Any]) -> Answer:
         if not self._known(body):

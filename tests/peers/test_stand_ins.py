@@ -1,5 +1,6 @@
 """Jobs between a real gateway and stand-ins of FATE-Flow and Kuscia over TLS: both ways, and all three in one job."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class World:
                 ca_pem=peer.pki.ca.read_text(), address=f"https://127.0.0.1:{peer.port}",
             )  # fmt: skip
         register(self.node, directory / "programs")
+        register(self.node, directory / "programs", {"talk": TALK})
         rows = directory / "rows.csv"
         rows.write_text("id,age\n1,30\n2,40\n")
         made = self.client.post("datasets", name="people", path=str(rows), id_column="id")
@@ -84,7 +86,24 @@ def quiet(world: World) -> None:
 DAG = {"version": "2.0", "components": [node_of("one", "work"), node_of("two", "work", "one")]}
 
 
-def run(world: World, roles: dict[str, list[str]], **common: Any) -> tuple[str, dict[str, Any]]:
+TALK = """
+def body(task):
+    with task.link() as link:
+        for peer in sorted(set(task.environment.parties) - {task.party}):
+            for number in range(3):
+                deadline = time.monotonic() + 8
+                link.send(peer, "hello", str(number).encode(), deadline=deadline)
+                while (got := link.receive(peer, "hello", wait_ms=500, deadline=deadline)) is None:
+                    assert time.monotonic() < deadline
+                assert bytes(got) == str(number).encode()
+    task.write_json("report0", {"session": task.environment.session_id})
+"""
+"""Sends three messages to each other party and wants each back."""
+
+
+def run(
+    world: World, roles: dict[str, list[str]], *, dag: dict[str, Any] | None = None, **common: Any
+) -> tuple[str, dict[str, Any]]:
     """A job that this gateway schedules."""
     config = {
         "version": "2.0.0",
@@ -93,7 +112,7 @@ def run(world: World, roles: dict[str, list[str]], **common: Any) -> tuple[str, 
         "job_params": {"common": common},
         "task_params": {"common": {}},
     }
-    job_id = str(platform(world.node, "job/create_all", {"dag": DAG, "config": config})["job_id"])
+    job_id = str(platform(world.node, "job/create_all", {"dag": dag or DAG, "config": config})["job_id"])
     return job_id, world.ended(job_id)
 
 
@@ -251,3 +270,32 @@ def test_a_bridge_between_two_dialects(world: World) -> None:
     assert {name for name, _ in started} == {"one", "two"}
     codes = [node.get("code") for peer in (world.fate, world.kuscia) for node in peer.jobs[job_id]["dag"]["components"]]
     assert codes == [None, None, "crash", "crash"]
+
+
+@pytest.mark.req("C-113", "C-130", "C-131")
+@pytest.mark.parametrize("others", [("host", "arbiter"), ("host",), ("arbiter",)])
+def test_data_flow_in_the_channel_that_each_product_knows(world: World, others: tuple[str, ...]) -> None:
+    """FATE-Flow gives its containers the job's channel, Kuscia the task's: ours talk with each in its own, also in one
+    task with both.
+    """
+    peers: dict[str, StandIn] = {"host": world.fate, "arbiter": world.kuscia}
+    for peer in peers.values():
+        peer.said.clear()
+    dag = {"version": "2.0", "components": [node_of("one", "talk"), node_of("two", "talk")]}
+    roles: dict[str, list[str]] = {"guest": [world.node.node_id], **{role: [peers[role].node_id] for role in others}}
+    job_id, view = run(world, roles, dag=dag, sync_type="poll")
+    assert view["job"]["outcome"] == "succeeded", view["explanation"]
+    tasks = {str(task["task_id"]) for task in view["tasks"]}
+    sessions = {role: {said["x-ptp-session-id"] for said in peers[role].said} for role in others}
+    expected = {"host": {f"session_{job_id}"}, "arbiter": {f"session_{task}" for task in tasks}}
+    assert sessions == {role: expected[role] for role in others}
+    assert all(len(peers[role].said) == 6 for role in others)
+    given = set()
+    for output in world.client.get("jobs", job_id, "outputs"):
+        file = world.directory / "report"
+        world.client.download("jobs", job_id, "outputs", output["namespace"], output["name"], to=file)
+        given.add(json.loads(file.read_text())["session"])
+    # Where all others of a task agree on another channel it is the task's own, so that none reads another's messages.
+    assert given == (expected["arbiter"] if others == ("arbiter",) else {f"session_{job_id}"})
+    sent = world.client.get("jobs", job_id, "bytes")
+    assert {node for node, size in sent.items() if size > 0} == {peers[role].node_id for role in others}

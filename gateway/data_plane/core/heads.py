@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.data_plane.core import http1
 from gateway.errors import CallerError, Kind, ProtocolViolation
 
 HEAD_BYTES: Final = 16 << 10
 BYTES_PROTOCOL: Final = "interconn-bytes/1"
 """In Upgrade: after the 101 both sides send whatever they like (docs/transport.md, Networks)."""
-_END: Final = b"\r\n\r\n"
-_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r\n")
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):[ \t]*([^\r\n\0]*)\r\n")
 _SAFE: Final = re.compile(r"[!-~]+")
 
 
@@ -65,24 +63,10 @@ def read_head(data: bytes) -> Head | None:
 
     Raises ProtocolViolation(PEER_MALFORMED) for what is no head, or one of more than HEAD_BYTES.
     """
-    end = data.find(_END, 0, HEAD_BYTES)
+    end = data.find(http1.END, 0, HEAD_BYTES)
     if end < 0:
         if len(data) >= HEAD_BYTES:
-            raise _malformed("too long")
+            raise ProtocolViolation("the answer's head is too long", kind=Kind.PEER_MALFORMED, detail="")
         return None
-    status = _STATUS.match(data)
-    if status is None:
-        raise _malformed("no HTTP/1.1")
-    headers: dict[str, str] = {}
-    at, stop = status.end(), end + 2
-    while at < stop:
-        field = _FIELD.match(data, at, stop)
-        if field is None:
-            raise _malformed("a line that is no header")
-        headers[field[1].decode().lower()] = field[2].decode("latin-1").strip()
-        at = field.end()
-    return Head(int(status[1]), headers, data[end + len(_END) :])
-
-
-def _malformed(words: str) -> ProtocolViolation:
-    return ProtocolViolation(f"the answer's head: {words}", kind=Kind.PEER_MALFORMED, detail="")
+    status, headers, _ = http1.answer_head(data[: end + 2])
+    return Head(status, headers, data[end + len(http1.END) :])

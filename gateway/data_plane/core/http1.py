@@ -193,18 +193,14 @@ class AnswerReader:
             return False
         head = bytes(self._buffer[: at + 2])
         del self._buffer[: at + len(END)]
-        start = _STATUS.match(head)
-        if start is None:
-            raise _malformed("not an answer of HTTP/1")
-        fields = _answer_fields(head[start.end() :])
-        status = int(start[2])
+        status, fields, latest = answer_head(head)
         if status < FINAL:
             self._lines += 1
             if status == SWITCHING or self._lines > INTERIM:
                 raise _malformed("answers to what was not asked")
             return True
         connection = {token.strip() for token in fields.get("connection", "").lower().split(",")}
-        keep = "close" not in connection and (start[1] == b"1" or "keep-alive" in connection)
+        keep = "close" not in connection and (latest or "keep-alive" in connection)
         self._head = _Head(status, fields.get("content-type", ""), keep)
         self._frame(fields.get("transfer-encoding"), fields.get("content-length"))
         return self._part is not _Part.DONE
@@ -253,6 +249,17 @@ class AnswerReader:
         else:
             self._part = _Part.DONE
         return self._part is not _Part.DONE
+
+
+def answer_head(head: bytes) -> tuple[int, dict[str, str], bool]:
+    """Status, headers (names in lower case) and whether it is HTTP/1.1, of a head without its empty line.
+
+    Raises ProtocolViolation(PEER_MALFORMED).
+    """
+    start = _STATUS.match(head)
+    if start is None:
+        raise _malformed("not an answer of HTTP/1")
+    return int(start[2]), _answer_fields(head[start.end() :]), start[1] == b"1"
 
 
 def _answer_fields(lines: bytes) -> dict[str, str]:

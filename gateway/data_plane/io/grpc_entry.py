@@ -19,7 +19,7 @@ from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io.door import Door
 from gateway.data_plane.io.edge import Edge
-from gateway.data_plane.io.pump import Half, Room
+from gateway.data_plane.io.pump import STALL_S, Half, Room
 from gateway.errors import WIRE, Kind, Refused
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Journal
@@ -77,6 +77,7 @@ class GrpcEntry:
             begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),
             ended=lambda: self._left(watch, outer),
+            stuck_s=STALL_S,
         )
         return outer
 
@@ -96,6 +97,10 @@ class GrpcEntry:
         task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
+
+    @property
+    def connections(self) -> int:
+        return len(self._halves)
 
     async def stop(self, grace_s: float) -> None:
         """Take nobody any more, let calls under way end for so long, close."""

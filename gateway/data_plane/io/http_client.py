@@ -1,23 +1,19 @@
-"""Calls to a partner's `chan/invoke` over HTTP/1.1: one pool of connections, opened by a `dial.Way`.
+"""Calls to a partner's `chan/invoke` over HTTP/1.1: kept connections, opened by a `dial.Way`.
 
 Implements `channel.Partner`. One attempt per call; whether to try again is `channel`'s decision, so every failure says
-whether the message can have arrived.
+whether the message can have arrived. Answers are read by `core.http1`, whatever form of HTTP/1 a stranger gives them.
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final, cast
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gateway.data_plane.core import frame as fr
-from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.core import http1, wire
 from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.roads import CONNECT_S
-from gateway.errors import Kind, ProtocolViolation, Unavailable
+from gateway.errors import CallerError, Kind, ProtocolViolation, Unavailable
 from specs.routes import CHANNEL
 
 CONNECTIONS: Final = 64
@@ -30,21 +26,103 @@ JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
 
-class _Connector(aiohttp.BaseConnector):
-    """Connections of aiohttp that a `Way` opens; a failure leaves as the way's own error."""
+class _Line(asyncio.Protocol):
+    """One connection, one call at a time."""
 
-    def __init__(self, way: Way) -> None:
-        super().__init__(limit=CONNECTIONS, keepalive_timeout=KEEP_S)
-        self._way = way
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._reader: http1.AnswerReader | None = None
+        self._answer: asyncio.Future[http1.Answer] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._full = False
+        self.usable = True
+        """Whether another call may be made on it."""
+        self.idle_since = 0.0
 
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp calls it so
-    ) -> ResponseHandler:
-        del req, traces, timeout
-        return (await self._way.open(self._factory))[1]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.usable = False
+        if self._answer is not None and not self._answer.done():
+            whole = None if error is not None or self._reader is None else self._reader.end()
+            if whole is not None:
+                self._answer.set_result(whole)
+            else:
+                self._answer.set_exception(ConnectionResetError("the connection broke"))
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is None or self._answer is None or self._answer.done():
+            self.abort()  # nobody asked
+            return
+        try:
+            answer = self._reader.feed(data)
+        except ProtocolViolation as e:
+            self._answer.set_exception(e)
+            self.abort()
+            return
+        if answer is not None:
+            self.usable &= answer.keep
+            self._answer.set_result(answer)
+            self._wake()
+
+    async def ask(self, head: bytes, body: wire.Pieces, *, size: int) -> http1.Answer:
+        """Send a request and wait for its answer. Raises ConnectionError, TimeoutError, ProtocolViolation."""
+        transport = self._transport
+        if transport is None or not self.usable:
+            raise ConnectionResetError("the connection broke")
+        self._reader = http1.AnswerReader(ANSWER_BYTES)
+        answer: asyncio.Future[http1.Answer] = self._loop.create_future()
+        self._answer = answer
+        try:
+            if size <= JOIN_BELOW:
+                transport.write(b"".join((head, *body)))
+            else:
+                transport.write(head)
+                await self._send(transport, body)
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where something else ended the call
+            self._reader = self._answer = None
+
+    async def _send(self, transport: asyncio.Transport, body: wire.Pieces) -> None:
+        """The body in slices, as fast as they are taken; an answer that comes before its end ends it."""
+        for piece in wire.slices(body, PIECE):
+            if self._full:
+                self._drained = self._loop.create_future()
+                await self._drained
+            if self._answer is None or self._answer.done():
+                self.usable = False
+                return
+            transport.write(piece)
+
+    def _wake(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def abort(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.close()
 
 
 class HttpPartner:
@@ -52,8 +130,15 @@ class HttpPartner:
 
     def __init__(self, way: Way) -> None:
         self._way = way
-        self._url = URL(way.route.address.rstrip("/") + CHANNEL["chan.invoke"].path)
-        self._session: aiohttp.ClientSession | None = None
+        url = URL(way.route.address.rstrip("/") + CHANNEL["chan.invoke"].path)
+        self._start = (
+            f"POST {url.raw_path_qs} HTTP/1.1\r\nhost: {url.host_port_subcomponent}\r\n"
+            "accept: */*\r\naccept-encoding: identity\r\n"
+        )
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._lines: set[_Line] = set()
+        self._idle: list[_Line] = []
+        self._expiry: asyncio.TimerHandle | None = None
         self._in_flight = 0
         self._retired = False
 
@@ -63,15 +148,26 @@ class HttpPartner:
 
     async def deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
         """See channel.Partner."""
+        node = self._way.route.node_id
         self._in_flight += 1
+        begun = False
         try:
             call = fr.invoke(outgoing)
-            async with asyncio.timeout(ANSWER_S + CONNECT_S + call.size / SLOWEST_BYTES_PER_S):
-                return await self._post(call)
+            size = call.size
+            head = self._head(call, size)
+            async with asyncio.timeout(ANSWER_S + CONNECT_S + size / SLOWEST_BYTES_PER_S), self._places:
+                line = await self._take()
+                begun = True
+                try:
+                    answer = await line.ask(head, call.body, size=size)
+                finally:
+                    self._give(line)
+            return self._read(answer)
         except TimeoutError as e:
-            raise Unavailable(f"{self._way.route.node_id}: no answer in time", kind=Kind.PEER_TIMEOUT) from e
-        except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as e:
-            raise Unavailable(f"{self._way.route.node_id}: {type(e).__name__}", kind=Kind.PEER_UNREACHABLE) from e
+            kind = Kind.PEER_TIMEOUT if begun else Kind.NO_ROUTE
+            raise Unavailable(f"{node}: no answer in time", kind=kind) from e
+        except ConnectionError as e:
+            raise Unavailable(f"{node}: {type(e).__name__}", kind=Kind.PEER_UNREACHABLE) from e
         finally:
             self._in_flight -= 1
             if self._retired and not self._in_flight:
@@ -83,43 +179,66 @@ class HttpPartner:
         if not self._in_flight:
             await self.close()
 
-    async def _post(self, call: fr.Invoke) -> fr.Answer:
-        if self._session is None:
-            self._session = self._open()
-        size = call.size
-        body = b"".join(call.body) if size <= JOIN_BELOW else _pieces(call.body)
-        headers = {**call.headers, "content-length": str(size), "accept-encoding": "identity"}
-        async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-            answer = await response.content.read(ANSWER_BYTES)
-            while len(answer) < ANSWER_BYTES and (more := await response.content.read(ANSWER_BYTES)):
-                answer += more
-            if len(answer) >= ANSWER_BYTES:
-                raise ProtocolViolation("the partner's answer is too long", kind=Kind.PEER_MALFORMED, detail="")
-            if response.status in {502, 503, 504} and not fr.CODE_IN.search(answer):
-                # Something in front of the partner speaks; whether it has handed the message on is not known.
-                raise Unavailable(f"{self._way.route.node_id}: HTTP {response.status}", kind=Kind.PEER_UNREACHABLE)
-            return fr.read_answer(response.headers.get("content-type", ""), answer)
-
-    def _open(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=_Connector(self._way),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=ANSWER_S),
-            skip_auto_headers=("user-agent",),
-            auto_decompress=False,
-            trust_env=False,
-        )
-
     async def close(self) -> None:
         """Close every connection, calls under way included."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self._idle.clear()
+        for line in list(self._lines):
+            line.abort()
+        self._lines.clear()
 
+    def _head(self, call: fr.Invoke, size: int) -> bytes:
+        lines = [self._start, f"content-length: {size}\r\n"]
+        for name, value in call.headers.items():
+            if not value.isprintable():
+                raise CallerError(f"{name}: cannot be sent")
+            lines.append(f"{name}: {value}\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode()
 
-async def _pieces(body: tuple[Buffer, ...]) -> AsyncIterator[Buffer]:
-    """A large body in slices that the connection takes one by one, so that it is never joined."""
-    for part in body:
-        view = memoryview(part)
-        for at in range(0, len(view), PIECE):
-            yield view[at : at + PIECE]
+    async def _take(self) -> _Line:
+        """A kept connection that is still there, or a new one: of the call nothing has been sent before."""
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            line = self._idle.pop()
+            if line.usable and loop.time() - line.idle_since < KEEP_S:
+                return line
+            self._drop(line)
+        line = (await self._way.open(_Line))[1]
+        if not line.usable:
+            raise Unavailable(f"{self._way.route.node_id}: closed at once", kind=Kind.NO_ROUTE)
+        self._lines.add(line)
+        return line
+
+    def _give(self, line: _Line) -> None:
+        if not line.usable or self._retired or line not in self._lines:
+            self._drop(line)
+            return
+        loop = asyncio.get_running_loop()
+        line.idle_since = loop.time()
+        self._idle.append(line)
+        if self._expiry is None:
+            self._expiry = loop.call_later(KEEP_S, self._expire)
+
+    def _expire(self) -> None:
+        """Close what nobody has used for KEEP_S."""
+        self._expiry = None
+        loop = asyncio.get_running_loop()
+        before = loop.time() - KEEP_S
+        # The last used is the first taken, so those that idle longest stand in front.
+        while self._idle and (not self._idle[0].usable or self._idle[0].idle_since <= before):
+            self._drop(self._idle.pop(0))
+        if self._idle:
+            self._expiry = loop.call_at(self._idle[0].idle_since + KEEP_S, self._expire)
+
+    def _drop(self, line: _Line) -> None:
+        self._lines.discard(line)
+        line.close()
+
+    def _read(self, answer: http1.Answer) -> fr.Answer:
+        if answer.status in {502, 503, 504} and not fr.CODE_IN.search(answer.body):
+            # Something in front of the partner speaks; whether it has handed the message on is not known.
+            raise Unavailable(f"{self._way.route.node_id}: HTTP {answer.status}", kind=Kind.PEER_UNREACHABLE)
+        return fr.read_answer(answer.content_type, answer.body)

@@ -3,7 +3,10 @@
 chan/* is served here by a `door`, all else goes to control.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,10 +18,12 @@ from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.stream_server import UPGRADED, Streams
+from gateway.data_plane.io.upgrade import SWITCHED, Pipes
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
 
+NO_PIPES: Final = Pipes({})
 JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
@@ -51,8 +56,13 @@ class _Listener:
         control: forward.ControlForward,
         budget: Budget,
         journal: Journal,
+        pipes: Pipes = NO_PIPES,
+        prefix: str = "",
         streams: Streams | None = None,
     ) -> None:
+        """prefix: of paths, under which everything is served, too: that of this node's own address."""
+        self._pipes = pipes
+        self._prefix = f"{prefix}/"
         self._door = doors
         self._edge = edge
         self._control = control
@@ -64,6 +74,14 @@ class _Listener:
         shown = _ssl_object(request)
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
+            if path.startswith(self._prefix):
+                path = "/" + path.removeprefix(self._prefix)
+            if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
+                piped = await pipe.admit(partial(self._edge.prove, shown), request.rel_url.query)
+                try:
+                    return await _hand_over(request, SWITCHED, piped.serve)
+                finally:
+                    piped.end()
             if not path.startswith(fr.CHANNEL_PREFIX):
                 return await self._control.handle(request, self.side, path, peer_cert=self._edge.leaf(shown))
             name = path.removeprefix(fr.CHANNEL_PREFIX)
@@ -95,18 +113,16 @@ class _Listener:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
             status, content_type, body = fr.encode_error(fr.Codec.JSON, error)
             return web.Response(status=status, body=b"".join(body), headers={"content-type": content_type})
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError
-        answer = web.StreamResponse(status=101, headers=UPGRADED)
-        await answer.prepare(request)
-        transport.set_protocol(stream)
-        stream.connection_made(transport)
-        try:
+
+        async def serve(transport: asyncio.Transport) -> None:
+            transport.set_protocol(stream)
+            stream.connection_made(transport)
             await stream.over.wait()
+
+        try:
+            return await _hand_over(request, UPGRADED, serve)
         finally:
             stream.end()
-        return answer
 
 
 class EdgeListener(_Listener):
@@ -121,6 +137,25 @@ class PlatformListener(_Listener):
 
     side = "platform"
     merge_slashes = True
+
+
+async def _hand_over(
+    request: web.BaseRequest, upgraded: Mapping[str, str], serve: Callable[[asyncio.Transport], Awaitable[None]]
+) -> web.StreamResponse:
+    """Answer 101 and let `serve` have the connection until it has ended; aiohttp learns then that it is lost."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    former = transport.get_protocol()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in upgraded.items())
+    transport.write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode())
+    try:
+        await serve(transport)
+    finally:
+        transport.close()
+        if isinstance(former, asyncio.Protocol):
+            former.connection_lost(None)
+    return web.StreamResponse(status=HTTPStatus.SWITCHING_PROTOCOLS)
 
 
 async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamResponse:

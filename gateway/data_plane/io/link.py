@@ -65,6 +65,7 @@ def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
         "outgoing": dict(rule.outgoing),
         "prefix": rule.prefix,
         "until": rule.until,
+        "aliases": {digest: dict(names) for digest, names in rule.aliases.items()},
     }
 
 
@@ -112,6 +113,10 @@ def rule_from_json(value: Any) -> SessionRule:
             outgoing={NodeId(_text(k)): _text(v) for k, v in value["outgoing"].items()},
             prefix=value["prefix"] is True,
             until=None if value["until"] is None else int(value["until"]),
+            aliases={
+                _text(digest): {NodeId(_text(node)): SessionId(_text(name)) for node, name in names.items()}
+                for digest, names in value["aliases"].items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise ProtocolViolation("session: malformed") from e

@@ -32,15 +32,19 @@ from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.pump import Room
+from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
+from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
 from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
+from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
 DRAIN_S: Final = 5.0
@@ -63,6 +67,8 @@ class DataSettings:
     tls_key: Path
     run_dir: Path
     edge_port: int = 7304
+    edge_prefix: str = ""
+    """Path of this node's address, under which its edge serves everything as well, e.g. /gateway."""
     platform_host: str = "127.0.0.1"
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
@@ -109,6 +115,7 @@ class DataProcess:
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
+        self._routes: dict[NodeId, PeerRoute] = {}
         self._roads = Roads(settings.proxy, settings.proxy_credentials)
         self._dialer = Dialer(
             self._roads,
@@ -139,9 +146,15 @@ class DataProcess:
         asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
+        self._parked = Parked(journal)
+        self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
+        self._roads.attach(parked=self._parked.take, relay=Relays(self._dialer, find=self._routes.get).through)
+        self._holder = Holder(self._dialer, serve=self._serve_inside, journal=journal, entropy=entropy)
         self._edge_listener = http_server.EdgeListener(
             doors=self._edge_door,
             control=self._control[0],
+            prefix=settings.edge_prefix,
+            pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
             streams=self._streams if settings.streams else None,
             **shared,
         )
@@ -224,6 +237,7 @@ class DataProcess:
                 self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
             ),
         )
+        self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
@@ -238,11 +252,14 @@ class DataProcess:
         self.channel.stop()
         for listening in self._listening:
             listening.close()
+        self._parked.close()
+        self._relay.close()
         await self._streams.stop(DRAIN_S)
         entries = (self._edge_grpc, self._platform_grpc)
         await asyncio.gather(
             *(front.stop(DRAIN_S) for front in self._fronts), *(entry.stop(DRAIN_S) for entry in entries)
         )
+        await self._holder.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self._listening, self._fronts, self._runner = [], [], None
@@ -259,6 +276,10 @@ class DataProcess:
         self._tls.trust(der for ders in roots.values() for der in ders)
         self._edge.set_roots(roots)
         usable = [r for r in routes if r.node_id in roots and r.node_id != self._settings.node_id]
+        self._routes.clear()
+        self._routes.update((route.node_id, route) for route in usable)
+        self._parked.keep(self._routes)
+        self._relay.keep(set(self._routes))
         problems = [*problems, *await self._partners.set_routes(usable)]
         for problem in problems:
             self._journal.note("route.unusable", reason=problem)
@@ -267,6 +288,9 @@ class DataProcess:
     def set_network(self, network: Network) -> None:
         """Reach partners in these ways from now on; connections that stand go on."""
         self._roads.set_ways(network.ways)
+        self._relay.set_pairs(network.relays)
+        if self._fronts:
+            self._holder.hold(network.holding)
 
     def show(self, chain: str, key: str) -> None:
         """Show this certificate of ours (PEM files) in later handshakes. Raises CallerError where it cannot be used."""
@@ -279,8 +303,18 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "grpc_connections": self._edge_grpc.connections + self._platform_grpc.connections,
             "refused": self.channel.traffic.refused,
+            "parked": {**self._parked.levels(), **self._holder.levels()},
+            "relayed": self._relay.levels(),
+            "relayed_bytes": self._relay.carried(),
         }
+
+    async def _serve_inside(self, raw: socket.socket) -> None:
+        """Answer a connection that a partner has taken as if it had come to the edge."""
+        await asyncio.get_running_loop().connect_accepted_socket(
+            self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
+        )
 
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -24,7 +24,10 @@ Eye = Callable[[bytes], None]
 
 
 class Half(asyncio.Protocol):
-    """One side. `join` two of them; until then nothing is read. begun, ended: called when it is there, and gone."""
+    """One side. `join` two of them; until then nothing is read.
+
+    begun, ended: called when it is there, and gone. stuck_s: an end that takes nothing for so long is given up.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,10 @@ class Half(asyncio.Protocol):
         begun: Callable[["Half"], None] = lambda _half: None,
         eye: Eye = lambda _data: None,
         ended: Callable[[], None] = lambda: None,
+        stuck_s: float | None = None,
     ) -> None:
+        self._stuck_s = stuck_s
+        self._stuck: asyncio.TimerHandle | None = None
         self._begun = begun
         self._eye = eye
         self._ended = ended
@@ -117,8 +123,11 @@ class Half(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._other is not None:
             self._other.hold("full")
+        if self._stuck_s is not None and self._stuck is None and self._transport is not None:
+            self._stuck = asyncio.get_running_loop().call_later(self._stuck_s, self._transport.abort)
 
     def resume_writing(self) -> None:
+        self._stop_waiting()
         if self._other is not None:
             self._other.release("full")
 
@@ -127,9 +136,15 @@ class Half(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.lost = True
+        self._stop_waiting()
         self._ended()
         if self._other is not None:
             self._other.close()
+
+    def _stop_waiting(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def refuse(self, words: str) -> None:
         """End an HTTP/2 caller on this side, and the other side with it."""

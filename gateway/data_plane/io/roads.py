@@ -7,9 +7,9 @@ partner (`relay`). Who is at the other end is no question here: TLS runs from en
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from gateway.data_plane.io.proxy import Proxy
@@ -19,6 +19,24 @@ from gateway.model import DIRECT, NodeId, PartnerWay, ProxyAddress
 CONNECT_S: Final = 10.0
 """To a connected socket, however it is come by."""
 DEFAULT_PORT: Final = 443
+
+
+class Take(Protocol):
+    """As park.Parked.take."""
+
+    async def __call__(self, node: NodeId, *, wait: bool) -> socket.socket | None: ...
+
+
+Through = Callable[[NodeId, NodeId], Awaitable[socket.socket]]
+"""As relay.Relays.through."""
+
+
+async def _nothing_parked(node: NodeId, *, wait: bool) -> None:
+    del node, wait
+
+
+async def _no_relay(_relay: NodeId, node: NodeId) -> socket.socket:
+    raise Unavailable(f"{node}: no relay", kind=Kind.NO_ROUTE)
 
 
 class Roads:
@@ -32,22 +50,37 @@ class Roads:
     ) -> None:
         self._proxy = proxy
         self._credentials = credentials
+        self._parked: Take = _nothing_parked
+        self._relay: Through = _no_relay
         self._ways: Mapping[NodeId, PartnerWay] = {}
+
+    def attach(self, *, parked: Take, relay: Through) -> None:
+        """Also take connections that partners have parked, and go through relays."""
+        self._parked, self._relay = parked, relay
 
     def set_ways(self, ways: Sequence[PartnerWay]) -> None:
         """Replace all. Connections that stand go on; the next are opened as is said now."""
         self._ways = {way.node_id: way for way in ways}
 
-    async def reach(self, node: NodeId, address: str) -> socket.socket:
-        """A socket to a node; address: its URL. The caller closes it. Raises Unavailable(NO_ROUTE)."""
+    async def reach(self, node: NodeId, address: str, *, relayed: bool = False) -> socket.socket:
+        """A socket to a node; address: its URL. The caller closes it. relayed: for another, so not by a relay again.
+
+        Raises Unavailable(NO_ROUTE); where a relay has another identity than is pinned, Refused(UNAUTHENTICATED).
+        """
+        way = self._ways.get(node)
         try:
             async with asyncio.timeout(CONNECT_S):
-                return await self._find(self._ways.get(node), *_end(address))
+                if way is not None and way.relay and relayed:
+                    raise Unavailable(f"{node} is reached by a relay itself", kind=Kind.NO_ROUTE)
+                if way is not None and way.relay:
+                    return await self._relay(NodeId(way.relay), node)
+                parked = await self._parked(node, wait=way is not None and way.held)
+                return parked or await self._dialled(way, *_end(address))
         except (OSError, TimeoutError) as e:
             words = "no connection in time" if isinstance(e, TimeoutError) else "no connection"
             raise Unavailable(f"{node or address}: {words}", kind=Kind.NO_ROUTE) from e
 
-    async def _find(self, way: PartnerWay | None, host: str, port: int) -> socket.socket:
+    async def _dialled(self, way: PartnerWay | None, host: str, port: int) -> socket.socket:
         proxy = self._proxy_of(way)
         if proxy is None:
             return await connect(host, port)

@@ -23,6 +23,7 @@ from gateway.model import (
     GrantUse,
     Job,
     Json,
+    LogConsent,
     OwnKey,
     OwnTls,
     PartnerWay,
@@ -171,6 +172,8 @@ def of_insert(tx: Tx, record: Record) -> Sequence[Act]:
             return [Act("component.registered", _subject(record), _component(record))]
         case DeclaredSession():
             return [Act("session.declared", f"session:{record.session_id}", _declared(record))]
+        case LogConsent():
+            return [Act("log.consented", f"node:{record.node_id}", {"job_id": record.job_id})]
         case User():
             return [Act("user.added", _subject(record), {"role": record.role.value})]
         case AccessToken():
@@ -273,6 +276,8 @@ def of_delete(_tx: Tx, record: Record) -> Sequence[Act]:
             return [Act("way.removed", f"way:{record.node_id}", {})]
         case RelayPair():
             return [Act("relay.removed", f"relay:{record.key()}", {})]
+        case LogConsent():
+            return [Act("log.consent_ended", f"node:{record.node_id}", {"job_id": record.job_id})]
         case DeclaredSession():
             return [Act("session.closed", f"session:{record.session_id}", {})]
         case Dataset() | Grant() | Contract() | Audit() | Component() | Crl():

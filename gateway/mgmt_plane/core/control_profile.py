@@ -48,14 +48,14 @@ class ControlProfile:
     """One dialect of the control layer.
 
     status_all: where its parameter stands when it is asked by GET ("query" or "body"); "" for the POST of v1.2.0.
-    instead: routes it does not have -> the one that does for them. lacks: those nothing does for.
-    members: members it refuses to see beyond these, by route; None where it ignores what it does not know.
-    partial_stop: whether a stop with task_name stops that task; else it would stop the whole job (B-21). calls_back:
-    whether it reports states itself, when the job says callback (B-31). component: theirs -> ours, members of a DAG
-    node that stand for ours (B-23). filled: some members of config and dag must not be absent (B-24). flat: no arrays
-    and no null in parameters (B-34). task_prefix: beginning of the task ids it can use (B-26). channel: channel id of a
-    job (B-27). job_words: its words for job states that are none of the standard's (B-33). confirms: approves jobs by
-    job/audit_confirm (v1.0).
+    instead: routes it does not have -> the one that does for them. lacks: those nothing does for. members: members
+    it refuses to see beyond these, by route; None where it ignores what it does not know. partial_stop: whether a
+    stop with task_name stops that task; else it would stop the whole job (B-21). calls_back: whether it reports
+    states itself, when the job says callback (B-31). component: theirs -> ours, members of a DAG node that stand
+    for ours (B-23). filled: some members of config and dag must not be absent (B-24). flat: no arrays and no null
+    in parameters (B-34). task_prefix: beginning of the task ids it can use (B-26). channel: channel id of a job
+    (B-27), or of a task where it has a task_id. job_words: its words for job states that are none of the standard's
+    (B-33). confirms: approves jobs by job/audit_confirm (v1.0).
     """
 
     status_all: str = ""
@@ -91,9 +91,14 @@ def accepts(dialect: ControlProfile, name: str, payload: Mapping[str, Any]) -> b
     return dialect.partial_stop or name not in {"job.stop", "job.stop_all"} or not payload.get("task_name")
 
 
-def channel_id(dialect: ControlProfile, job_id: str) -> SessionId:
-    """Channel id of a job with such a peer."""
-    return SessionId(dialect.channel.format(job_id=job_id))
+def per_task(dialect: ControlProfile) -> bool:
+    """Whether each task has a channel of its own there."""
+    return "{task_id}" in dialect.channel
+
+
+def channel_id(dialect: ControlProfile, job_id: str, task_id: str = "") -> SessionId:
+    """Channel id of a job, or of a task of it, with such a peer."""
+    return SessionId(dialect.channel.format(job_id=job_id, task_id=task_id))
 
 
 def to_peer(dialect: ControlProfile, name: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:

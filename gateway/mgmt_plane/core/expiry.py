@@ -14,7 +14,7 @@ NEVER: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Something that ends. kind: contract, grant, own_key ...; subject: its id; peer: the partner's node id or ""."""
+    """Something that ends. kind: contract, grant, own_key ...; subject: its id; peer: node id, or ""."""
 
     kind: str
     subject: str
@@ -60,6 +60,7 @@ _WORDS: Final = {
     "peer_key": "the signing certificate",
     "peer_ca": "the CA",
     "crl": "the revocation list",
+    "session": "the declared session",
 }
 """The kinds there are."""
 KINDS: Final = tuple(_WORDS)

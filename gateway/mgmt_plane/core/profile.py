@@ -168,6 +168,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
                 component=(("module_name", "componentName"), ("code", "provider")),
                 flat=True,
                 task_prefix="task-",
+                channel="session_{task_id}",
                 job_words=_ENDED,
             ),
         ),

@@ -4,6 +4,7 @@ Only this node's own artifacts can be downloaded, and of those only what a task'
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -178,7 +179,10 @@ class JobAdmin:
         return self._files.artifact(job_id, party, item["namespace"], item["name"])
 
     async def _bytes(self, params: Params, _query: Params, _body: Json) -> Any:
-        return dict(await self._sent_bytes(await self._jobs.channel(params["job_id"])))
+        found: Counter[NodeId] = Counter()
+        for session in await self._jobs.channels(params["job_id"]):
+            found.update(await self._sent_bytes(session))
+        return dict(found)
 
 
 def _task_name(body: Json) -> str | None:

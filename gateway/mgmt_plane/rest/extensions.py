@@ -9,13 +9,13 @@ from gateway.mgmt_plane.service.ending import is_kin
 from gateway.mgmt_plane.service.receipt_exchange import ROUTE, ReceiptExchange
 from gateway.model import Identity
 from gateway.ports import Caller, Store
-from specs.routes import EXTENSIONS, JOB_RECEIPT
+from specs.routes import EXTENSIONS, JOB_LOG, JOB_RECEIPT
 
 _ANNOUNCED: Final = "job.stop"
 
 
 def extension_handlers(exchange: ReceiptExchange, store: Store) -> Mapping[str, Handler]:
-    """Handlers keyed by the names of `specs.routes.OWN`."""
+    """Handlers of receipts, keyed by the names of `specs.routes.OWN`."""
 
     async def job_receipt(caller: Caller, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return await store.run(lambda tx: exchange.receive(tx, caller, body))
@@ -31,6 +31,6 @@ def announcing(handlers: Mapping[str, Handler], identity: Identity) -> Mapping[s
         data = await stop(caller, body)
         if isinstance(data, Streamed) or not is_kin(identity, caller.contract):
             return data
-        return {**data, EXTENSIONS: [JOB_RECEIPT]}
+        return {**data, EXTENSIONS: [JOB_RECEIPT, JOB_LOG]}
 
     return {**handlers, _ANNOUNCED: job_stop}

@@ -9,7 +9,7 @@ from gateway.errors import Refused
 from gateway.mgmt_plane.core.expiry import Deadline, due
 from gateway.mgmt_plane.service.partners import is_valid
 from gateway.mgmt_plane.service.trail import record
-from gateway.model import Audit, Contract, Crl, Direction, ExpiryNotice, Grant
+from gateway.model import Audit, Contract, Crl, DeclaredSession, Direction, ExpiryNotice, Grant
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind, AuthType
 
@@ -56,6 +56,9 @@ def collect(tx: Tx, *, now: int) -> list[Deadline]:
             ca = certificates(contract.tls_ca)[0]
             found.append(Deadline("peer_ca", fingerprint(ca), peer, _ms(ca.not_valid_after_utc)))
     found += [Deadline("crl", each.ca, each.node_id, each.next_update) for each in tx.select(Crl)]
+    for session in tx.select(DeclaredSession):
+        if session.expires is not None:
+            found.append(Deadline("session", session.session_id, ", ".join(session.nodes), session.expires))
     for grant in tx.select(Grant, revoked=False):
         if grant.time_limit is not None:
             found.append(Deadline("grant", grant.audit_key, grant.user, grant.time_limit))

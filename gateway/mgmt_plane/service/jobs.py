@@ -48,6 +48,7 @@ from gateway.mgmt_plane.service.membership import (
     check_channel,
     check_flow,
     check_project,
+    task_channel,
 )
 from gateway.model import (
     Audit,
@@ -872,12 +873,16 @@ class Jobs:
         job = await self._store.run(lambda tx: self._book.get(tx, job_id))
         return job, self._book.own_parties(self._book.plan(job))
 
-    async def channel(self, job_id: str) -> SessionId:
-        """Channel id of a job; raises Refused(NOT_FOUND)."""
+    async def channels(self, job_id: str) -> set[SessionId]:
+        """Channel ids of a job and of its tasks here; raises Refused(NOT_FOUND)."""
 
-        def work(tx: Tx) -> SessionId:
+        def work(tx: Tx) -> set[SessionId]:
             job = self._book.get(tx, job_id)
-            return channel_of(tx, job, self._book.plan(job))
+            plan, lookup = self._book.plan(job), self._book.lookup(tx)
+            found = {channel_of(tx, job, plan)}
+            for share in tx.select(Share, job_id=job_id):
+                found.add(task_channel(tx, job, plan, share, own=self._book.own, lookup=lookup).session)
+            return found
 
         return await self._store.run(work)
 

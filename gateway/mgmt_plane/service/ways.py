@@ -59,8 +59,6 @@ class Ways:
 
     def _check(self, way: PartnerWay) -> None:
         own = self._partners.identity.node_id
-        if any((way.hold, way.held, way.relay)):
-            raise Refused("not offered yet", kind=Kind.NOT_OFFERED)
         if way.node_id == own:
             raise ProtocolViolation("that is this node itself")
         if way.relay in (own, way.node_id):
@@ -90,8 +88,6 @@ class Ways:
 
         Raises Refused(NODE_UNKNOWN, CONTRACT_INVALID) where one is no partner.
         """
-        if one != other:
-            raise Refused("not offered yet", kind=Kind.NOT_OFFERED)
         if one == other:
             raise ProtocolViolation("a relay is between two nodes")
         for each in (one, other):
