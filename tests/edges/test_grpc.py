@@ -19,6 +19,7 @@ import grpc.aio
 import pytest
 
 from gateway.data_plane.core import http2
+from gateway.data_plane.io import grpc_entry
 from gateway.data_plane.io.pump import Half, Room
 from gateway.model import Limits, NodeId
 from gateway.ports import PeerRoute
@@ -434,21 +435,22 @@ async def test_connections_wait_for_room() -> None:
         end.close()
 
 
-async def test_who_takes_nothing_is_given_up() -> None:
-    loop = asyncio.get_running_loop()
-    (slow, deaf), (fast, writer) = socket.socketpair(), socket.socketpair()
-    ended = asyncio.Event()
-    _, outer = await loop.create_connection(lambda: Half(ended=ended.set, stuck_s=0.05), sock=slow)
-    _, inner = await loop.create_connection(Half, sock=fast)
-    outer.join(inner)
-    writer.setblocking(False)
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(5):
-            while not ended.is_set():
-                await loop.sock_sendall(writer, bytes(1 << 20))
-    assert ended.is_set()
-    for end in (deaf, writer):
-        end.close()
+async def test_who_takes_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that opens no window keeps its answer in the library, outside of every budget."""
+    monkeypatch.setattr(grpc_entry, "STALL_S", 0.3)
+    async with rig.node(A) as a:
+        a.process.channel.open_session(rig.rule(A, token=None))
+        push = ptp_pb2.PushInbound(topic="t", payload=bytes(1 << 20)).SerializeToString()
+        assert (await grpc_call(at(a.platform), TRANSFER + "push", ns_headers(A), push)).code == OK
+        path, named = TRANSFER.encode() + b"pop", {**ns_headers(""), "te": "trailers"}
+        block = b"\x83\x86\x04" + bytes([len(path)]) + path + b"\x01\x01h\x0f\x10\x10application/grpc"
+        for name, value in named.items():
+            block += b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        asked = ptp_pb2.PopInbound(topic="t", timeout=1000).SerializeToString()
+        data = frame(0, b"\0" + len(asked).to_bytes(4, "big") + asked, flags=1, stream=1)
+        said = await told(a.platform, hello() + frame(HEADERS, block, flags=4, stream=1) + data)
+        assert 60_000 < len(said) < 70_000
+        await rig.settle(lambda: not a.process._platform_grpc._halves)
 
 
 # -- ports

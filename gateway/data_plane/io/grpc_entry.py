@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,13 +27,54 @@ from gateway.ports import Clock, Journal
 
 CONNECTIONS: Final = 1024
 """Per listener."""
-Proof = Callable[[], NodeId]
 
 
 class _Server(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called. prove: the partner, raises Refused(UNAUTHENTICATED). owe: so many bytes of an answer were made."""
+
+    prove: Callable[[], NodeId]
+    owe: Callable[[int], None]
+
+
+class _Debt:
+    """Answers that were made for a caller and have not left: one that takes none of them for STALL_S is given up."""
+
+    def __init__(self, outer: Half) -> None:
+        self._outer = outer
+        self._left = 0
+        self._moved = 0.0
+        self._watching: asyncio.TimerHandle | None = None
+
+    def owe(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._left:
+            self._moved = loop.time()
+        self._left += size
+        if self._watching is None:
+            self._watching = loop.call_later(STALL_S, self._look)
+
+    def paid(self, size: int) -> None:
+        """So many bytes have left for the caller, whatever else was among them."""
+        self._left = max(0, self._left - size)
+        self._moved = asyncio.get_running_loop().time()
+
+    def _look(self) -> None:
+        self._watching = None
+        if not self._left or self._outer.lost:
+            return
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._moved
+        if late >= STALL_S:
+            self._outer.abort()
+        else:
+            self._watching = loop.call_later(STALL_S - late, self._look)
 
 
 class GrpcEntry:
@@ -62,7 +104,7 @@ class GrpcEntry:
         self._room = room
         self._clock = clock
         self._journal = journal
-        self._callers: dict[str, Proof] = {}
+        self._callers: dict[str, Caller] = {}
         self._joining: set[asyncio.Task[None]] = set()
         self._halves: set[Half] = set()
         self._starting = asyncio.Lock()
@@ -77,7 +119,6 @@ class GrpcEntry:
             begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),
             ended=lambda: self._left(watch, outer),
-            stuck_s=STALL_S,
         )
         return outer
 
@@ -121,10 +162,11 @@ class GrpcEntry:
             raw.setblocking(False)
             raw.bind("")  # a name that the system makes, and nobody else has meanwhile
             name = raw.getsockname()[1:].decode()
-            self._callers[f"unix-abstract:{name}"] = partial(self._edge.prove, shown)
+            debt = _Debt(outer)
+            self._callers[f"unix-abstract:{name}"] = Caller(partial(self._edge.prove, shown), debt.owe)
             await loop.sock_connect(raw, str(self._socket))
             _, inner = await loop.create_unix_connection(
-                lambda: Half(eye=lambda data: self._outward(watch, outer, data), ended=partial(self._gone, name)),
+                lambda: Half(eye=lambda data: self._outward(watch, debt, outer, data), ended=partial(self._gone, name)),
                 sock=raw,
             )
         except OSError as e:
@@ -157,7 +199,8 @@ class GrpcEntry:
         finally:
             self._room.change(outer, watch.held - before)
 
-    def _outward(self, watch: http2.Watch, outer: Half, data: bytes) -> None:
+    def _outward(self, watch: http2.Watch, debt: _Debt, outer: Half, data: bytes) -> None:
+        debt.paid(len(data))
         before = watch.held
         try:
             watch.outward(data)

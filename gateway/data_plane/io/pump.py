@@ -24,10 +24,7 @@ Eye = Callable[[bytes], None]
 
 
 class Half(asyncio.Protocol):
-    """One side. `join` two of them; until then nothing is read.
-
-    begun, ended: called when it is there, and gone. stuck_s: an end that takes nothing for so long is given up.
-    """
+    """One side. `join` two of them; until then nothing is read. begun, ended: called when it is there, and gone."""
 
     def __init__(
         self,
@@ -35,10 +32,7 @@ class Half(asyncio.Protocol):
         begun: Callable[["Half"], None] = lambda _half: None,
         eye: Eye = lambda _data: None,
         ended: Callable[[], None] = lambda: None,
-        stuck_s: float | None = None,
     ) -> None:
-        self._stuck_s = stuck_s
-        self._stuck: asyncio.TimerHandle | None = None
         self._begun = begun
         self._eye = eye
         self._ended = ended
@@ -123,11 +117,8 @@ class Half(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._other is not None:
             self._other.hold("full")
-        if self._stuck_s is not None and self._stuck is None and self._transport is not None:
-            self._stuck = asyncio.get_running_loop().call_later(self._stuck_s, self._transport.abort)
 
     def resume_writing(self) -> None:
-        self._stop_waiting()
         if self._other is not None:
             self._other.release("full")
 
@@ -136,15 +127,9 @@ class Half(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.lost = True
-        self._stop_waiting()
         self._ended()
         if self._other is not None:
             self._other.close()
-
-    def _stop_waiting(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
 
     def refuse(self, words: str) -> None:
         """End an HTTP/2 caller on this side, and the other side with it."""
@@ -170,6 +155,11 @@ class Half(asyncio.Protocol):
         self._held.clear()
         transport.resume_reading()
         asyncio.get_running_loop().call_later(FAREWELL_S, transport.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Close behind what was sent."""
