@@ -425,10 +425,21 @@ async def test_connections_wait_for_room() -> None:
     assert not second._held
     room.change(first, 40)
     assert first._held == {"room"}
-    room.leave(second, 80)
+    room.leave(second)
     assert not first._held
-    room.leave(first, 40)
+    room.change(first, -40)
     assert room.used == 0
+    # Who began much and goes on with nothing is the one to go, not who waits.
+    room.change(first, 90)
+    room.change(second, 20)
+    assert second._held == {"room"}
+    room._make()
+    assert first._other is None
+    room.leave(first)
+    assert not second._held
+    room.leave(second)
+    assert room.used == 0
+    assert room._late is None
     for half in halves:
         half.close()
     for end in ends[1::2]:

@@ -118,7 +118,7 @@ class GrpcEntry:
         outer = Half(
             begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),
-            ended=lambda: self._left(watch, outer),
+            ended=lambda: self._left(outer),
         )
         return outer
 
@@ -197,7 +197,7 @@ class GrpcEntry:
         try:
             watch.inward(data, now=self._clock.monotonic())
         finally:
-            self._room.change(outer, watch.held - before)
+            self._count(outer, watch.held - before)
 
     def _outward(self, watch: http2.Watch, debt: _Debt, outer: Half, data: bytes) -> None:
         debt.paid(len(data))
@@ -205,12 +205,15 @@ class GrpcEntry:
         try:
             watch.outward(data)
         finally:
-            self._room.change(outer, watch.held - before)
+            self._count(outer, watch.held - before)
 
-    def _left(self, watch: http2.Watch, outer: Half) -> None:
+    def _count(self, outer: Half, difference: int) -> None:
+        if difference and outer in self._halves:
+            self._room.change(outer, difference)
+
+    def _left(self, outer: Half) -> None:
         self._halves.discard(outer)
-        self._room.leave(outer, watch.held)
-        watch.held = 0
+        self._room.leave(outer)
 
     def _gone(self, name: str) -> None:
         with contextlib.suppress(KeyError):

@@ -163,15 +163,17 @@ class DataProcess:
         )
         self._rooms = Rooms(limits.process_bytes // 8)
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        room = 2 * limits.channel_body_bytes + ROOM_MORE
         more: Mapping[str, Any] = {
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
-        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
-        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, room=Room(room), **more)
+        self._platform_grpc = GrpcEntry(
+            side="platform", doors=self._platform_door, proven=False, room=Room(room), **more
+        )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
