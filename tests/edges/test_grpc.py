@@ -272,6 +272,16 @@ async def test_who_shows_no_partners_certificate_gets_no_further() -> None:
         assert b.process.stats()["bytes_held"] == 0
 
 
+async def test_a_partner_may_have_so_many_connections() -> None:
+    async with pair(limits=replace(Limits(), partner_connections=1)) as (a, b), partner_channel(a, b) as channel:
+        headers = tuple(ew_headers(A, B).items())
+        assert await channel.unary_unary(PROTOCOL + "invoke")(inbound(b"x"), metadata=headers)
+        got = await grpc_call(
+            at(b.edge), PROTOCOL + "invoke", ew_headers(A, B), inbound(b"x"), ca=b.ca.pem, files=a.files
+        )
+        assert (got.status, got.message) == (grpc.StatusCode.UNAVAILABLE.value[0], "busy, try again later")
+
+
 async def test_a_contract_that_ends_ends_on_connections_that_stand() -> None:
     async with pair() as (a, b), partner_channel(a, b) as channel:
         invoke = channel.unary_unary(PROTOCOL + "invoke", response_deserializer=ptp_pb2.Outbound.FromString)

@@ -106,7 +106,7 @@ class GrpcEntry:
         self._journal = journal
         self._callers: dict[str, Caller] = {}
         self._joining: set[asyncio.Task[None]] = set()
-        self._halves: set[Half] = set()
+        self._halves: dict[Half, NodeId] = {}
         self._starting = asyncio.Lock()
         self._server: _Server | None = None
         self._closed = False
@@ -123,18 +123,19 @@ class GrpcEntry:
         return outer
 
     def _begin(self, outer: Half, watch: http2.Watch) -> None:
-        shown = outer.ssl_object
-        self._halves.add(outer)
+        shown, node = outer.ssl_object, NodeId("")
         try:
             if self._proven:
-                self._edge.prove(shown)
+                node = self._edge.prove(shown)
         except Refused as e:
             self._journal.note("edge.refused", side=self._side, kind=e.kind.value, reason=str(e))
             outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()))
             return
-        if self._closed or len(self._halves) > CONNECTIONS:
+        most = self._limits.partner_connections if self._proven else CONNECTIONS
+        if self._closed or len(self._halves) >= CONNECTIONS or list(self._halves.values()).count(node) >= most:
             outer.turn_away(_busy())
             return
+        self._halves[outer] = node
         task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
@@ -212,7 +213,7 @@ class GrpcEntry:
             self._room.change(outer, difference)
 
     def _left(self, outer: Half) -> None:
-        self._halves.discard(outer)
+        self._halves.pop(outer, None)
         self._room.leave(outer)
 
     def _gone(self, name: str) -> None:
