@@ -86,7 +86,7 @@ async def gateway(config: dict[str, Any]) -> None:
     )
     process = DataProcess(settings, journal=Silent(), clock=SystemClock(), entropy=SystemEntropy())
     ports = await process.start()
-    say(ready={**asdict(ports), "ca": pki.ca.read_text()})
+    say(ready={**asdict(ports), "ca": pki.ca.read_text(), "folder": str(run_dir)})
     told = json.loads(await asyncio.to_thread(sys.stdin.readline))
     peer = NodeId(told["node"])
     route = PeerRoute(peer, f"inst-{peer}", f"https://127.0.0.1:{told['edge']}", told["ca"], told["profile"])
