@@ -32,6 +32,7 @@ from gateway.config import Config, ConfigError, ContainersSection
 from gateway.data_plane.io.handover import RoadsLink
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
+from gateway.data_plane.io.stream_local import SOCKET as TASKS_SOCKET
 from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
@@ -340,7 +341,9 @@ class Control:
             data_plane=self._link,
             launcher=_launcher(config.containers, warm=jobs.warm),
             folders=Folders(config.path(config.paths.work)),
-            addresses=Addresses(transport=transport, callback=callback),
+            addresses=Addresses(
+                transport=transport, callback=callback, channel=str(config.path(config.paths.run) / TASKS_SOCKET)
+            ),
         )
         self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {

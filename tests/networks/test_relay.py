@@ -17,6 +17,7 @@ from gateway.model import NodeId, RelayPair
 from gateway.ports import Network
 from tests.edges import rig
 from tests.edges.rig import Container, Node, node, settle
+from tests.networks import test_park
 from tests.networks.test_proxy import NO_ROUTE, OK, acquaint, way
 
 A, B, R = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-R")
@@ -147,3 +148,19 @@ async def test_so_many_at_a_time(client: aiohttp.ClientSession, monkeypatch: pyt
         found.append(await link.reach(B, NOWHERE))
         for each in found:
             each.close()
+
+
+def test_the_same_on_the_other_loop() -> None:
+    async def everything() -> None:
+        async with aiohttp.ClientSession() as client:
+            await test_park.test_messages_both_ways(client, told=True)
+            await test_park.test_an_ended_contract_closes_them(client)
+            await test_park.test_control_calls_over_it_and_waits_for_it(client)
+            for end in ("pair", "contract"):
+                await test_what_is_taken_back_is_cut(client, end)
+            await test_a_relay_towards_somebody_who_parks(client)
+            await test_only_who_was_allowed(client)
+
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(everything())

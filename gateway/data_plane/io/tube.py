@@ -27,7 +27,7 @@ class Tube:
         self.over = asyncio.Event()
         self._outer = Half(eye=lambda data: self._moved(self._outer, data), ended=self._ended)
         self._inner = Half(eye=lambda data: self._moved(self._inner, data), ended=self._ended)
-        self._transports: list[asyncio.BaseTransport] = []
+        self._transports: list[asyncio.Transport] = []
         self._loop = asyncio.get_running_loop()
         self._bytes_per_s = bytes_per_s
         self._counted = counted
@@ -69,8 +69,7 @@ class Tube:
     def abort(self) -> None:
         """End both at once."""
         for transport in self._transports:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+            transport.abort()
 
     def _moved(self, half: Half, data: bytes) -> None:
         self._last = now = self._loop.time()

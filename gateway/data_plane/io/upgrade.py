@@ -7,7 +7,7 @@ that it parks with us (`park`), or one to a third node (`relay`). `ask` is how w
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from gateway.data_plane.core import heads
@@ -105,10 +105,10 @@ class _Asking(asyncio.Protocol):
     def __init__(self) -> None:
         self.head: asyncio.Future[heads.Head] = asyncio.get_running_loop().create_future()
         self._got = b""
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._got += data
@@ -121,7 +121,7 @@ class _Asking(asyncio.Protocol):
         else:
             if head is not None:
                 self.head.set_result(head)
-        if self.head.done() and isinstance(self._transport, asyncio.Transport):
+        if self.head.done() and self._transport is not None:
             self._transport.pause_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
