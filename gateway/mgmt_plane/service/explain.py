@@ -166,8 +166,8 @@ class Story:
             text += " Ask for a grant that covers the job: interconn dataset apply."
         elif job.outcome is Outcome.FAILED and not failed:
             text += (
-                " The cause lies with another party; its operator finds it with interconn job show there. Where that side "
-                f"consents, a part is shown here: interconn job logs {job.job_id} --partner NODE."
+                " The cause lies with another party; its operator finds it with interconn job show there. Where that "
+                f"side consents, a part is shown here: interconn job logs {job.job_id} --partner NODE."
             )
             if job.initiator == self.book.own and "4001" in job.reason:
                 text += f" Where the job file names it wrongly: interconn job rerun {job.job_id} --file FILE."
