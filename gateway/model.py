@@ -712,8 +712,7 @@ class Limits:
     body_bytes: int = 4 << 20
     """Management and control bodies."""
     channel_body_bytes: int = 128 << 20
-    channel_json_bytes: int = 8 << 20
-    """JSON is decoded as a whole, which holds the data process (docs/adr/0001): larger messages go as protobuf."""
+    channel_json_bytes: int = 128 << 20
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
