@@ -32,6 +32,7 @@ from gateway.config import Config, ConfigError, ContainersSection
 from gateway.data_plane.io.handover import RoadsLink
 from gateway.data_plane.io.link import DataPlaneLink, snapshot_to_json
 from gateway.data_plane.io.process import loop_factory
+from gateway.data_plane.io.stream_local import SOCKET as TASKS_SOCKET
 from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
@@ -110,6 +111,7 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
+from gateway.runtime.shim import remove_empty_cgroups
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import ABANDONED, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -339,7 +341,9 @@ class Control:
             data_plane=self._link,
             launcher=_launcher(config.containers, warm=jobs.warm),
             folders=Folders(config.path(config.paths.work)),
-            addresses=Addresses(transport=transport, callback=callback),
+            addresses=Addresses(
+                transport=transport, callback=callback, channel=str(config.path(config.paths.run) / TASKS_SOCKET)
+            ),
         )
         self._runtime = Runtime(self._runner, Scheduler(**shared, grants=grants, outgoing=outgoing))
         services_of_jobs: dict[str, Any] = {
@@ -528,6 +532,7 @@ class Control:
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await asyncio.to_thread(remove_empty_cgroups)
         await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()

@@ -44,10 +44,14 @@ _GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a component finds the gateway. transport: host:port of the platform listener; callback: URL of 4.1."""
+    """Where a component finds the gateway. transport: host:port of the platform listener; callback: URL of 4.1.
+
+    channel: Unix socket of the data process for tasks of this user, "" for none.
+    """
 
     transport: str
     callback: str
+    channel: str = ""
 
 
 def component_environment(
@@ -87,6 +91,9 @@ def component_environment(
         "config.log.path": log_path,
         "runtime.component.name": node.component.name,
     }
+    if addresses.channel:
+        # Ours alone: a component that does not know the name uses system.transport.
+        variables["interconn.channel"] = addresses.channel
     for other in plan.parties:
         variables[f"config.node_id.{other.name}"] = other.node_id
         # Where the institution is not known the node id stands in for it, as others do (2-control g.4).

@@ -1,6 +1,7 @@
-"""A component's line to its own transport module: push, pop, peek and release over HTTP/1.1 (part 4 sections 3, 4).
+"""A component's line to its own transport module: push, pop, peek and release (part 4 sections 3, 4).
 
-Std-proto bodies. One kept-alive connection per thread. What to retry, how long to wait and in which order messages
+HTTP/1.1 with std-proto bodies, which every module understands, or, where the gateway has named one, its Unix socket
+(`gateway.sdk.local`). One kept connection per thread. What to retry, how long to wait and in which order messages
 count is decided by `gateway.sdk.drive`; here only what is certain not to have happened is tried again.
 """
 
@@ -8,13 +9,15 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.sdk import codec
+from gateway.sdk.arrays import pieces_of, value_of
 from gateway.sdk.environment import Address
+from gateway.sdk.local import LocalLine
 from gateway.sdk.result import Code, ComponentError
 from specs import headers
 
@@ -35,13 +38,17 @@ Payload = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Where the transport module is and what every call says (A-041). address: host:port, with or without scheme."""
+    """Where the transport module is and what every call says (A-041). address: host:port, with or without scheme.
+
+    local: the module's Unix socket, "" for none; where nobody listens there, address is used.
+    """
 
     address: str
     session_id: str
     trace_id: str
     token: str = field(repr=False)
     provider: str = PROVIDER
+    local: str = ""
     connect_seconds: float = 10.0
     answer_seconds: float = 60.0
 
@@ -71,7 +78,10 @@ class Channel:
         self._tls, self._host, self._port = split_address(line.address)
         self._clock = clock
         self._sleep = sleep
-        self._local = threading.local()
+        self._mine = threading.local()
+        self._socket = line.local
+        """Path of the Unix socket; "" once it is known that nobody listens there."""
+        self._met = False
         for text in (line.session_id, line.trace_id, line.token):
             if not text.isascii() or (text and not text.isprintable()):
                 raise ComponentError(Code.BAD_INPUT, "session id, trace id and token must be printable ASCII")
@@ -85,15 +95,11 @@ class Channel:
         Raises ComponentError(TRANSPORT).
         """
         views = [memoryview(part).cast("B") for part in parts]
-        head = codec.push_head(topic, sum(len(view) for view in views))
-        body: list[Payload] = [head, *views]
-        if sum(len(piece) for piece in body) <= JOIN_BELOW:
-            body = [b"".join(body)]
         pause = 0.05
         while True:
             try:
                 left = max(deadline - self._clock(), 0) + GRACE_SECONDS
-                answer = self._call("push", body, to, wait=min(left, self._line.answer_seconds))
+                answer = self._ask("push", topic, to, parts=views, wait=min(left, self._line.answer_seconds))
                 code, problem = answer.code, f"code {answer.code or 'missing'}"
                 again = code == BUFFER_FULL or (repeatable and code in TRANSIENT)
             except ConnectionRefusedError:
@@ -113,11 +119,11 @@ class Channel:
         The target header names the data's source, so that no other partner can speak for it (part 4, 9.2).
         A connection that breaks is tried again until `deadline`; a message lost with it is noticed by its number.
         """
-        body: list[Payload] = [codec.pop_request(topic, wait_ms)]
         pause = 0.05
         while True:
             try:
-                return self._message("pop", self._call("pop", body, source, wait=wait_ms / 1000 + 15))
+                answer = self._ask("pop", topic, source, wait_ms=wait_ms, wait=wait_ms / 1000 + 15)
+                return self._message("pop", answer)
             except (OSError, http.client.HTTPException) as e:
                 if self._clock() + pause >= deadline:
                     raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
@@ -127,25 +133,42 @@ class Channel:
     def peek(self, topic: str, *, source: Address) -> memoryview | None:
         """The next message of a topic without waiting; most modules also remove it (T-022). Tried once."""
         try:
-            return self._message("peek", self._call("peek", [codec.peek_request(topic)], source, wait=10))
+            return self._message("peek", self._ask("peek", topic, source, wait=10))
         except (OSError, http.client.HTTPException) as e:
             raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
 
     def release(self, topic: str, *, target: Address) -> None:
         """Drop what is left of a topic, or of the whole session when `topic` is empty."""
         try:
-            answer = self._call("release", [codec.release_request(topic, 10_000)], target, wait=20)
+            answer = self._ask("release", topic, target, wait_ms=10_000, wait=20)
         except (OSError, http.client.HTTPException) as e:
             raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
         if answer.code != SUCCESS:
             raise ComponentError(Code.TRANSPORT, f"release refused with code {answer.code or 'missing'}")
 
+    def now(self) -> float:
+        """The time by which deadlines are given."""
+        return self._clock()
+
+    def send(self, topic: str, value: Any, *, to: Address, deadline: float, repeatable: bool = False) -> None:
+        """Push a buffer, a NumPy array or an Arrow table, without a copy of its data (gateway.sdk.arrays)."""
+        self.push(topic, *pieces_of(value), to=to, deadline=deadline, repeatable=repeatable)
+
+    def recv(self, topic: str, *, source: Address, wait_ms: int, deadline: float) -> Any:
+        """Pop an array or table that was sent with `send`; None when there is none in time.
+
+        Raises ComponentError(PARTNER_VIOLATION) for a message that is neither.
+        """
+        message = self.pop(topic, source=source, wait_ms=wait_ms, deadline=deadline)
+        return None if message is None else value_of(message)
+
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        for name in ("connection", "line"):
+            connection = getattr(self._mine, name, None)
+            if connection is not None:
+                connection.close()
+                setattr(self._mine, name, None)
 
     @staticmethod
     def _message(operation: str, answer: codec.Outbound) -> memoryview | None:
@@ -155,29 +178,60 @@ class Channel:
             raise ComponentError(Code.TRANSPORT, f"{operation} refused with code {answer.code or 'missing'}")
         return answer.payload or None
 
-    def _headers(self, address: Address) -> Mapping[str, str]:
-        known = {
-            "Content-Type": "application/x-protobuf",
-            headers.PTP_PROVIDER: self._line.provider,
-            headers.PTP_TRACE: self._line.trace_id,
-            headers.PTP_TOKEN: self._line.token,
-            headers.PTP_SESSION: self._line.session_id,
-            headers.PTP_TARGET_NODE: address.node_id,
-        }
-        return {**known, headers.PTP_TARGET_INST: address.inst_id} if address.inst_id else known
-
     def _connection(self, wait: float) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        connection: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
         if connection is None:
             kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
             connection = kind(self._host, self._port, timeout=min(wait, self._line.connect_seconds))
             connection.connect()
-            self._local.connection = connection
+            self._mine.connection = connection
         return connection
 
+    def _ask(
+        self,
+        operation: str,
+        topic: str,
+        address: Address,
+        *,
+        parts: Sequence[memoryview] = (),
+        wait_ms: int = 0,
+        wait: float,
+    ) -> codec.Outbound:
+        """One call, over whichever way there is. Raises OSError or HTTPException when no whole answer came; the
+        connection is then closed.
+        """
+        line = self._line_of_mine(wait)
+        if line is None:
+            return self._call(operation, _body(operation, topic, parts, wait_ms), address, wait=wait)
+        try:
+            if operation == "push":
+                return line.push(said(self._line, address, topic), parts, wait=wait)
+            return line.ask(operation, said(self._line, address, topic), wait_ms=wait_ms, wait=wait)
+        except BaseException:
+            self.close()
+            raise
+
+    def _line_of_mine(self, wait: float) -> LocalLine | None:
+        """This thread's line on the Unix socket; None where the gateway has none."""
+        if not self._socket:
+            return None
+        line: LocalLine | None = getattr(self._mine, "line", None)
+        if line is None:
+            try:
+                line = LocalLine(self._socket, seconds=min(wait, self._line.connect_seconds))
+            except OSError as e:
+                if self._met:
+                    # It was there: the gateway is being started anew.
+                    raise ConnectionRefusedError from e
+                self._socket = ""
+                return None
+            self._met = True
+            self._mine.line = line
+        return line
+
     def _call(self, operation: str, body: list[Payload], address: Address, *, wait: float) -> codec.Outbound:
-        """One request. Raises OSError or HTTPException when no whole answer came; the connection is then closed."""
-        sent = {**self._headers(address), "Content-Length": str(sum(len(piece) for piece in body))}
+        size = str(sum(len(piece) for piece in body))
+        sent = {**said(self._line, address), "Content-Type": "application/x-protobuf", "Content-Length": size}
         try:
             connection = self._connection(wait)
             connection.sock.settimeout(wait)
@@ -195,6 +249,34 @@ class Channel:
                 raise http.client.IncompleteRead(b"")
             raise ComponentError(Code.TRANSPORT, f"answer to {operation} longer than {MAX_ANSWER_BYTES} bytes")
         return _read_answer(operation, response.status, response.headers.get_content_type(), data)
+
+
+def said(line: Line, address: Address, topic: str = "") -> Mapping[str, str]:
+    """What every call about a topic says in its headers (A-041)."""
+    known = {
+        headers.PTP_PROVIDER: line.provider,
+        headers.PTP_TRACE: line.trace_id,
+        headers.PTP_TOKEN: line.token,
+        headers.PTP_SESSION: line.session_id,
+        headers.PTP_TARGET_NODE: address.node_id,
+    }
+    if address.inst_id:
+        known[headers.PTP_TARGET_INST] = address.inst_id
+    if topic:
+        known[headers.PTP_TOPIC] = topic
+    return known
+
+
+def _body(operation: str, topic: str, parts: Sequence[memoryview], wait_ms: int) -> list[Payload]:
+    """The std-proto body of an operation, in pieces where it is large."""
+    if operation == "pop":
+        return [codec.pop_request(topic, wait_ms)]
+    if operation == "peek":
+        return [codec.peek_request(topic)]
+    if operation == "release":
+        return [codec.release_request(topic, wait_ms)]
+    body: list[Payload] = [codec.push_head(topic, sum(len(part) for part in parts)), *parts]
+    return [b"".join(body)] if sum(len(piece) for piece in body) <= JOIN_BELOW else body
 
 
 def _read_answer(operation: str, status: int, content_type: str, data: bytes) -> codec.Outbound:

@@ -228,7 +228,14 @@ class Task:
     def link(self) -> Iterator[Link]:
         """Numbered messages to the partners; if the block fails for a reason of our own, they are told not to wait."""
         environment = self.environment
-        channel = Channel(Line(environment.transport, environment.session_id, environment.trace_id, environment.token))
+        line = Line(
+            environment.transport,
+            environment.session_id,
+            environment.trace_id,
+            environment.token,
+            local=environment.channel,
+        )
+        channel = Channel(line)
         link = Link(channel, task_id=environment.task_id, own=environment.party, parties=self._addressed())
         self.output.count_bytes(lambda: link.moved)
         try:

@@ -51,7 +51,7 @@ print(json.dumps({
     "cores": len(os.sched_getaffinity(0)),
     "signals": [str(signal.getsignal(each)) for each in (1, 2, 13, 15, 17, 25)],
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-    "threads": threading.active_count(), "umask": os.umask(0o77),
+    "threads": threading.active_count(), "umask": os.umask(0o77), "gives way": os.nice(0) >= 5,
 }), flush=True)
 """
 
@@ -114,6 +114,7 @@ async def test_a_task_sees_what_it_would_see_alone(tmp_path: Path, waiting: Warm
         assert secret not in log
         facts = json.loads(log[log.index("{") :].replace(name, "NAME"))
         assert facts["main"]
+        assert facts["gives way"]
         assert facts["environment"] == facts["of a child"]
         assert facts["in /proc"] == sorted(f"{key}={value}" for key, value in facts["environment"].items())
         assert facts["command line"] == [sys.executable, "-P", "-m", "NAME"]

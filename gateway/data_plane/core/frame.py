@@ -403,10 +403,14 @@ def encode_answer(
 
 def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, Pieces]:
     """(HTTP status, Content-Type, body in pieces) of a failure; the code of a partner's refusal is handed on."""
-    code = error.wire.transport
+    return error.wire.http, *encode_answer(codec, code_of(error), error.public_text())
+
+
+def code_of(error: GatewayError) -> str:
+    """The transport code of a failure; that of a partner's refusal where it has one."""
     if isinstance(error, PeerError) and is_code(error.peer_code) and error.peer_code != Transport.OK:
-        code = error.peer_code
-    return error.wire.http, *encode_answer(codec, code, error.public_text())
+        return error.peer_code
+    return error.wire.transport
 
 
 def is_code(text: str) -> bool:

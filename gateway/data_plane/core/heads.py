@@ -44,11 +44,10 @@ def connect(host: str, port: int, *, credentials: bytes | None = None) -> bytes:
     return f"{head}\r\n".encode()
 
 
-def upgrade(target: str, host: str) -> bytes:
-    """A request that a partner's edge answers with 101 and then with bytes. target: path and query."""
+def upgrade(target: str, host: str, *, protocol: str = BYTES_PROTOCOL) -> bytes:
+    """A request that a partner's edge answers with 101 and then in another protocol. target: path and query."""
     return (
-        f"GET {_safe(target)} HTTP/1.1\r\nHost: {_safe(host)}\r\nConnection: Upgrade\r\n"
-        f"Upgrade: {BYTES_PROTOCOL}\r\n\r\n"
+        f"GET {_safe(target)} HTTP/1.1\r\nHost: {_safe(host)}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
     ).encode()
 
 

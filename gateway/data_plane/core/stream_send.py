@@ -29,7 +29,8 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(eq=False, slots=True)
 class Item:
-    """A message on its way. headers: its flow's. done: told (code, words) by the receiver's answer.
+    """A message on its way. headers: its flow's. before: what stands before the payload, where the message is never
+    sent in parts. done: told (code, words) by the receiver's answer.
     lost: told when no answer will come; what then is known, `begun` and `whole` say.
 
     transfer: name of the transfer in parts, the same when it is tried again. begun: a part of it may have arrived.
@@ -41,6 +42,7 @@ class Item:
     done: Callable[[str, str], None] = field(repr=False)
     lost: Callable[[], None] = field(default=lambda: None, repr=False)
     name: bytes = b""
+    before: tuple[Buffer, ...] = field(default=(), repr=False)
     transfer: bytes = b""
     begun: bool = False
     whole: bool = False
@@ -54,6 +56,11 @@ class Item:
     since: float = 0.0
     """Free for whoever watches over it, as is `mark`."""
     mark: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message."""
+        return len(self.payload) + (sum(map(len, self.before)) if self.before else 0)
 
 
 class Sender:
@@ -177,12 +184,12 @@ class Sender:
 
     def _turn(self, hello: st.Hello, headers: Headers, line: deque[Item], out: list[Buffer]) -> int:
         """One turn of a flow; the bytes written."""
-        if len(line[0].payload) > hello.whole:
+        if line[0].size > hello.whole:
             return self._part(hello, line, out)
         wrote = 0
         while line and wrote < TURN:
             item = line[0]
-            size = len(item.payload)
+            size = item.size
             if size > hello.whole or not self._fits(hello, size):
                 break
             line.popleft()
@@ -192,8 +199,7 @@ class Sender:
             item.sent = size
             item.whole = True
             out.append(st.pack(st.MESSAGE, size=size, text=item.name, flow=number, ref=item.ref))
-            if size:
-                out.append(item.payload)
+            out += (*item.before, item.payload)
             wrote += size + st.UNIT
         return wrote
 

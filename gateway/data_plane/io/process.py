@@ -38,6 +38,7 @@ from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
@@ -139,7 +140,11 @@ class DataProcess:
             entropy=entropy,
             journal=journal,
         )
-        self._streams = Streams(channel=self.channel, budget=budget, limits=limits, clock=clock, journal=journal)
+        self._rooms = Rooms(limits.process_bytes // 8)
+        self._streams = Streams(
+            channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, clock=clock, journal=journal
+        )
+        self._tasks = TaskLines(channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
@@ -161,17 +166,18 @@ class DataProcess:
         self._platform_listener = http_server.PlatformListener(
             doors=self._platform_door, control=self._control[1], **shared
         )
-        self._rooms = Rooms(limits.process_bytes // 8)
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        room = 2 * limits.channel_body_bytes + ROOM_MORE
         more: Mapping[str, Any] = {
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
-        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
-        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, room=Room(room), **more)
+        self._platform_grpc = GrpcEntry(
+            side="platform", doors=self._platform_door, proven=False, room=Room(room), **more
+        )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -227,6 +233,7 @@ class DataProcess:
         self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
             platform_port,
@@ -252,6 +259,7 @@ class DataProcess:
         self.channel.stop()
         for listening in self._listening:
             listening.close()
+        await self._tasks.stop()
         self._parked.close()
         self._relay.close()
         await self._streams.stop(DRAIN_S)
@@ -303,6 +311,8 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "grpc_connections": self._edge_grpc.connections + self._platform_grpc.connections,
+            "task_lines": len(self._tasks),
             "refused": self.channel.traffic.refused,
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),

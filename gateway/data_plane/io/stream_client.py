@@ -7,19 +7,22 @@ goes on where the receiver has it, what has certainly not arrived is said to be 
 
 import asyncio
 import hashlib
+import math
 import os
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from gateway.data_plane.channel import Partner
 from gateway.data_plane.core import frame as fr
+from gateway.data_plane.core import heads
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.delivery import read_name
 from gateway.data_plane.core.stream_send import RESEND, Buffer, Headers, Item, Sender
 from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.stream_line import FrameLine
-from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
+from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Unavailable
 from specs import headers as h
 from specs.codes import Transport
 from specs.routes import CHANNEL
@@ -41,7 +44,6 @@ RESUME_S: Final = 20.0
 PAUSE_S: Final = 0.2
 BULK: Final = 256 << 10
 """Longer messages go on the stream for large ones."""
-HEAD_BYTES: Final = 16 << 10
 KINDS: Final = (st.HELLO, st.ACK, st.NACK, st.HAVE, st.PING, st.PONG, st.CLOSE)
 
 
@@ -85,9 +87,9 @@ class _Asked(FrameLine):
         self.sender = Sender(code_ok=Transport.OK)
         self._request = request
         self._connection: asyncio.Transport
-        self._head = bytearray()
+        self._head = b""
         self._upgraded = False
-        self._piece = memoryview(bytearray(HEAD_BYTES))
+        self._piece = memoryview(bytearray(heads.HEAD_BYTES))
         self._used = self.loop.time()
         self._timed_out = False
 
@@ -105,16 +107,19 @@ class _Asked(FrameLine):
             super().buffer_updated(nbytes)
             return
         self._head += self._piece[:nbytes]
-        head, end, rest = self._head.partition(b"\r\n\r\n")
-        if not end and len(head) < HEAD_BYTES:
+        try:
+            head = heads.read_head(self._head)
+        except GatewayError:
+            self.decline()
             return
-        lines = head.decode("latin-1").lower().split("\r\n")
-        if not end or lines[0].split(" ")[1:2] != ["101"] or f"upgrade: {st.PROTOCOL}" not in lines:
+        if head is None:
+            return
+        if head.status != HTTPStatus.SWITCHING_PROTOCOLS or head.headers.get("upgrade", "").lower() != st.PROTOCOL:
             self.decline()
             return
         self._upgraded = True
         super().begin(self._connection)
-        self.feed(rest)
+        self.feed(head.rest)
 
     def decline(self) -> None:
         if not self.given.done():
@@ -223,7 +228,6 @@ class StreamPartner:
     def __init__(self, way: Way, other: Speaking) -> None:
         self._way = way
         self._other = other
-        self._request = _request(way.route.address)
         self._open: dict[bool, _Asked] = {}
         self._opening: dict[bool, asyncio.Task[_Asked | None]] = {}
         self._busy: dict[Headers, tuple[bool, int]] = {}
@@ -343,7 +347,14 @@ class StreamPartner:
 
     async def _ask(self, *, bulk: bool) -> "_Asked | None":
         loop = asyncio.get_running_loop()
-        _, stream = await self._way.open(lambda: _Asked(self._request))
+        address = urlsplit(self._way.route.address)
+        path = address.path.rstrip("/") + CHANNEL["chan.transport"].path
+        try:
+            request = heads.upgrade(path, address.netloc, protocol=st.PROTOCOL)
+        except CallerError:  # an address that another way may still understand
+            self._not_before = math.inf
+            return None
+        _, stream = await self._way.open(lambda: _Asked(request))
         try:
             async with asyncio.timeout(ASK_S):
                 await stream.given
@@ -367,15 +378,6 @@ class StreamPartner:
         del self._opening[bulk]
         if not done.cancelled():
             done.exception()  # whoever waits has been told; perhaps nobody waits
-
-
-def _request(address: str) -> bytes:
-    """The request for a stream at a partner's address, which may have a path before ours."""
-    parts = urlsplit(address)
-    path = parts.path.rstrip("/") + CHANNEL["chan.transport"].path
-    return (
-        f"GET {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: upgrade\r\nupgrade: {st.PROTOCOL}\r\n\r\n"
-    ).encode()
 
 
 def _flow(outgoing: fr.Outgoing) -> Headers:

@@ -7,7 +7,6 @@ the answer of an invoke says, that the message is in the queue; until then it co
 
 import asyncio
 import contextlib
-import mmap
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
@@ -21,6 +20,7 @@ from gateway.data_plane.core.frame import Envelope
 from gateway.data_plane.core.stream_send import Buffer
 from gateway.data_plane.core.stream_take import Part, Parts
 from gateway.data_plane.io import door
+from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.stream_line import FrameLine
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
 from gateway.model import Limits, NodeId
@@ -40,9 +40,12 @@ UPGRADED: Final = {"upgrade": st.PROTOCOL, "connection": "upgrade"}
 class Streams:
     """All streams that partners have opened, and what is unfinished of each partner."""
 
-    def __init__(self, *, channel: Channel, budget: Budget, limits: Limits, clock: Clock, journal: Journal) -> None:
+    def __init__(
+        self, *, channel: Channel, budget: Budget, rooms: Rooms, limits: Limits, clock: Clock, journal: Journal
+    ) -> None:
         self.channel = channel
         self.budget = budget
+        self.rooms = rooms
         self.limits = limits
         self.clock = clock
         self.journal = journal
@@ -74,7 +77,7 @@ class Streams:
         known = self._parts.get(node)
         if known is None:
             kept = self.limits.channel_body_bytes
-            known = self._parts[node] = Parts(self.budget, make=memory, kept_bytes=kept)
+            known = self._parts[node] = Parts(self.budget, make=self.rooms.take, kept_bytes=kept)
         return known
 
     def opened(self, stream: "PartnerStream") -> None:
@@ -150,7 +153,7 @@ class PartnerStream(FrameLine):
             except Unavailable:
                 return None
             self._borrowed = frame.size
-            return memoryview(bytearray(frame.size))
+            return self._streams.rooms.take(frame.size)
         part = self._part(frame.ref)
         if part is None:
             return None
@@ -351,8 +354,3 @@ class PartnerStream(FrameLine):
     def _repay(self) -> None:
         self._streams.budget.repay(self._borrowed)
         self._borrowed = 0
-
-
-def memory(size: int) -> memoryview:
-    """Anonymous pages: there from the start, and cost memory only once they are written."""
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
