@@ -41,6 +41,7 @@ JOBS ?= 100
 soak: $(STAMP)
 	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.integration.full_disk
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

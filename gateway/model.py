@@ -722,6 +722,10 @@ class Limits:
     """Of them, of one source address at the edge."""
     partner_connections: int = 256
     """Of them, over which one partner may call the channel."""
+    partner_messages_per_s: int = 0
+    """Messages of one partner that the channel takes; 0: as many as come."""
+    partner_bytes_per_s: int = 0
+    """Payload bytes of them; 0: as many as come."""
     id_chars: int = 128
     text_chars: int = 4096
     clock_window_ms: int = 300_000

@@ -111,6 +111,7 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
+from gateway.runtime.shim import remove_empty_cgroups
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import ABANDONED, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -531,6 +532,7 @@ class Control:
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await asyncio.to_thread(remove_empty_cgroups)
         await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()

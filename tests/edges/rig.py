@@ -357,8 +357,6 @@ async def grpc_call(where: str, method: str, headers: Mapping[str, str], body: b
             data = await channel.unary_unary(method)(body, metadata=tuple(headers.items()), timeout=20)
         except grpc.aio.AioRpcError as e:
             return Got(e.code().value[0], "", "", None, e.details() or "")
-    if headers.get("x-ptp-topic") and method == PROTOCOL + "invoke" and not headers.get("x-ptp-uri"):
-        return read(200, "application/proto", data)
     return read(200, "application/x-protobuf", data)
 
 

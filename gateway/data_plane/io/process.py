@@ -170,15 +170,17 @@ class DataProcess:
             doors=self._platform_door, control=self._control[1], **shared
         )
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        room = 2 * limits.channel_body_bytes + ROOM_MORE
         more: Mapping[str, Any] = {
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
-        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
-        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, room=Room(room), **more)
+        self._platform_grpc = GrpcEntry(
+            side="platform", doors=self._platform_door, proven=False, room=Room(room), **more
+        )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -313,6 +315,7 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "grpc_connections": self._edge_grpc.connections + self._platform_grpc.connections,
             "task_lines": len(self._tasks),
             "refused": self.channel.traffic.refused,
             "parked": {**self._parked.levels(), **self._holder.levels()},
