@@ -227,6 +227,12 @@ def test_what_an_admin_cannot_mean(paired: Three) -> None:
     with pytest.raises(Refused):
         hub.client().post("relays", "remove", nodes=[bank.node_id, "LX-nobody"])
     assert said_of(bank) == before
+    # Who probes through a proxy or a relay that does not serve is told so.
+    bank.client().post("partners", "LX-nobody", "way", relay=hub.node_id)
+    with pytest.raises((Refused, Unavailable), match="not relayed there"):
+        bank.client().post("partners", "probe", address="https://nobody.example", node_id="LX-nobody")
+    bank.client().post("partners", "LX-nobody", "way", relay="")
+    assert said_of(bank) == before
 
 
 def test_the_relay_says_no_more(paired: Three) -> None:
