@@ -193,6 +193,16 @@ def test_processes_that_start_anew_find_their_ways(paired: Three) -> None:
         wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name} again")
 
 
+def test_a_partner_moves(paired: Three) -> None:
+    bank, payment, hub = paired.bank, paired.payment, paired.hub
+    new = hub.edge_url.removesuffix("/gw").replace("127.0.0.1", "localhost")
+    command(bank, "partner", "way", hub.node_id, "--address", new)
+    # What the bank keeps open to it, and what goes through it, moves along.
+    for node, other in ((bank, hub), (hub, bank), (bank, payment), (payment, bank)):
+        wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name}")
+    assert any(urlsplit(new).netloc in head for head in paired.proxy.asked)
+
+
 def reaches(node: lab.LabNode, other: lab.LabNode) -> bool:
     try:
         node.client().post("partners", other.node_id, "ask", route="project.list", query={})
