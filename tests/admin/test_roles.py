@@ -33,7 +33,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
         *ReceiptAdmin(nothing, nothing).routes(),
         *LogAdmin(nothing).routes(),
         *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
-        *WayAdmin(ways=nothing, store=nothing, stats=nothing, journal=nothing).routes(),
+        *WayAdmin(ways=nothing, store=nothing, stats=nothing, tell=nothing, journal=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),
     ]
 
