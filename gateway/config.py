@@ -366,6 +366,8 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if config.limits.partner_messages_per_s < 0 or config.limits.partner_bytes_per_s < 0:
+        raise ConfigError("limits.partner_messages_per_s and limits.partner_bytes_per_s must not be negative")
     if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:
         raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
     if config.keys.auth_type not in AUTH_TYPES:

@@ -712,8 +712,7 @@ class Limits:
     body_bytes: int = 4 << 20
     """Management and control bodies."""
     channel_body_bytes: int = 128 << 20
-    channel_json_bytes: int = 8 << 20
-    """JSON is decoded as a whole, which holds the data process (docs/adr/0001): larger messages go as protobuf."""
+    channel_json_bytes: int = 128 << 20
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
@@ -723,6 +722,10 @@ class Limits:
     """Of them, of one source address at the edge."""
     partner_connections: int = 256
     """Of them, over which one partner may call the channel."""
+    partner_messages_per_s: int = 0
+    """Messages of one partner that the channel takes; 0: as many as come."""
+    partner_bytes_per_s: int = 0
+    """Payload bytes of them; 0: as many as come."""
     id_chars: int = 128
     text_chars: int = 4096
     clock_window_ms: int = 300_000

@@ -27,6 +27,7 @@ from gateway.data_plane.core.declared import Declared
 from gateway.data_plane.core.delivery import TASK, Inbox, Name, Outbox, read_name
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
 from gateway.data_plane.core.ledger import SentBytes
+from gateway.data_plane.core.quota import Quotas
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.lanes import Arrivals, Departures, Ticket
@@ -125,6 +126,7 @@ class Channel:
         self._sent = sent
         self._partners = partners
         self._limits = limits
+        self._quotas = Quotas(messages_per_s=limits.partner_messages_per_s, bytes_per_s=limits.partner_bytes_per_s)
         self._policy = policy
         self._clock = clock
         self._entropy = entropy
@@ -310,7 +312,9 @@ class Channel:
         rule = self._rule(session)
         if rule is None or proven not in rule.nodes:
             raise self._not_let_in(session, proven, rule)
-        self._declared.touch(session, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._quotas.admit(proven, now=now)
+        self._declared.touch(session, now=now)
 
     async def accept(self, frame: Frame) -> None:
         """Queue a partner's message, or drop one that it repeats; returns when it is in the queue, in order.
@@ -318,6 +322,7 @@ class Channel:
         Raises Unavailable(BUFFER_FULL, OVERLOADED), Refused(RELEASED, CONFLICT), ProtocolViolation.
         """
         envelope = frame.envelope
+        self._quotas.spend(envelope.source_node, len(frame.payload))
         session = self._ours(envelope.session_id, envelope.source_node)
         if session != envelope.session_id:
             envelope = replace(envelope, session_id=session)

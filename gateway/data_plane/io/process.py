@@ -26,6 +26,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
@@ -48,10 +49,11 @@ from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
+PLATFORM_SOCKET: Final = "platform.sock"
+"""In the run folder: the platform listener once more, for processes of this user."""
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
 ROOM_MORE: Final = 16 << 20
-HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ class DataProcess:
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
+        self._rooms = Rooms(limits.process_bytes // 8)
+        asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
@@ -190,7 +193,7 @@ class DataProcess:
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
         self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
@@ -233,6 +236,7 @@ class DataProcess:
         self._fronts = [edge, platform]
         edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
         platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
         await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
@@ -325,19 +329,22 @@ class DataProcess:
             self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
 
+    async def _listen_unix(self, front: Front, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
+
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=512)
         try:
             listening.setblocking(False)
-            patience = HANDSHAKE_S if context else None
-            server = await asyncio.get_running_loop().create_server(
-                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
-            )
+            if context is not None:
+                self._listening.append(TlsListener(listening, front, context))
+            else:
+                self._listening.append(await asyncio.get_running_loop().create_server(front, sock=listening))
         except BaseException:
             listening.close()
             raise
-        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 
