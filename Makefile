@@ -44,6 +44,8 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.kept --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.full_disk
+	$(BIN)/python -m tests.integration.large --mib 1024
+	$(BIN)/python -m tests.integration.large --mib 1024 --durability spool
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -715,8 +715,11 @@ class Limits:
 
     body_bytes: int = 4 << 20
     """Management and control bodies."""
-    channel_body_bytes: int = 128 << 20
+    channel_body_bytes: int = (1 << 30) + (1 << 16)
+    """A payload of 1 GiB with what stands around it."""
     channel_json_bytes: int = 128 << 20
+    channel_grpc_bytes: int = 128 << 20
+    """Of a body that comes by gRPC, whose library holds it in memory as a whole."""
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10

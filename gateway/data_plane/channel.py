@@ -31,7 +31,7 @@ from gateway.data_plane.core.quota import Quotas
 from gateway.data_plane.core.records import Leaving
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
-from gateway.data_plane.keeping import Found, Keeper, Spools
+from gateway.data_plane.keeping import Found, Keeper, Spools, on_disk_already
 from gateway.data_plane.lanes import Arrivals, Departures, Readers, Room, Ticket
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
@@ -564,10 +564,13 @@ class Channel:
             keep = self._keeper.keep
             return keep(session, topic, source, payload, name=name, settled=settled, queued=queued)
         written: Awaitable[None] | None = None
-        try:
-            self._queues.push(session, topic, source, payload, now=self._clock.monotonic())
-        except Unavailable:
-            written = self._keeper.overflow(session, topic, source, payload)
+        if on_disk_already(payload):
+            self._keeper.hold(session, topic, source, payload)
+        else:
+            try:
+                self._queues.push(session, topic, source, payload, now=self._clock.monotonic())
+            except Unavailable:
+                written = self._keeper.overflow(session, topic, source, payload)
         self._came(session, topic, source, len(payload))
         return written
 

@@ -5,6 +5,7 @@ after a restart, and an overflow, emptied by one.
 """
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -21,6 +22,15 @@ from gateway.ports import Clock, Journal
 LANES_AT_A_TIME: Final = 10_000
 AFTER_FAILURE_S: Final = 10.0
 """So long nothing more overflows to a disk that has refused."""
+
+
+class Filed(mmap.mmap):
+    """A mapped file that nobody changes any more: a payload that is a view of one takes no memory of its own."""
+
+
+def on_disk_already(payload: Buffer) -> bool:
+    """Whether a payload, or the body that it is a part of, lies in a file."""
+    return isinstance(payload, memoryview) and isinstance(payload.obj, Filed)
 
 
 class Stored(Protocol):
@@ -96,6 +106,14 @@ class Keeper:
         if self.spools.durable is not None:
             self.spools.durable.carry = self._carry
 
+    def hold(self, session: SessionId, topic: str, source: NodeId, payload: Buffer) -> None:
+        """Queue a message that lies in a file of its own; it counts on disk. Raises Unavailable(BUFFER_FULL)."""
+        self.queues.room(session, topic)
+        size, now = len(payload), self.clock.monotonic()
+        self.budget.spill(session, size + MESSAGE_OVERHEAD)
+        put = self.queues.put
+        put(session, topic, source, payload=payload, size=size, now=now, in_memory=False, on_disk=True)
+
     def overflow(self, session: SessionId, topic: str, source: NodeId, payload: Buffer) -> Awaitable[None]:
         """Queue a message now and write it to the overflow; its memory is the caller's until the awaited is done.
 
@@ -146,9 +164,10 @@ class Keeper:
         self.queues.room(session, topic)
         cost = size + MESSAGE_OVERHEAD
         self.budget.spill(session, cost)
-        in_memory = True
+        in_memory = not on_disk_already(payload)
         try:
-            self.budget.take(session, source, cost)
+            if in_memory:
+                self.budget.take(session, source, cost)
         except Unavailable:
             in_memory = False
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -164,7 +164,7 @@ class AsyncChannel:
         pause = 0.05
         while True:
             line = await self._connected()
-            if line is None:
+            if line is None or sum(map(len, views)) > line.other.whole:
                 left = deadline - loop.time() + self._plain.now()
                 await self._in_a_thread(self._plain.push, topic, *views, to=to, deadline=left, repeatable=repeatable)
                 return

@@ -27,7 +27,9 @@ TIMED_OUT: Final = "E0000000601"
 BUFFER_FULL: Final = "E0000000700"
 TRANSIENT: Final = frozenset({"E0000000503", "E0000000601", "E0000000602", "E0000000607", "E0000000619"})
 """The partner's module could not be reached just now; whether the message arrived is not known."""
-MAX_ANSWER_BYTES: Final = 160 << 20
+MAX_ANSWER_BYTES: Final = (1 << 30) + (1 << 20)
+SLOWEST_BYTES_PER_S: Final = 256 << 10
+"""A push may take the time of an answer and, besides, what its size needs at this pace."""
 GRACE_SECONDS: Final = 1.0
 """A call that begins at its deadline still gets this long."""
 JOIN_BELOW: Final = 64 << 10
@@ -95,11 +97,12 @@ class Channel:
         Raises ComponentError(TRANSPORT).
         """
         views = [memoryview(part).cast("B") for part in parts]
+        longest = self._line.answer_seconds + sum(map(len, views)) // SLOWEST_BYTES_PER_S
         pause = 0.05
         while True:
             try:
                 left = max(deadline - self._clock(), 0) + GRACE_SECONDS
-                answer = self._ask("push", topic, to, parts=views, wait=min(left, self._line.answer_seconds))
+                answer = self._ask("push", topic, to, parts=views, wait=min(left, longest))
                 code, problem = answer.code, f"code {answer.code or 'missing'}"
                 again = code == BUFFER_FULL or (repeatable and code in TRANSIENT)
             except ConnectionRefusedError:
@@ -201,7 +204,7 @@ class Channel:
         connection is then closed.
         """
         line = self._line_of_mine(wait)
-        if line is None:
+        if line is None or sum(map(len, parts)) > line.most:
             return self._call(operation, _body(operation, topic, parts, wait_ms), address, wait=wait)
         try:
             if operation == "push":
@@ -237,7 +240,7 @@ class Channel:
             connection.sock.settimeout(wait)
             connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=sent)
             response = connection.getresponse()
-            data = response.read(MAX_ANSWER_BYTES + 1)
+            data = _read_body(response)
             # A connection that ends before the first byte of the body closes the response too; length then says so.
             whole = response.isclosed() and not response.length
         except BaseException:
@@ -279,11 +282,22 @@ def _body(operation: str, topic: str, parts: Sequence[memoryview], wait_ms: int)
     return [b"".join(body)] if sum(len(piece) for piece in body) <= JOIN_BELOW else body
 
 
-def _read_answer(operation: str, status: int, content_type: str, data: bytes) -> codec.Outbound:
+def _read_body(response: http.client.HTTPResponse) -> Payload:
+    """MAX_ANSWER_BYTES of it and one more at the most, a large one of known length into its place without a copy."""
+    length = response.length
+    if length is None or not JOIN_BELOW < length <= MAX_ANSWER_BYTES:
+        return response.read(MAX_ANSWER_BYTES + 1)
+    data, at = memoryview(bytearray(length)), 0
+    while at < length and (count := response.readinto(data[at:])):
+        at += count
+    return data[:at]
+
+
+def _read_answer(operation: str, status: int, content_type: str, data: Payload) -> codec.Outbound:
     """Answers come in the request's codec (T-007); an edge that refuses early may answer JSON or nothing readable."""
     try:
         if content_type == "application/json":
-            value = json.loads(data)
+            value = json.loads(bytes(data))
             code = value.get("code") if isinstance(value, dict) else None
             answer = codec.Outbound(code if isinstance(code, str) else "", "", memoryview(b""))
         else:

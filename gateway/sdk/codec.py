@@ -92,7 +92,7 @@ def _fields(data: memoryview) -> dict[int, memoryview]:
     return found
 
 
-def read_outbound(data: bytes) -> Outbound:
+def read_outbound(data: bytes | bytearray | memoryview) -> Outbound:
     """Read a TransportOutbound of either layout (T-042): the field that looks like a code tells which, 3 before 2.
 
     Raises CodecError for bytes that are no protobuf message.

@@ -49,11 +49,14 @@ class LocalLine:
             raise
 
     def push(self, headers: Mapping[str, str], parts: Sequence[Payload], *, name: str = "", wait: float) -> Outbound:
-        """Queue the concatenation of `parts` (flat bytes); waits `wait` seconds for the answer at the most."""
+        """Queue the concatenation of `parts` (flat bytes, not more than `most`); waits at most `wait` seconds."""
         size = sum(len(part) for part in parts)
-        if size > self._limits.whole:
-            return Outbound("E0000000413", "body too large", memoryview(b""))
         return self._call(st.MESSAGE, headers, parts, size=size, text=name.encode(), wait=wait)
+
+    @property
+    def most(self) -> int:
+        """Bytes that a message may have here."""
+        return self._limits.whole
 
     def ask(self, operation: str, headers: Mapping[str, str], *, wait_ms: int = 0, wait: float) -> Outbound:
         """pop, peek or release."""

@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.data_plane.core import records
+from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.delivery import Name
-from gateway.data_plane.io.spool import FILE, HEAD, Found, Spool, Stored, _Job, room
+from gateway.data_plane.io.filed import Files
+from gateway.data_plane.io.spool import FILE, HEAD, Found, Spool, Stored, _Job
+from gateway.data_plane.keeping import on_disk_already
 from gateway.errors import CallerError, Kind, Unavailable
 from gateway.model import NodeId, SessionId
+from tests.edges import rig
 
 SEGMENT = 1 << 16
 
@@ -240,19 +244,45 @@ async def test_the_overflow_is_emptied_by_a_start(tmp_path: Path) -> None:
     assert list((tmp_path / "s").iterdir()) == []
 
 
-def test_room_for_a_large_body(tmp_path: Path) -> None:
-    view = room(tmp_path, 1 << 20)
-    view[-3:] = b"end"
-    assert (len(view), bytes(view[:2]), bytes(view[-3:])) == (1 << 20, b"\0\0", b"end")
-    assert list(tmp_path.iterdir()) == []
+async def test_a_large_payload_is_a_view_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.data_plane.io.spool.MAPPED_FROM", 10_000)
+    made = await filled(tmp_path, 0)
+    stored = [made.append(1, b"m", bytes([n]) * 15_000, _ignored) for n in range(30)]
+    await made.barrier()
+    views = [each.read() for each in stored]
+    assert all(on_disk_already(view) for view in views)
+    for each in stored[1:]:
+        each.free()
+    await rig.settle(lambda: made.size < 6 * SEGMENT)  # the one that is left was moved
+    assert [bytes(view) for view in views] == [bytes([n]) * 15_000 for n in range(30)]
+    assert bytes(stored[0].read()) == bytes(15_000)
+    await made.close()
+
+
+async def test_a_body_on_disk(tmp_path: Path) -> None:
+    budget, journal = Budget(process_bytes=0, session_bytes=0, disk_bytes=1 << 20), rig.ListJournal()
+    files = Files(tmp_path, budget, journal, least=1000)
+    assert files.make(999) is None
+    assert Files(None, budget, journal).make(1 << 40) is None
+    file = files.make(1 << 19)
+    assert file is not None
+    await asyncio.gather(file.write(b"end", 1000), file.write(bytes(1000), 0))
+    view = file.whole(1003)
+    assert (bytes(view[-4:]), on_disk_already(view[5:]), budget.on_disk) == (b"\0end", True, 1003)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     try:
-        with pytest.raises(OSError, match=r"."):
-            room(tmp_path, 1 << 20)
+        with pytest.raises(Unavailable) as refused:
+            await file.write(bytes(10), 1 << 17)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
+    assert refused.value.kind is Kind.BUFFER_FULL
+    assert [event["spool"] for event in journal.events] == ["bodies"]
+    with pytest.raises(Unavailable):
+        await file.write(bytes(1 << 20), 0)
+    file.repay()
+    await file.write(b"too late", 0)
+    assert (budget.on_disk, bytes(view[:2]), list(tmp_path.iterdir())) == (0, b"\0\0", [])
 
 
 S, A = SessionId("s"), NodeId("LX-A")

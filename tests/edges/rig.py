@@ -255,10 +255,14 @@ async def node(name: str, *, limits: Limits | None = None, ca_name: str = "", **
 
 @contextlib.asynccontextmanager
 async def pair(
-    *, limits: Limits | None = None, session: bool = True, **settings: Any
+    *, limits: Limits | None = None, session: bool = True, spools: Path | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Node, Node]]:
-    """Two partners; with `session`, each also knows the session SID with the task TOKEN."""
-    async with node("LX-A", limits=limits, **settings) as a, node("LX-B", limits=limits, **settings) as b:
+    """Two partners; with `session`, each also knows the session SID with the task TOKEN. spools: of both."""
+    a_spool, b_spool = (None if spools is None else spools / name for name in "ab")
+    async with (
+        node("LX-A", limits=limits, spool_dir=a_spool, **settings) as a,
+        node("LX-B", limits=limits, spool_dir=b_spool, **settings) as b,
+    ):
         await a.process.set_routes([b.route()])
         await b.process.set_routes([a.route()])
         if session:

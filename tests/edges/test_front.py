@@ -20,6 +20,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import body as pace
 from gateway.data_plane.io import door, front, http_server, tls
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.process import PLATFORM_SOCKET, loop_factory
 from gateway.data_plane.io.rooms import Rooms
@@ -30,6 +31,8 @@ from tests.edges import rig
 from tests.edges.rig import node, settle
 
 A = NodeId("LX-A")
+FILED = 2 << 20
+"""Bodies of this size go to disk, where there is one."""
 LOOPS = [asyncio.new_event_loop, *([made] if (made := loop_factory()) else [])]
 Loop = Callable[[], asyncio.AbstractEventLoop]
 both_loops = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"][: len(LOOPS)])
@@ -75,17 +78,18 @@ class Recorder:
 class Listening:
     """A front and, on another port, what is behind it alone."""
 
-    def __init__(self, limits: Limits, budget_bytes: int, **changes: Any) -> None:
+    def __init__(self, limits: Limits, budget_bytes: int, folder: Path | None, disk_bytes: int, **changes: Any) -> None:
         self.doors = Recorder()
         self.behind_doors = Recorder()
-        self.budget = Budget(process_bytes=budget_bytes, session_bytes=0)
+        self.budget = Budget(process_bytes=budget_bytes, session_bytes=0, disk_bytes=disk_bytes)
         self.journal = rig.ListJournal()
+        self.files = Files(folder, self.budget, self.journal, least=FILED)
         self.limits = limits
         made: dict[str, Any] = {"cancel_with_client": True, "address_connections": limits.connections, **changes}
         self.front = Front(
             doors=self.doors,  # type: ignore[arg-type]
             edge=Edge(SystemClock()),
-            budget=self.budget,
+            files=self.files,
             rooms=Rooms(8 << 20),
             limits=limits,
             journal=self.journal,
@@ -101,7 +105,7 @@ class Listening:
             doors=doors,  # type: ignore[arg-type]
             edge=Edge(SystemClock()),
             control=Control(),  # type: ignore[arg-type]
-            budget=self.budget,
+            files=self.files,
             journal=self.journal,
         )
         return http_server.server(listener, self.limits, cancel_with_client=True)
@@ -114,9 +118,15 @@ class Control:
 
 @contextlib.asynccontextmanager
 async def listening(
-    *, limits: Limits | None = None, context: ssl.SSLContext | None = None, budget_bytes: int = 1 << 30, **changes: Any
+    *,
+    limits: Limits | None = None,
+    context: ssl.SSLContext | None = None,
+    budget_bytes: int = 1 << 30,
+    folder: Path | None = None,
+    disk_bytes: int = 0,
+    **changes: Any,
 ) -> AsyncIterator[Listening]:
-    made = Listening(limits or Limits(), budget_bytes, **changes)
+    made = Listening(limits or Limits(), budget_bytes, folder, disk_bytes, **changes)
     loop = asyncio.get_running_loop()
     servers = [
         await loop.create_server(what, "127.0.0.1", 0, ssl=context, backlog=600) for what in (made.front, made.alone)
@@ -129,7 +139,7 @@ async def listening(
             server.close()
         await made.front.stop(1)
         await made.alone.shutdown(0.1)
-        assert made.budget.used == 0
+        assert (made.budget.used, made.budget.on_disk) == (0, 0)
 
 
 def post(name: str = "push", body: bytes = b"", *lines: str, length: int | None = None) -> bytes:
@@ -332,6 +342,31 @@ def test_a_refused_body_is_dropped_and_the_connection_goes_on(loop: Loop) -> Non
             assert [call[2] for call in on.doors.calls] == [b"last"]
             closing = await exchange(on.port, post("refused", bytes(500_000), "Connection: close"))
             assert closing.endswith(b"no")
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_body_too_large_for_memory_goes_to_disk(loop: Loop, tmp_path: Path) -> None:
+    async def main() -> None:
+        body = os.urandom(4 * FILED + 12_345)
+        pieces = [body[at : at + FILED] for at in range(0, len(body), FILED)]
+        chunked = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        head = b"POST /v1/interconn/chan/push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        # A body of unknown length goes to disk once it is seen to be large.
+        memory = FILED + (1 << 20)
+        async with listening(budget_bytes=memory, folder=tmp_path, disk_bytes=5 * FILED) as made:
+            for port, doors in ((made.port, made.doors), (made.alone_port, made.behind_doors)):
+                await exchange(port, post("push", body) + post("push", b"next") + head + chunked + b"0\r\n\r\n" + LAST)
+                assert [len(got) for _, _, got in doors.calls] == [len(body), 4, len(body), 4]
+                assert doors.calls[0][2] == doors.calls[2][2] == body
+            assert list(tmp_path.iterdir()) == []
+        async with listening(budget_bytes=memory, folder=tmp_path, disk_bytes=FILED) as made:
+            for port in (made.port, made.alone_port):
+                assert b"the spool is full" in await exchange(port, post("push", body, "Connection: close"))
+        async with listening(budget_bytes=memory, folder=tmp_path / "missing", disk_bytes=5 * FILED) as made:
+            for port in (made.port, made.alone_port):
+                assert b"cannot be written" in await exchange(port, post("push", body, "Connection: close"))
 
     run(loop, main())
 

@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ async def test_a_task_sends_and_receives_over_the_socket() -> None:
         assert a.process.channel.stats()["bytes_held"] == b.process.channel.stats()["bytes_held"] == 0
         here.close()
         there.close()
+
+
+async def test_what_is_too_large_for_the_socket_goes_over_http(tmp_path: Path) -> None:
+    body = hashlib.shake_256(b"large").digest(stream_local.FRAME_BYTES + 1)
+    limits = Limits(session_bytes=1 << 20, process_bytes=8 << 20)
+    async with pair(limits=limits, spools=tmp_path) as (a, b):
+        here, there = task(a), task(b)
+        async with loopline(a, local=True) as loop_here, loopline(b, local=True) as loop_there:
+            now = asyncio.get_running_loop().time()
+            await loop_here.push("t", body, to=TO_B, deadline=now + 20)
+            await asyncio.to_thread(here.push, "t", b"second", body, to=TO_B, deadline=soon(20))
+            # What was asked for comes over the socket, whatever its size.
+            first = await asyncio.to_thread(there.pop, "t", source=TO_A, wait_ms=1000, deadline=soon())
+            assert bytes(first or b"") == body
+            assert bytes(await loop_there.pop("t", source=TO_A, wait_ms=1000, deadline=now + 20) or b"")[6:] == body
+            over_http = task(b, local="")
+            await asyncio.to_thread(here.push, "t", body, to=TO_B, deadline=soon(20))
+            third = await asyncio.to_thread(over_http.pop, "t", source=TO_A, wait_ms=1000, deadline=soon())
+            assert bytes(third or b"") == body
+        for one in (here, there, over_http):
+            one.close()
 
 
 async def test_without_the_socket_everything_goes_over_http() -> None:

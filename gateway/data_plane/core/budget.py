@@ -120,6 +120,18 @@ class Budget:
         if size:
             self.on_room(None)
 
+    def borrow_disk(self, size: int) -> None:
+        """Account bytes on disk of a body in flight; raises Unavailable(BUFFER_FULL) and changes nothing."""
+        if self._on_disk + size > self._disk_bytes:
+            raise _no_room("the spool")
+        self._on_disk += size
+
+    def repay_disk(self, size: int) -> None:
+        """Return bytes on disk of a body in flight."""
+        self._on_disk -= size
+        if size:
+            self.on_room(None)
+
 
 def _lower(counts: dict[K, int], key: K, size: int) -> None:
     left = counts.get(key, 0) - size

@@ -29,36 +29,77 @@ class Carrier(Protocol):
         """Answer: the message was taken, or why not."""
         ...
 
+    def have(self, ref: int, offset: int) -> None:
+        """Say how much has come; more may follow."""
+        ...
+
+    def give_up(self, ref: int, part: "Part", error: GatewayError) -> None:
+        """The message is refused; what may still come of it is thrown away."""
+        ...
+
+
+class File(Protocol):
+    """Room on disk for one message."""
+
+    async def write(self, piece: memoryview, at: int) -> None:
+        """Put a piece in its place. Raises Unavailable(BUFFER_FULL)."""
+        ...
+
+    def whole(self, length: int) -> memoryview:
+        """All of it, once it is written."""
+        ...
+
+    def repay(self) -> None:
+        """It is counted elsewhere, or dropped."""
+        ...
+
 
 @dataclass(eq=False, slots=True)
 class Part:
     """A message of which `held` bytes have come. owner: the stream that carries it now and the reference it has there;
-    None while it is interrupted.
+    None while it is interrupted. file: where it is too large for memory; `place` is then made when it is whole.
     """
 
     transfer: bytes
     envelope: Envelope
+    total: int
     place: memoryview = field(repr=False)
     owner: tuple[Carrier, int] | None
+    file: File | None = None
     loan: int = 0
+    """Of memory."""
     held: int = 0
+    coming: int = 0
+    """Bytes for which memory was made and that have not come whole."""
+    written: int = 0
+    told: int = 0
+    """What the sender knows to be here."""
     since: float = 0.0
     """When it was interrupted."""
 
     @property
     def complete(self) -> bool:
-        return self.held == len(self.place)
+        return self.held == self.total
 
 
 class Parts:
-    """The transfers of one partner. budget: lends their bytes as they come. make: memory of a given size.
+    """The transfers of one partner. budget: lends their bytes as they come. make: memory of a given size. file: room
+    on disk for a message of this size, None where it belongs in memory.
 
     kept_bytes: how much of interrupted transfers is kept.
     """
 
-    def __init__(self, budget: Budget, *, make: Callable[[int], memoryview], kept_bytes: int) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        make: Callable[[int], memoryview],
+        kept_bytes: int,
+        file: Callable[[int], File | None] = lambda _size: None,
+    ) -> None:
         self._budget = budget
         self._make = make
+        self._file = file
         self._kept_bytes = kept_bytes
         self._open: OrderedDict[bytes, Part] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -81,9 +122,9 @@ class Parts:
             if transfer in self._ended:
                 return None
             if known is not None:
-                if len(known.place) != total or not _same(known.envelope, envelope):
+                if known.total != total or not _same(known.envelope, envelope):
                     raise ProtocolViolation("stream: another message under the name of this transfer")
-                known.owner, known.envelope = owner, envelope
+                known.owner, known.envelope, known.told = owner, envelope, known.held
                 return known
         if known is not None:
             if known.complete:
@@ -94,26 +135,46 @@ class Parts:
         if len(self._open) >= TRANSFERS:
             raise Unavailable("too many transfers in parts", kind=Kind.BUFFER_FULL)
         self._ended.pop(transfer, None)
-        part = self._open[transfer] = Part(transfer, envelope, self._make(total), owner)
+        file = self._file(total)
+        place = memoryview(b"") if file is not None else self._make(total)
+        part = self._open[transfer] = Part(transfer, envelope, total, place, owner, file)
         return part
+
+    def __contains__(self, part: Part) -> bool:
+        return self._open.get(part.transfer) is part
 
     def room(self, part: Part, offset: int, size: int) -> memoryview:
         """Where the next `size` bytes of a message belong. Raises ProtocolViolation, Unavailable(BUFFER_FULL)."""
-        if offset != part.held or not 0 < size <= len(part.place) - offset:
+        if offset != part.held or not 0 < size <= part.total - offset:
             raise ProtocolViolation("stream: part out of place")
+        if part.file is not None:
+            if size > part.coming:
+                self._budget.borrow(size - part.coming)
+                part.loan += size - part.coming
+                part.coming = size
+            return self._make(size)
         if offset + size > part.loan:
             self._budget.borrow(offset + size - part.loan)
             part.loan = offset + size
         return part.place[offset : offset + size]
 
     def came(self, part: Part, size: int) -> None:
-        """The bytes are in their place."""
+        """The bytes are in their place, or are to be written to their file: then `wrote` follows."""
         part.held += size
+        over, part.coming = max(part.coming - size, 0), 0
+        part.loan -= over
+        self._budget.repay(over)
+
+    def wrote(self, part: Part, size: int) -> None:
+        """So many bytes more are in their file."""
+        part.written += size
+        if part in self:
+            self._budget.repay(size)
+            part.loan -= size
 
     def hand_over(self, part: Part) -> None:
         """All has come and goes where it is counted anew; the transfer stays open until its `end`."""
-        self._budget.repay(part.loan)
-        part.loan = 0
+        self._repay(part)
 
     def end(self, part: Part, *, taken: bool) -> None:
         """The message was taken, or refused for good."""
@@ -130,11 +191,11 @@ class Parts:
             return
         self._open.move_to_end(part.transfer)
         kept = [other for other in self._open.values() if other.owner is None and not other.complete]
-        over = sum(other.loan for other in kept) - self._kept_bytes
+        over = sum(other.held for other in kept) - self._kept_bytes
         for other in kept:
             if over <= 0:
                 break
-            over -= other.loan
+            over -= other.held
             self.drop(other)
 
     def expire(self, *, now: float) -> None:
@@ -146,8 +207,13 @@ class Parts:
         """Forget a transfer and give its bytes back."""
         if self._open.get(part.transfer) is part:
             del self._open[part.transfer]
-            self._budget.repay(part.loan)
-            part.loan = 0
+            self._repay(part)
+
+    def _repay(self, part: Part) -> None:
+        self._budget.repay(part.loan)
+        part.loan = 0
+        if part.file is not None:
+            part.file.repay()
 
     def _drop_interrupted(self) -> None:
         for part in self._open.values():

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.io.filed import BLOCK, File, Files
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 
 STALL_S: Final = 30.0
@@ -19,8 +20,10 @@ SLOWEST_BYTES_PER_S: Final = 128 << 10
 
 
 @contextlib.asynccontextmanager
-async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> AsyncIterator[Buffer]:
-    """The whole body of a request, its bytes borrowed from `budget` inside the block.
+async def body_of(
+    request: web.BaseRequest, budget: Budget, *, limit: int, files: Files | None = None
+) -> AsyncIterator[Buffer]:
+    """The whole body of a request, its bytes borrowed from `budget` inside the block, or from that of `files`.
 
     Raises ProtocolViolation(TOO_LARGE) over `limit` bytes, (MALFORMED) for a compressed, cut off, stalled or too slow
     body, Unavailable(BUFFER_FULL).
@@ -29,7 +32,10 @@ async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> As
     check(request.headers.get("content-encoding"), length, limit)
     go_on(request)
     loan = _Loan(budget)
-    reading = _to_the_end(request, limit, loan) if length is None else _exactly(request, length, loan)
+    if length is None or (files is not None and length >= files.least):
+        reading = _to_the_end(request, limit, loan, files)
+    else:
+        reading = _exactly(request, length, loan)
     try:
         try:
             async with asyncio.timeout(longest(limit if length is None else length)):
@@ -38,7 +44,7 @@ async def body_of(request: web.BaseRequest, budget: Budget, *, limit: int) -> As
             raise ProtocolViolation("body: too slow") from e
         yield whole
     finally:
-        budget.repay(loan.size)
+        loan.repay()
 
 
 def check(encoding: str | None, length: int | None, limit: int) -> None:
@@ -70,21 +76,43 @@ class _Loan:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.size = 0
+        self._size = 0
+        self.file: File | None = None
 
     def grow(self, size: int) -> None:
         self._budget.borrow(size)
-        self.size += size
+        self._size += size
+
+    def return_memory(self) -> None:
+        self._budget.repay(self._size)
+        self._size = 0
+
+    def repay(self) -> None:
+        self.return_memory()
+        if self.file is not None:
+            self.file.repay()
 
 
-async def _to_the_end(request: web.BaseRequest, limit: int, loan: _Loan) -> Buffer:
-    buffer = bytearray()
+async def _to_the_end(request: web.BaseRequest, limit: int, loan: _Loan, files: Files | None) -> Buffer:
+    """Into memory; from the size on that does not belong there, into a file."""
+    buffer, at = bytearray(), 0
     while piece := await next_piece(request):
-        if len(buffer) + len(piece) > limit:
+        if at + len(buffer) + len(piece) > limit:
             raise too_large(limit)
         loan.grow(len(piece))
         buffer += piece
-    return buffer
+        if loan.file is None and files is not None:
+            loan.file = files.make(max(len(buffer), request.content_length or 0))
+        if loan.file is not None and len(buffer) >= BLOCK:
+            await loan.file.write(buffer, at)
+            loan.return_memory()
+            at, buffer = at + len(buffer), bytearray()
+    if request.content_length not in {None, at + len(buffer)}:
+        raise ProtocolViolation("body: shorter than its Content-Length")
+    if loan.file is None:
+        return buffer
+    await loan.file.write(buffer, at)
+    return loan.file.whole(at + len(buffer))
 
 
 async def _exactly(request: web.BaseRequest, length: int, loan: _Loan) -> Buffer:

@@ -22,11 +22,11 @@ from typing import Any, Final, TypeVar, cast
 from aiohttp import web
 
 from gateway.data_plane.core import http1, wire
-from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io import body as pace
 from gateway.data_plane.io import door
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.filed import BLOCK, File, Files
 from gateway.data_plane.io.rooms import Rooms
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 from gateway.model import Limits, NodeId
@@ -68,7 +68,7 @@ class Front:
         *,
         doors: door.Door,
         edge: Edge,
-        budget: Budget,
+        files: Files,
         rooms: Rooms,
         limits: Limits,
         journal: Journal,
@@ -80,7 +80,8 @@ class Front:
     ) -> None:
         self.doors = doors
         self.edge = edge
-        self.budget = budget
+        self.files = files
+        self.budget = files.budget
         self.rooms = rooms
         self.rest = rest
         self.http2 = http2
@@ -224,6 +225,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_closing",
         "_drained",
         "_ended",
+        "_file",
         "_filled",
         "_front",
         "_full",
@@ -268,6 +270,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._turn = 0
         self._until = _NEVER
         self._lent = 0
+        self._file: File | None = None
         self._filled: asyncio.Future[None] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -332,7 +335,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._body is not None:
-            self._fill(nbytes)
+            self._fill(self._body, nbytes)
             return
         if self._transport is None:
             return
@@ -571,26 +574,52 @@ class _Connection(asyncio.BufferedProtocol):
             self._left = 0
             body, self._kept = self._kept[:length], self._kept[length:]
             return body
-        front.budget.borrow(held)
-        self._lent = held
-        whole = self._body = front.rooms.take(length)
-        whole[:held] = self._kept
-        self._at, self._kept = held, b""
-        self._left = length - held
         now = front.loop.time()
         self._until = now + pace.longest(length)
+        self._file = front.files.make(length)
+        if self._file is None:
+            whole = front.rooms.take(length)
+            await self._receive(whole, now)
+            return whole
+        block = front.rooms.take(BLOCK)
+        for at in range(0, length, BLOCK):
+            piece = block[: length - at]
+            await self._receive(piece, front.loop.time())
+            await self._file.write(piece, at)
+            self._return_memory()
+        return self._file.whole(length)
+
+    async def _receive(self, room: memoryview, now: float) -> None:
+        """Fill a room with what comes next of the body; then the rest waits where it is."""
+        front = self._front
+        if self._transport is None:
+            raise Unavailable(_GONE, kind=Kind.PEER_UNREACHABLE)
+        held = min(len(self._kept), len(room))
+        front.budget.borrow(held)
+        self._lent += held
+        room[:held] = self._kept[:held]
+        self._kept = bytes(self._kept[held:])
+        self._left -= held
+        if held == len(room):
+            return
+        self._body, self._at = room, held
         self.due = min(now + pace.STALL_S, self._until)
         self._filled = front.loop.create_future()
         self._reading(on=True)
         await self._filled
-        return whole
 
     def repay(self) -> None:
         """The body is not held for this call any more."""
+        self._return_memory()
+        if self._file is not None:
+            self._file.repay()
+            self._file = None
+
+    def _return_memory(self) -> None:
         self._front.budget.repay(self._lent)
         self._lent = 0
 
-    def _fill(self, nbytes: int) -> None:
+    def _fill(self, room: memoryview, nbytes: int) -> None:
         """More of the body has come."""
         try:
             self._front.budget.borrow(nbytes)
@@ -602,7 +631,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._lent += nbytes
         self._at += nbytes
         self._left -= nbytes
-        if self._left:
+        if self._at < len(room):
             self.due = min(self._front.loop.time() + pace.STALL_S, self._until)
             self._turn += nbytes
             if self._turn >= TURN:
@@ -613,6 +642,8 @@ class _Connection(asyncio.BufferedProtocol):
             return
         self._body = None
         self.due = _NEVER
+        if self._left:
+            self._reading(on=False)
         if self._filled is not None and not self._filled.done():
             self._filled.set_result(None)
 

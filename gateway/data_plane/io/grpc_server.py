@@ -53,10 +53,11 @@ class GrpcServer:
         self._door = doors
         self._who = who
         self._budget = budget
+        self._most = min(limits.channel_body_bytes, limits.channel_grpc_bytes)
         self._server = grpc.aio.server(
             handlers=[_Methods({name: self._method(name) for name in (*fr.OPERATIONS, door.INVOKE, door.TRANSPORT)})],
             options=[
-                ("grpc.max_receive_message_length", limits.channel_body_bytes + OVER),
+                ("grpc.max_receive_message_length", self._most + OVER),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", limits.header_bytes),
                 ("grpc.absolute_max_metadata_size", limits.header_bytes),
@@ -128,7 +129,7 @@ class GrpcServer:
     async def _body(self, context: Any, limit: int) -> AsyncIterator[Buffer]:
         """As io.body.body_of."""
         try:
-            async with asyncio.timeout(STALL_S + limit / SLOWEST_BYTES_PER_S):
+            async with asyncio.timeout(STALL_S + min(limit, self._most) / SLOWEST_BYTES_PER_S):
                 message = await context.read()
         except TimeoutError as e:
             raise ProtocolViolation("message: too slow") from e
@@ -139,6 +140,7 @@ class GrpcServer:
 
     @contextlib.asynccontextmanager
     async def _lent(self, message: bytes, limit: int) -> AsyncIterator[Buffer]:
+        limit = min(limit, self._most)
         if len(message) > limit:
             raise too_large(limit)
         self._budget.borrow(len(message))

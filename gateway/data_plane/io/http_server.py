@@ -13,10 +13,10 @@ from aiohttp import web
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import wire
-from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.stream_server import UPGRADED, Streams
 from gateway.data_plane.io.upgrade import SWITCHED, Pipes
 from gateway.errors import GatewayError
@@ -54,7 +54,7 @@ class _Listener:
         doors: door.Door,
         edge: Edge,
         control: forward.ControlForward,
-        budget: Budget,
+        files: Files,
         journal: Journal,
         pipes: Pipes = NO_PIPES,
         prefix: str = "",
@@ -66,7 +66,7 @@ class _Listener:
         self._door = doors
         self._edge = edge
         self._control = control
-        self._budget = budget
+        self._files = files
         self._journal = journal
         self._streams = streams
 
@@ -93,7 +93,7 @@ class _Listener:
                 name=name,
                 headers=request.headers.items(),
                 prove=partial(self._edge.prove, shown),
-                body=lambda limit: body_of(request, self._budget, limit=limit),
+                body=lambda limit: body_of(request, self._files.budget, limit=limit, files=self._files),
                 wait=request.rel_url.query.get("timeout"),
                 after=after,
             )

@@ -30,6 +30,7 @@ from gateway.data_plane.io import door, hop, http_server, link
 from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
+from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
@@ -166,16 +167,17 @@ class DataProcess:
             spools=Spools(kept, overflow),
         )
         self._rooms = Rooms(limits.process_bytes // 8)
+        # The folder is made, and closed to others, by the spool that it belongs to.
+        files = Files(None if where is None else where / "overflow", budget, journal)
         self._streams = Streams(
-            channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, clock=clock, journal=journal
+            channel=self.channel, files=files, rooms=self._rooms, limits=limits, clock=clock, journal=journal
         )
         self._tasks = TaskLines(channel=self.channel, budget=budget, rooms=self._rooms, limits=limits, journal=journal)
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        self._rooms = Rooms(limits.process_bytes // 8)
         asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
-        shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
+        shared: Mapping[str, Any] = {"edge": self._edge, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
         self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
@@ -187,15 +189,17 @@ class DataProcess:
             prefix=settings.edge_prefix,
             pipes=Pipes({OWN_PIPES["park"]: self._parked, OWN_PIPES["relay"]: self._relay}),
             streams=self._streams if settings.streams else None,
+            files=files,
             **shared,
         )
         self._platform_listener = http_server.PlatformListener(
-            doors=self._platform_door, control=self._control[1], **shared
+            doors=self._platform_door, control=self._control[1], files=files, **shared
         )
-        self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
-        room = 2 * limits.channel_body_bytes + ROOM_MORE
+        self._shared: Mapping[str, Any] = {**shared, "files": files, "limits": limits, "rooms": self._rooms}
+        room = 2 * limits.channel_grpc_bytes + ROOM_MORE
         more: Mapping[str, Any] = {
             **shared,
+            "budget": budget,
             "run_dir": settings.run_dir,
             "limits": limits,
             "clock": clock,

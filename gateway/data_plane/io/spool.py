@@ -16,7 +16,6 @@ import errno
 import mmap
 import os
 import struct
-import tempfile
 import threading
 import zlib
 from collections import deque
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.data_plane.core.wire import Buffer
+from gateway.data_plane.keeping import Filed
 from gateway.errors import CallerError, Kind, Unavailable
 
 MAGIC: Final = b"interconn-spool\n"
@@ -35,6 +35,8 @@ FILE: Final = struct.Struct("<16sIIQ")
 HEAD: Final = struct.Struct("<IIBxxxIQQ")
 """checksum, checksum of the payload, kind, bytes of meta, bytes of payload, id."""
 SEGMENT_BYTES: Final = 64 << 20
+MAPPED_FROM: Final = 32 << 20
+"""Payloads of so many bytes are not read into memory."""
 BATCH_BYTES: Final = 32 << 20
 BATCH: Final = 512
 META_BYTES: Final = 16 << 20
@@ -305,22 +307,19 @@ class Spool:
         if error is not None:
             raise error
 
-    def read(self, stored: Stored) -> bytearray:
-        """The payload; holds the caller, run it in a thread. Raises Unavailable(STORAGE)."""
+    def read(self, stored: Stored) -> Buffer:
+        """The payload, a view of the file where it is large; holds the caller, run it in a thread.
+
+        Raises Unavailable(STORAGE).
+        """
         segment = stored.segment
         if segment is None:
             raise Unavailable("the record is not written yet", kind=Kind.STORAGE)
-        data = bytearray(stored.size)
-        view, at = memoryview(data), 0
         try:
-            while at < stored.size:
-                count = os.preadv(segment.fd, [view[at : at + (64 << 20)]], stored.offset + at)
-                if not count:
-                    break
-                at += count
+            data = _payload(segment.fd, stored.offset, stored.size)
         except OSError as e:
             raise Unavailable("the spool cannot be read", kind=Kind.STORAGE) from e
-        if at != stored.size or zlib.crc32(data) != stored.crc:
+        if len(data) != stored.size or zlib.crc32(data) != stored.crc:
             raise Unavailable("a record of the spool is damaged", kind=Kind.STORAGE)
         return data
 
@@ -512,10 +511,11 @@ class Spool:
             if old.segment is None:
                 return [], 0
             at = old.offset - old.meta_size - HEAD.size
-            raw = os.pread(old.segment.fd, HEAD.size + old.meta_size + old.size, at)
-            if len(raw) != HEAD.size + old.meta_size + old.size:
+            raw = os.pread(old.segment.fd, HEAD.size + old.meta_size, at)
+            payload = _payload(old.segment.fd, old.offset, old.size)
+            if len(raw) != HEAD.size + old.meta_size or len(payload) != old.size:
                 raise OSError(errno.EIO, "a record is cut off")
-            kind, meta, payload = raw[8], raw[HEAD.size : HEAD.size + old.meta_size], raw[HEAD.size + old.meta_size :]
+            kind, meta = raw[8], raw[HEAD.size :]
         elif kind == FREED and not meta:
             return [], 0
         # A copy keeps the checksum that it was written with, so that damage does not become whole by being moved.
@@ -570,18 +570,16 @@ class Spool:
             os.fdatasync(segment.fd)
 
 
-def room(folder: Path, length: int) -> memoryview:
-    """`length` bytes in an unlinked file: for a payload too large to be held in memory; freed with the last view.
-
-    Raises OSError (ENOSPC) before anything is written, never a signal later: every block is allocated here.
-    """
-    fd, name = tempfile.mkstemp(dir=folder, prefix="room-")
-    try:
-        Path(name).unlink()
-        os.posix_fallocate(fd, 0, length)
-        return memoryview(mmap.mmap(fd, length))
-    finally:
-        os.close(fd)
+def _payload(fd: int, offset: int, size: int) -> Buffer:
+    """Bytes of a file, fewer where it ends before. Raises OSError."""
+    if size < MAPPED_FROM:
+        return os.pread(fd, size, offset)
+    if os.fstat(fd).st_size < offset + size:
+        return b""
+    # A mapping begins with a page. It outlives the name of the file and what is cut off behind it.
+    before = offset % mmap.ALLOCATIONGRANULARITY
+    block = Filed(fd, size + before, offset=offset - before, access=mmap.ACCESS_READ)
+    return memoryview(block)[before:]
 
 
 def _bytes_left(fd: int, at: int, size: int) -> int:

@@ -5,6 +5,7 @@ rules, asked for every message. The socket is open to this user only, and whoeve
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 from gateway.data_plane.channel import Channel
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import stream as st
+from gateway.data_plane.core import wire
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.frame import Envelope, Operation
 from gateway.data_plane.core.stream_send import Buffer
@@ -27,6 +29,8 @@ SOCKET: Final = "tasks.sock"
 MODE: Final = 0o600
 LINES: Final = 4096
 DRAIN_S: Final = 0.5
+FRAME_BYTES: Final = 32 << 20
+PIECE: Final = 1 << 20
 KINDS: Final = (st.HELLO, st.FLOW, st.MESSAGE, st.POP, st.PEEK, st.RELEASE, st.PING, st.PONG)
 _READS: Final = {st.POP: Operation.POP, st.PEEK: Operation.PEEK, st.RELEASE: Operation.RELEASE}
 
@@ -40,7 +44,8 @@ class TaskLines:
         self.rooms = rooms
         self.limits = limits
         self.journal = journal
-        body = limits.channel_body_bytes
+        # A frame is received as a whole into memory; what is larger comes by HTTP.
+        body = min(limits.channel_body_bytes, FRAME_BYTES)
         self.takes = st.Hello(window=max(body, 64 << 20), whole=body, total=body)
         self._lines: set[TaskLine] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -84,7 +89,7 @@ class TaskLine(FrameLine):
         self._lines = lines
         self._flows: dict[int, Envelope | GatewayError] = {}
         self.under_way: set[asyncio.Task[None]] = set()
-        self._answers: list[Buffer] = []
+        self._answers: deque[Buffer] = deque()
         self._settle: list[Callable[[bool], None]] = []
         self._borrowed = 0
         self._writable = asyncio.Event()
@@ -105,9 +110,12 @@ class TaskLine(FrameLine):
         self._writable.set()
 
     def more(self, most: int) -> Sequence[Buffer]:
-        del most
-        answers, self._answers = self._answers, []
-        door.tell(self._settle, written=True)
+        answers: list[Buffer] = []
+        while self._answers and most > 0:
+            answers.append(self._answers.popleft())
+            most -= len(answers[-1])
+        if not self._answers:
+            door.tell(self._settle, written=True)
         return answers
 
     def room(self, frame: st.Frame) -> memoryview | None:
@@ -220,7 +228,8 @@ class TaskLine(FrameLine):
             if popped is None:
                 self._answers.append(st.pack(st.NOTHING, ref=ref))
             else:
-                self._answers += (st.pack(st.MESSAGE, size=len(popped.payload), ref=ref), popped.payload)
+                self._answers.append(st.pack(st.MESSAGE, size=len(popped.payload), ref=ref))
+                self._answers += wire.slices((popped.payload,), PIECE)
                 self._settle.append(popped.settle)
             self.schedule()
 

@@ -15,11 +15,11 @@ from typing import Final
 from gateway.data_plane.channel import Channel
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import stream as st
-from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.frame import Envelope
 from gateway.data_plane.core.stream_send import Buffer
-from gateway.data_plane.core.stream_take import Part, Parts
+from gateway.data_plane.core.stream_take import File, Part, Parts
 from gateway.data_plane.io import door
+from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.stream_line import FrameLine
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Unavailable
@@ -41,10 +41,11 @@ class Streams:
     """All streams that partners have opened, and what is unfinished of each partner."""
 
     def __init__(
-        self, *, channel: Channel, budget: Budget, rooms: Rooms, limits: Limits, clock: Clock, journal: Journal
+        self, *, channel: Channel, files: Files, rooms: Rooms, limits: Limits, clock: Clock, journal: Journal
     ) -> None:
         self.channel = channel
-        self.budget = budget
+        self.files = files
+        self.budget = files.budget
         self.rooms = rooms
         self.limits = limits
         self.clock = clock
@@ -77,7 +78,8 @@ class Streams:
         known = self._parts.get(node)
         if known is None:
             kept = self.limits.channel_body_bytes
-            known = self._parts[node] = Parts(self.budget, make=self.rooms.take, kept_bytes=kept)
+            make, file = self.rooms.take, self.files.make
+            known = self._parts[node] = Parts(self.budget, make=make, kept_bytes=kept, file=file)
         return known
 
     def opened(self, stream: "PartnerStream") -> None:
@@ -125,6 +127,7 @@ class PartnerStream(FrameLine):
         self._carried: dict[int, Part | None] = {}
         self._borrowed = self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[None]] = set()
 
     def begin(self, transport: asyncio.Transport) -> None:
         self._streams.opened(self)
@@ -160,7 +163,7 @@ class PartnerStream(FrameLine):
         try:
             return self._parts.room(part, frame.value, frame.size)
         except Unavailable as e:
-            self._give_up(frame.ref, part, e)
+            self.give_up(frame.ref, part, e)
             return None
 
     def ended(self, failure: GatewayError | None) -> None:
@@ -183,8 +186,8 @@ class PartnerStream(FrameLine):
 
     async def settled(self) -> None:
         """Until what has come is answered, and the answers are written."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while under_way := self._tasks | self._writes:
+            await asyncio.wait(under_way)
         await asyncio.sleep(0)
 
     # -- frames
@@ -263,22 +266,53 @@ class PartnerStream(FrameLine):
             return
         self._carried[frame.ref] = part
         if frame.kind == st.RESUME and not part.complete:
-            self.say(st.pack(st.HAVE, ref=frame.ref, value=part.held))
+            self.have(frame.ref, part.held)
 
     def _chunk(self, frame: st.Frame) -> None:
         part = self._part(frame.ref)
         if part is None:
             return
+        piece = memoryview(frame.body)
         if frame.size <= st.LARGE:
             try:
-                self._parts.room(part, frame.value, frame.size)[:] = frame.body
+                piece = self._parts.room(part, frame.value, frame.size)
             except Unavailable as e:
-                self._give_up(frame.ref, part, e)
+                self.give_up(frame.ref, part, e)
                 return
+            piece[:] = frame.body
         self._parts.came(part, frame.size)
-        self.say(st.pack(st.HAVE, ref=frame.ref, value=part.held))
+        if part.file is not None:
+            # What is not written yet holds the sender back: it is not told that we have it.
+            task = self.loop.create_task(self._write(part, part.file, piece, frame.value))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+            return
+        self.have(frame.ref, part.held)
         if part.complete:
             self._start(self._take_part(part))
+
+    async def _write(self, part: Part, file: File, piece: memoryview, at: int) -> None:
+        """Put a piece on disk. The stream that brought it may be over when it is there."""
+        try:
+            await file.write(piece, at)
+        except Unavailable as e:
+            if part in self._parts:
+                if part.owner is not None:
+                    stream, ref = part.owner
+                    stream.give_up(ref, part, e)
+                else:
+                    self._parts.drop(part)
+            return
+        self._parts.wrote(part, len(piece))
+        if part not in self._parts:
+            return
+        if part.written == part.total:
+            part.place = file.whole(part.total)
+            self._start(self._take_part(part))
+        elif part.owner is not None and part.written > part.told:
+            stream, ref = part.owner
+            part.told = part.written
+            stream.have(ref, part.told)
 
     def _part(self, ref: int) -> Part | None:
         """What a reference stands for; None: given up, its bytes may still come. Raises ProtocolViolation."""
@@ -287,7 +321,12 @@ class PartnerStream(FrameLine):
         part = self._carried[ref]
         return part if part is not None and part.owner == (self, ref) else None
 
-    def _give_up(self, ref: int, part: Part, error: GatewayError) -> None:
+    def have(self, ref: int, offset: int) -> None:
+        """Say how much of a message in parts has come."""
+        self.say(st.pack(st.HAVE, ref=ref, value=offset))
+
+    def give_up(self, ref: int, part: Part, error: GatewayError) -> None:
+        """Refuse a message in parts."""
         self._parts.end(part, taken=False)
         self._ignore(ref)
         self._streams.channel.refused(part.envelope, "stream", error)
