@@ -46,6 +46,8 @@ SPOOL: Final = "spool"
 """The durability of a session whose messages are on disk before a push is answered."""
 SMALL: Final = 4096
 """A payload up to this size is copied out of the body that it came in, which is larger."""
+KEPT: Final = "k"
+"""Begins the names by which messages on disk are acknowledged."""
 NOT_ARRIVED: Final = frozenset({WIRE[Kind.OVERLOADED].transport, WIRE[Kind.BUFFER_FULL].transport, "E0000000602"})
 """Codes by which a partner says that it has not taken the message and that a later try may succeed."""
 UNCERTAIN: Final = frozenset({Kind.PEER_UNREACHABLE, Kind.PEER_TIMEOUT})
@@ -324,7 +326,8 @@ class Channel:
     async def pop(self, frame: Frame) -> Popped | None:
         """The next message, waiting for it at most `frame.wait_ms`; None when there is none by then (T-017, T-018).
 
-        Of a reader that acknowledges, one at a time for a topic: what it does not say that it has, it gets again.
+        Of a reader that acknowledges, one at a time for a topic: what it does not say that it has, it gets again. One
+        that does so for the sake of messages on disk (KEPT) reads plainly where there are none.
         Raises Refused(RELEASED) when the session ends meanwhile, Unavailable(TOO_MANY) over the bound of waiters,
         (STORAGE) where it was on a disk that cannot be read.
         """
@@ -332,13 +335,16 @@ class Channel:
         source = self._source_wanted(frame.envelope)
         deadline = self._clock.monotonic() + frame.wait_ms / 1000
         place = self._readers.place()
-        self._acknowledge(session, topic, source, frame.envelope.ack)
+        ack = frame.envelope.ack
+        if ack.startswith(KEPT) and not self._is_kept(session):
+            ack = ""
+        self._acknowledge(session, topic, source, ack)
         while True:
             now = self._clock.monotonic()
             message = self._queues.pop(session, topic, source=source, now=now)
             if message is not None:
                 popped = await self._popped(frame, message)
-                if not frame.envelope.ack:
+                if not ack:
                     return popped
                 self._unacknowledged.setdefault(session, {})[topic, source] = message
                 return replace(popped, settle=lambda _written: None, named=self._id_of(message))
@@ -619,7 +625,7 @@ class Channel:
             self._back(message)
         elif message is not None:
             self._queues.done(message)
-        elif ack.startswith("k") and self._is_kept(session):
+        elif ack.startswith(KEPT) and self._is_kept(session):
             # A restart came between: what was acknowledged may be in its queue again, with what was read before it.
             while (head := self._queues.head(session, topic, source=source)) and _read_by(ack, self._id_of(head)):
                 again = self._queues.pop(session, topic, source=source, now=self._clock.monotonic())
@@ -629,7 +635,7 @@ class Channel:
     def _id_of(self, message: Message) -> str:
         """Names a message for its reader: that of its record, where it has one that outlives this process."""
         if self._is_kept(message.session):
-            return f"k{message.stored.ident}"  # type: ignore[attr-defined]  # only Stored are put there
+            return f"{KEPT}{message.stored.ident}"  # type: ignore[attr-defined]  # only Stored are put there
         return f"{self._started:x}.{message.number}"
 
     def _delivered(self, frame: Frame) -> None:

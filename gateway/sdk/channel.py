@@ -18,6 +18,7 @@ from gateway.sdk import codec
 from gateway.sdk.arrays import pieces_of, value_of
 from gateway.sdk.environment import Address
 from gateway.sdk.local import LocalLine
+from gateway.sdk.once import Key, Once
 from gateway.sdk.result import Code, ComponentError
 from specs import headers
 
@@ -84,6 +85,8 @@ class Channel:
         self._socket = line.local
         """Path of the Unix socket; "" once it is known that nobody listens there."""
         self._met = False
+        self._once = Once()
+        self._turns: dict[tuple[str, Key], threading.Lock] = {}
         for text in (line.session_id, line.trace_id, line.token):
             if not text.isascii() or (text and not text.isprintable()):
                 raise ComponentError(Code.BAD_INPUT, "session id, trace id and token must be printable ASCII")
@@ -97,12 +100,32 @@ class Channel:
         Raises ComponentError(TRANSPORT).
         """
         views = [memoryview(part).cast("B") for part in parts]
+        # One at a time, so that none waits at the receiver for one before it that was given up.
+        with self._turn("push", key := (topic, to.node_id)):
+            lane = self._once.lane(key)
+            number, taken = lane.begin(), False
+            try:
+                self._push(topic, views, to, str(lane.name(number)), deadline=deadline, repeatable=repeatable)
+                taken = True
+            finally:
+                lane.end(number, taken=taken)
+
+    def _push(
+        self,
+        topic: str,
+        views: Sequence[memoryview],
+        to: Address,
+        name: str,
+        *,
+        deadline: float,
+        repeatable: bool,
+    ) -> None:
         longest = self._line.answer_seconds + sum(map(len, views)) // SLOWEST_BYTES_PER_S
         pause = 0.05
         while True:
             try:
                 left = max(deadline - self._clock(), 0) + GRACE_SECONDS
-                answer = self._ask("push", topic, to, parts=views, wait=min(left, longest))
+                answer = self._ask("push", topic, to, parts=views, mark=name, wait=min(left, longest))
                 code, problem = answer.code, f"code {answer.code or 'missing'}"
                 again = code == BUFFER_FULL or (repeatable and code in TRANSIENT)
             except ConnectionRefusedError:
@@ -120,16 +143,29 @@ class Channel:
         """Take the next message of a topic; None when there is none within `wait_ms` milliseconds.
 
         The target header names the data's source, so that no other partner can speak for it (part 4, 9.2).
-        A connection that breaks is tried again until `deadline`; a message lost with it is noticed by its number.
+        A connection that breaks is tried again until `deadline`; a message lost with it is given out again by a gateway
+        that keeps it on disk, else noticed by its number.
         """
+        key = (topic, source.node_id)
+        if not self._once.ack(key):
+            return self._pop(topic, source, key, wait_ms=wait_ms, deadline=deadline)
+        with self._turn("pop", key):
+            return self._pop(topic, source, key, wait_ms=wait_ms, deadline=deadline)
+
+    def _pop(self, topic: str, source: Address, key: Key, *, wait_ms: int, deadline: float) -> memoryview | None:
         pause = 0.05
         while True:
             try:
-                answer = self._ask("pop", topic, source, wait_ms=wait_ms, wait=wait_ms / 1000 + 15)
-                return self._message("pop", answer)
+                ack = self._once.ack(key)
+                answer = self._ask("pop", topic, source, mark=ack, wait_ms=wait_ms, wait=wait_ms / 1000 + 15)
             except (OSError, http.client.HTTPException) as e:
                 if self._clock() + pause >= deadline:
                     raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
+            else:
+                message = self._message("pop", answer)
+                if ack:
+                    self._once.answered(key, answer.named, message=message is not None)
+                return message
             self._sleep(pause)
             pause = min(pause * 2, 2.0)
 
@@ -197,19 +233,21 @@ class Channel:
         address: Address,
         *,
         parts: Sequence[memoryview] = (),
+        mark: str = "",
         wait_ms: int = 0,
         wait: float,
     ) -> codec.Outbound:
-        """One call, over whichever way there is. Raises OSError or HTTPException when no whole answer came; the
-        connection is then closed.
+        """One call, over whichever way there is. mark: a push's name, a pop's acknowledgement.
+
+        Raises OSError or HTTPException when no whole answer came; the connection is then closed.
         """
         line = self._line_of_mine(wait)
         if line is None or sum(map(len, parts)) > line.most:
-            return self._call(operation, _body(operation, topic, parts, wait_ms), address, wait=wait)
+            return self._call(operation, _body(operation, topic, parts, wait_ms), address, mark=mark, wait=wait)
         try:
             if operation == "push":
-                return line.push(said(self._line, address, topic), parts, wait=wait)
-            return line.ask(operation, said(self._line, address, topic), wait_ms=wait_ms, wait=wait)
+                return line.push(said(self._line, address, topic), parts, name=mark, wait=wait)
+            return line.ask(operation, said(self._line, address, topic), ack=mark, wait_ms=wait_ms, wait=wait)
         except BaseException:
             self.close()
             raise
@@ -232,9 +270,17 @@ class Channel:
             self._mine.line = line
         return line
 
-    def _call(self, operation: str, body: list[Payload], address: Address, *, wait: float) -> codec.Outbound:
+    def _turn(self, operation: str, key: Key) -> threading.Lock:
+        """One call of a topic at a time."""
+        return self._turns.setdefault((operation, key), threading.Lock())
+
+    def _call(
+        self, operation: str, body: list[Payload], address: Address, *, mark: str = "", wait: float
+    ) -> codec.Outbound:
         size = str(sum(len(piece) for piece in body))
         sent = {**said(self._line, address), "Content-Type": "application/x-protobuf", "Content-Length": size}
+        if mark:
+            sent[headers.MESSAGE if operation == "push" else headers.ACK] = mark
         try:
             connection = self._connection(wait)
             connection.sock.settimeout(wait)

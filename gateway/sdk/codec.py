@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from specs import headers
+
+NAME_BYTES: Final = 64
 _CODE: Final = re.compile(rb"E[0-9]{10}")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -18,11 +21,15 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """An answer. code: "" when there is none, which is a failure (T-050); payload: a view into the answer's bytes."""
+    """An answer. code: "" when there is none, which is a failure (T-050); payload: a view into the answer's bytes.
+
+    named: the name by which the message is acknowledged; "" where the module gives none.
+    """
 
     code: str
     message: str
     payload: memoryview = field(repr=False)
+    named: str = ""
 
 
 def _varint(value: int) -> bytes:
@@ -103,5 +110,17 @@ def read_outbound(data: bytes | bytearray | memoryview) -> Outbound:
         text = bytes(fields.get(code, nothing)[:12])
         if _CODE.fullmatch(text):
             words = bytes(fields.get(message, nothing)[:1000]).decode("utf-8", "replace")
-            return Outbound(text.decode(), words, fields.get(payload, nothing))
+            named = _named(fields.get(1, nothing)) if code == 3 else ""  # the layout with metadata
+            return Outbound(text.decode(), words, fields.get(payload, nothing), named)
     return Outbound("", "", nothing)
+
+
+def _named(entry: memoryview) -> str:
+    """The message's name, where an entry of the metadata (a map: 1 key, 2 value) is that."""
+    try:
+        member = _fields(entry)
+    except CodecError:
+        return ""
+    value = bytes(member.get(2, b""))
+    known = bytes(member.get(1, b"")) == headers.MESSAGE.encode() and len(value) <= NAME_BYTES
+    return value.decode("latin-1") if known and value.isascii() else ""

@@ -58,9 +58,11 @@ class LocalLine:
         """Bytes that a message may have here."""
         return self._limits.whole
 
-    def ask(self, operation: str, headers: Mapping[str, str], *, wait_ms: int = 0, wait: float) -> Outbound:
-        """pop, peek or release."""
-        return self._call(ASKS[operation], headers, (), value=wait_ms, wait=wait)
+    def ask(
+        self, operation: str, headers: Mapping[str, str], *, ack: str = "", wait_ms: int = 0, wait: float
+    ) -> Outbound:
+        """pop, peek or release. ack: as of x-interconn-ack."""
+        return self._call(ASKS[operation], headers, (), text=ack.encode(), value=wait_ms, wait=wait)
 
     def close(self) -> None:
         self._socket.close()
@@ -94,7 +96,9 @@ class LocalLine:
             raise ProtocolViolation("answer to another call")
         if frame.kind == st.NACK:
             return Outbound(frame.text.decode("latin-1"), bytes(frame.body).decode("utf-8", "replace"), nothing)
-        return Outbound(SUCCESS, "", memoryview(frame.body) if frame.kind == st.MESSAGE else nothing)
+        if frame.kind != st.MESSAGE:
+            return Outbound(SUCCESS, "", nothing)
+        return Outbound(SUCCESS, "", memoryview(frame.body), st.name_of(frame))
 
     def _flow(self, headers: Mapping[str, str]) -> tuple[bytes, int]:
         """What makes the headers known, b"" where they are, and their number."""

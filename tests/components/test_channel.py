@@ -65,7 +65,7 @@ def test_push_pop_and_headers(platform: Platform, scheme: str) -> None:
     assert {request.operation for request in platform.requests} == {"push", "pop", "peek", "release"}
     for request in platform.requests:
         assert request.path == f"/v1/interconn/chan/{request.operation}"
-        sent = {name: value for name, value in request.headers.items() if name.startswith("x-")}
+        sent = {name: value for name, value in request.headers.items() if name.startswith("x-ptp")}
         assert sent == {
             "x-ptp-tech-provider-code": "interconn",
             "x-ptp-trace-id": "tr-7",
@@ -218,7 +218,7 @@ def test_push_does_not_wait_for_an_answer_far_beyond_its_deadline(monkeypatch: p
     """An abort has three seconds, also when the module takes the bytes and says nothing."""
     waits: list[float] = []
 
-    def hang(_channel: Channel, *_arguments: object, wait: float) -> NoReturn:
+    def hang(_channel: Channel, *_arguments: object, wait: float, **_more: object) -> NoReturn:
         waits.append(wait)
         raise TimeoutError
 

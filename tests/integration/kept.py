@@ -1,6 +1,7 @@
 """Two data processes of their own, killed with SIGKILL while messages pass: 0 lost, 0 doubled, 0 swapped.
 
 Writers name their messages, readers acknowledge theirs (docs/transport.md); both repeat a call until it is answered.
+Half of the topics pass through the component's own channel, which does so by itself, over HTTP or the Unix socket.
 `python -m tests.integration.kept --messages 10000 --kills 60` is the long form.
 """
 
@@ -12,15 +13,19 @@ import json
 import os
 import random
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
 
 from gateway.data_plane.io.link import DataPlaneLink
+from gateway.data_plane.io.stream_local import SOCKET
 from gateway.model import NodeId
 from gateway.ports import PeerRoute
+from gateway.sdk.channel import Channel, Line
+from gateway.sdk.environment import Address
 from tests.edges import rig
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -135,6 +140,33 @@ class Trial:
                 assert isinstance(metadata, dict)
                 ack = str(metadata["x-interconn-message"])
 
+    def channel(self, at: Gateway, *, local: bool) -> Channel:
+        socket = str(at.folder / SOCKET) if local else ""
+        return Channel(Line(f"127.0.0.1:{at.platform}", rig.SID, "trace-1", rig.TOKEN, local=socket))
+
+    def write_by_channel(self, topic: str, *, local: bool) -> None:
+        channel = self.channel(self.a, local=local)
+        for n in range(self.messages // self.topics):
+            payload = b"%s:%d" % (topic.encode(), n)
+            channel.push(topic, payload, to=Address(B, "i"), deadline=time.monotonic() + 600, repeatable=True)
+        channel.close()
+
+    def read_by_channel(self, topic: str, *, local: bool) -> None:
+        channel, got = self.channel(self.b, local=local), self.read.setdefault(topic, [])
+        while len(got) < self.messages // self.topics:
+            source = Address(A, "i")
+            message = channel.pop(topic, source=source, wait_ms=500, deadline=time.monotonic() + 600)
+            got += [] if message is None else [bytes(message)]
+        channel.close()
+
+    def passing(self, topic: str, number: int) -> Sequence[Awaitable[None]]:
+        """The writer and the reader of a topic: four kinds in turn."""
+        if number % 2 == 0:
+            return self.write(topic), self.reads(topic)
+        local = number % 4 == 1
+        both = (self.write_by_channel, self.read_by_channel)
+        return [asyncio.to_thread(one, topic, local=local) for one in both]
+
     async def havoc(self, chance: random.Random, kills: int) -> None:
         """Kill one or the other, or both, while messages pass."""
         share = self.topics * (self.messages // self.topics) / (kills + 1)
@@ -162,12 +194,14 @@ async def run(*, messages: int, kills: int, topics: int, seed: int) -> Trial:
             await told.close()
         trial, names = Trial(a, b, topics, messages, client), [f"t{n}" for n in range(topics)]
         havoc = asyncio.create_task(trial.havoc(random.Random(seed), kills))
-        await asyncio.gather(*map(trial.write, names), *map(trial.reads, names))
+        await asyncio.gather(*(each for n, topic in enumerate(names) for each in trial.passing(topic, n)))
         await havoc
-        for topic in names:
+        for number, topic in enumerate(names):
             expected = [b"%s:%d" % (topic.encode(), n) for n in range(messages // topics)]
             assert not (wrong := _differences(trial.read[topic], expected)), f"{topic}: {wrong}"
-            left = await trial.call(b, "pop", {"x-interconn-ack": "0"}, {"topic": topic, "timeout": 0})
+            # The component's channel reads what comes from one node.
+            headers = {"x-ptp-target-node-id": A if number % 2 else B, "x-interconn-ack": "0"}
+            left = await trial.call(b, "pop", headers, {"topic": topic, "timeout": 0})
             # The last message of a topic was not acknowledged: a reader that begins anew gets it again, and only it.
             assert base64.b64decode(str(left["payload"])) == expected[-1]
         return trial

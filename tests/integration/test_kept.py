@@ -4,5 +4,5 @@ from tests.integration import kept
 
 
 async def test_kills_lose_double_and_swap_nothing() -> None:
-    trial = await kept.run(messages=300, kills=3, topics=3, seed=7)
+    trial = await kept.run(messages=400, kills=3, topics=4, seed=7)
     assert trial.a.starts + trial.b.starts >= 5

@@ -186,6 +186,8 @@ class TaskLine(FrameLine):
         try:
             if isinstance(known, GatewayError):
                 raise known
+            if frame.text:
+                known = replace(known, ack=st.name_of(frame))
             self._lines.channel.admit_container(known, operation)
         except GatewayError as e:
             self._refuse(frame.ref, known, e, operation)
@@ -228,7 +230,7 @@ class TaskLine(FrameLine):
             if popped is None:
                 self._answers.append(st.pack(st.NOTHING, ref=ref))
             else:
-                self._answers.append(st.pack(st.MESSAGE, size=len(popped.payload), ref=ref))
+                self._answers.append(st.pack(st.MESSAGE, size=len(popped.payload), text=popped.named.encode(), ref=ref))
                 self._answers += wire.slices((popped.payload,), PIECE)
                 self._settle.append(popped.settle)
             self.schedule()
