@@ -17,8 +17,10 @@ from gateway.data_plane.io.stream_line import FrameLine
 from gateway.errors import GatewayError
 from gateway.sdk.arrays import pieces_of, value_of
 from gateway.sdk.channel import BUFFER_FULL, SUCCESS, TIMED_OUT, TRANSIENT, Channel, Line, said
+from gateway.sdk.codec import Outbound
 from gateway.sdk.environment import Address
 from gateway.sdk.local import ASKS, KINDS, LIMITS, ROOM_BYTES
+from gateway.sdk.once import Key, Once
 from gateway.sdk.result import Code, ComponentError
 
 _JOIN: Final = 64 << 10
@@ -43,7 +45,7 @@ class _Line(FrameLine):
         super().__init__(takes=LIMITS, kinds=KINDS)
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self._sender = Sender(code_ok=SUCCESS)
-        self._asked: dict[int, asyncio.Future[tuple[str, memoryview]]] = {}
+        self._asked: dict[int, asyncio.Future[Outbound]] = {}
         self._flows: dict[tuple[tuple[str, str], ...], int] = {}
         self._asks: list[Buffer] = []
         self._rooms = Rooms(ROOM_BYTES)
@@ -65,11 +67,11 @@ class _Line(FrameLine):
     def frame(self, frame: st.Frame) -> None:
         if frame.kind == st.ACK:
             for ref in st.read_acks(frame):
-                self._answer(ref, SUCCESS, memoryview(b""))
+                self._answer(ref, Outbound(SUCCESS, "", memoryview(b"")))
         elif frame.kind == st.NACK:
-            self._answer(frame.ref, frame.text.decode("latin-1"), memoryview(b""))
+            self._answer(frame.ref, Outbound(frame.text.decode("latin-1"), "", memoryview(b"")))
         else:
-            self._answer(frame.ref, SUCCESS, memoryview(frame.body))
+            self._answer(frame.ref, Outbound(SUCCESS, "", memoryview(frame.body), st.name_of(frame)))
         self.schedule()
 
     def ended(self, failure: GatewayError | None) -> None:
@@ -82,7 +84,7 @@ class _Line(FrameLine):
         for item in self._sender.left():
             item.lost()
 
-    async def push(self, said: Mapping[str, str], parts: Sequence[Buffer]) -> str:
+    async def push(self, said: Mapping[str, str], parts: Sequence[Buffer], name: str = "") -> str:
         """The code of the answer. Raises _Lost."""
         if self.over.is_set():
             raise _Lost(begun=False)
@@ -97,7 +99,7 @@ class _Line(FrameLine):
                 answer.set_exception(_Lost(begun=item.begun))
 
         *before, payload = parts
-        item = Item(tuple(said.items()), payload, done, lost, before=tuple(before))
+        item = Item(tuple(said.items()), payload, done, lost, name=name.encode(), before=tuple(before))
         self._sender.submit(item)
         self.schedule()
         try:
@@ -106,26 +108,27 @@ class _Line(FrameLine):
             self._sender.withdraw(item)
             raise
 
-    async def ask(self, kind: int, said: Mapping[str, str], wait_ms: int) -> tuple[str, memoryview]:
-        """(code, payload). Raises _Lost."""
+    async def ask(self, kind: int, said: Mapping[str, str], wait_ms: int, ack: str = "") -> Outbound:
+        """The answer, its words left out. Raises _Lost."""
         if self.over.is_set():
             raise _Lost(begun=False)
         self._ref = (self._ref + 1) & 0x7FFFFFFF
         ref = self._ref | 0x80000000
         self._asks.append(self._flow(said))
-        self._asks.append(st.pack(kind, flow=self._flows[tuple(said.items())], ref=ref, value=wait_ms))
+        flow = self._flows[tuple(said.items())]
+        self._asks.append(st.pack(kind, text=ack.encode(), flow=flow, ref=ref, value=wait_ms))
         self.schedule()
-        answer: asyncio.Future[tuple[str, memoryview]] = self.loop.create_future()
+        answer: asyncio.Future[Outbound] = self.loop.create_future()
         self._asked[ref] = answer
         return await answer
 
-    def _answer(self, ref: int, code: str, payload: memoryview) -> None:
+    def _answer(self, ref: int, said: Outbound) -> None:
         if ref & 0x80000000:
             answer = self._asked.pop(ref, None)
             if answer is not None and not answer.done():
-                answer.set_result((code, payload))
+                answer.set_result(said)
         else:
-            self._sender.answered(ref, code)
+            self._sender.answered(ref, said.code)
 
     def _flow(self, said: Mapping[str, str]) -> bytes:
         key = tuple(said.items())
@@ -138,10 +141,16 @@ class _Line(FrameLine):
 
 
 class AsyncChannel:
-    """Calls of one task on its transport module, from one event loop."""
+    """Calls of one task on its transport module, from one event loop.
 
-    def __init__(self, line: Line) -> None:
+    once: as Channel does: pushes are named, pops acknowledged, and of either one of a topic is under way at a time.
+    Otherwise any number is, and what a break leaves uncertain is the caller's to number.
+    """
+
+    def __init__(self, line: Line, *, once: bool = False) -> None:
         self._line = line
+        self._names = Once() if once else None
+        self._turns: dict[tuple[str, Key], asyncio.Lock] = {}
         self._plain = Channel(line)
         self._open: _Line | None = None
         self._opening = asyncio.Lock()
@@ -158,8 +167,32 @@ class AsyncChannel:
         """As Channel.push; deadline by the loop's clock. Messages pushed one after another keep their order, also when
         nobody waits for one before the next.
         """
-        loop = asyncio.get_running_loop()
         views = [memoryview(part).cast("B") for part in parts] or [memoryview(b"")]
+        push = partial(self._push, topic, views, to=to, deadline=deadline, repeatable=repeatable)
+        if self._names is None:
+            await push()
+            return
+        key = (topic, to.node_id)
+        async with self._turn("push", key):
+            lane = self._names.lane(key)
+            number, taken = lane.begin(), False
+            try:
+                await push(name=str(lane.name(number)))
+                taken = True
+            finally:
+                lane.end(number, taken=taken)
+
+    async def _push(
+        self,
+        topic: str,
+        views: Sequence[memoryview],
+        *,
+        to: Address,
+        deadline: float,
+        repeatable: bool,
+        name: str = "",
+    ) -> None:
+        loop = asyncio.get_running_loop()
         joined: list[Buffer] = [b"".join(views)] if sum(map(len, views)) <= _JOIN else [*views]
         pause = 0.05
         while True:
@@ -170,7 +203,7 @@ class AsyncChannel:
                 return
             try:
                 async with asyncio.timeout_at(max(deadline, loop.time() + 1)):
-                    code = await line.push(said(self._line, to, topic), joined)
+                    code = await line.push(said(self._line, to, topic), joined, name)
                 again, problem = code == BUFFER_FULL or (repeatable and code in TRANSIENT), f"code {code or 'missing'}"
             except _Lost as lost:
                 code, again, problem = "", repeatable or not lost.begun, "the line broke"
@@ -184,7 +217,9 @@ class AsyncChannel:
             pause = min(pause * 2, 2.0)
 
     async def pop(self, topic: str, *, source: Address, wait_ms: int, deadline: float) -> memoryview | None:
-        """As Channel.pop. A caller that is cancelled loses the message that comes for it."""
+        """As Channel.pop. A caller that is cancelled loses the message that comes for it; with `once`, where messages
+        are kept on disk, the next pop gets it.
+        """
         loop = asyncio.get_running_loop()
         pause = 0.05
         while True:
@@ -194,19 +229,45 @@ class AsyncChannel:
                 return await self._in_a_thread(self._plain.pop, topic, source=source, wait_ms=wait_ms, deadline=left)
             try:
                 async with asyncio.timeout(wait_ms / 1000 + 15):
-                    return _message("pop", *await line.ask(st.POP, said(self._line, source, topic), wait_ms))
+                    return _message("pop", await self._ask_pop(line, topic, source, wait_ms))
             except (_Lost, TimeoutError) as e:
+                if isinstance(e, TimeoutError) and self._names is not None:
+                    line.end()
                 if loop.time() + pause >= deadline:
                     raise ComponentError(Code.TRANSPORT, f"transport module not reached: {type(e).__name__}") from e
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+    async def _ask_pop(self, line: _Line, topic: str, source: Address, wait_ms: int) -> Outbound:
+        key, headers = (topic, source.node_id), said(self._line, source, topic)
+        if self._names is None or not self._names.ack(key):
+            return await line.ask(st.POP, headers, wait_ms)
+        turn = self._turn("pop", key)
+        await turn.acquire()
+        asking = asyncio.create_task(line.ask(st.POP, headers, wait_ms, self._names.ack(key)))
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # The gateway answers all the same. Until then nobody else may ask; what comes is given out again.
+            asking.add_done_callback(lambda done: _let_go(turn, done))
+            raise
+        except BaseException:
+            turn.release()
+            raise
+        self._names.answered(key, answer.named, message=bool(answer.payload))
+        turn.release()
+        return answer
+
+    def _turn(self, operation: str, key: Key) -> asyncio.Lock:
+        """One call of a topic at a time."""
+        return self._turns.setdefault((operation, key), asyncio.Lock())
 
     async def peek(self, topic: str, *, source: Address) -> memoryview | None:
         """As Channel.peek."""
         line = await self._connected()
         if line is None:
             return await self._in_a_thread(self._plain.peek, topic, source=source)
-        return _message("peek", *await self._once(line, "peek", topic, source))
+        return _message("peek", await self._once(line, "peek", topic, source))
 
     async def release(self, topic: str, *, target: Address) -> None:
         """As Channel.release."""
@@ -214,7 +275,7 @@ class AsyncChannel:
         if line is None:
             await self._in_a_thread(self._plain.release, topic, target=target)
         else:
-            _message("release", *await self._once(line, "release", topic, target))
+            _message("release", await self._once(line, "release", topic, target))
 
     async def send(self, topic: str, value: Any, *, to: Address, deadline: float, repeatable: bool = False) -> None:
         """Push a buffer, a NumPy array or an Arrow table (gateway.sdk.arrays)."""
@@ -239,7 +300,7 @@ class AsyncChannel:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="channel")
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **more))
 
-    async def _once(self, line: _Line, operation: str, topic: str, address: Address) -> tuple[str, memoryview]:
+    async def _once(self, line: _Line, operation: str, topic: str, address: Address) -> Outbound:
         try:
             async with asyncio.timeout(20):
                 return await line.ask(ASKS[operation], said(self._line, address, topic), 0)
@@ -269,9 +330,15 @@ class AsyncChannel:
             return line
 
 
-def _message(operation: str, code: str, payload: memoryview) -> memoryview | None:
-    if code == TIMED_OUT:
+def _let_go(turn: asyncio.Lock, ended: asyncio.Task[Outbound]) -> None:
+    turn.release()
+    if not ended.cancelled():
+        ended.exception()  # nobody waits for it
+
+
+def _message(operation: str, answer: Outbound) -> memoryview | None:
+    if answer.code == TIMED_OUT:
         return None
-    if code != SUCCESS:
-        raise ComponentError(Code.TRANSPORT, f"{operation} refused with code {code or 'missing'}")
-    return payload or None
+    if answer.code != SUCCESS:
+        raise ComponentError(Code.TRANSPORT, f"{operation} refused with code {answer.code or 'missing'}")
+    return answer.payload or None

@@ -7,8 +7,10 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,9 +268,71 @@ async def test_the_channel_of_a_loop(local: bool) -> None:
         await rig.settle(lambda: lines(a) == 0)
 
 
-def loopline(at: Node, *, local: bool) -> AsyncChannel:
+@pytest.mark.parametrize("local", [True, False])
+async def test_what_was_not_acknowledged_comes_again_where_it_is_on_disk(tmp_path: Path, local: bool) -> None:
+    async with pair(session=False, spools=tmp_path) as (a, b):
+        for one in (a, b):
+            one.process.channel.open_session(replace(rig.rule(A, B), durability="spool"))
+        more = {} if local else {"local": ""}
+
+        def passing() -> None:
+            here, first, second = task(a, **more), task(b, **more), task(b, **more)
+            for n in range(3):
+                here.push("t", b"%d" % n, to=TO_B, deadline=soon())
+
+            def read(reader: Channel) -> bytes:
+                return bytes(reader.pop("t", source=TO_A, wait_ms=1000, deadline=soon()) or b"")
+
+            assert [read(first), read(first)] == [b"0", b"1"]
+            # Whoever comes in its place has what it has not said to have.
+            assert [read(second), read(second)] == [b"1", b"2"]
+            for one in (here, first, second):
+                one.close()
+
+        await asyncio.to_thread(passing)
+        assert b.process.stats()["repeats_dropped"] == 0
+        assert [str(lane[2])[0] for lane in b.process.channel._inbox.state(SID)] == ["t"]
+
+
+async def test_a_loop_has_each_message_once(tmp_path: Path) -> None:
+    async with pair(session=False, spools=tmp_path) as (a, b):
+        for one in (a, b):
+            one.process.channel.open_session(replace(rig.rule(A, B), durability="spool"))
+        async with loopline(a, local=True, once=True) as here, loopline(b, local=True, once=True) as there:
+            until = asyncio.get_running_loop().time() + 20
+
+            def read() -> Coroutine[Any, Any, memoryview | None]:
+                return there.pop("t", source=TO_A, wait_ms=5000, deadline=until)
+
+            gone = asyncio.create_task(read())
+            await rig.settle(lambda: b.process.stats()["waiting"] == 1)
+            gone.cancel()
+            pushes = [here.push("t", b"%d" % n, to=TO_B, deadline=until) for n in range(4)]
+            got = await asyncio.gather(*(read() for _ in range(4)), *pushes)
+            assert [bytes(each or b"") for each in got[:4]] == [b"0", b"1", b"2", b"3"]
+            assert [str(lane[2])[0] for lane in b.process.channel._inbox.state(SID)] == ["t"]
+
+
+async def test_in_memory_readers_take_turns_as_they_like() -> None:
+    async with pair() as (a, b):
+
+        def passing() -> None:
+            here = task(a)
+            readers = [task(b), task(b), task(b, local="")]
+            for n in range(6):
+                here.push("t", b"%d" % n, to=TO_B, deadline=soon())
+            got = [one.pop("t", source=TO_A, wait_ms=1000, deadline=soon()) for _ in range(2) for one in readers]
+            assert [bytes(each or b"") for each in got] == [b"%d" % n for n in range(6)]
+            for one in (here, *readers):
+                one.close()
+
+        await asyncio.to_thread(passing)
+        assert b.process.stats()["bytes_held"] == 0
+
+
+def loopline(at: Node, *, local: bool, once: bool = False) -> AsyncChannel:
     path = str(at.folder / stream_local.SOCKET) if local else ""
-    return AsyncChannel(Line(f"127.0.0.1:{at.ports.platform}", SID, "trace-1", rig.TOKEN, local=path))
+    return AsyncChannel(Line(f"127.0.0.1:{at.ports.platform}", SID, "trace-1", rig.TOKEN, local=path), once=once)
 
 
 async def test_pushes_of_one_line_keep_their_order_though_nobody_waits_between_them() -> None:
