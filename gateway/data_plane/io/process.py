@@ -32,6 +32,7 @@ from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.one_port import OnePort
 from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.pump import Room
@@ -74,6 +75,8 @@ class DataSettings:
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    one_port: bool = False
+    """The platform listener has the edge's port, for this machine alone (io/one_port.py), and none of its own."""
     edge_grpc: bool = True
     """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
     platform_grpc: bool = True
@@ -188,7 +191,7 @@ class DataProcess:
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | OnePort] = []
         self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
@@ -229,8 +232,11 @@ class DataProcess:
             **self._shared,
         )
         self._fronts = [edge, platform]
-        edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
-        platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        if settings.one_port:
+            edge_port = platform_port = self._listen_once(edge, platform)
+        else:
+            edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
+            platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
@@ -322,11 +328,18 @@ class DataProcess:
             self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
 
+    def _listen_once(self, edge: Front, platform: Front) -> int:
+        """Both listeners on the edge's port."""
+        listening = _listening_socket(self._settings.edge_host, self._settings.edge_port)
+        tls = self._tls.listening
+        both = OnePort(listening, edge=edge, platform=platform, tls=tls, handshake_s=HANDSHAKE_S, journal=self._journal)
+        self._listening.append(both)
+        bound: int = listening.getsockname()[1]
+        return bound
+
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listening = _listening_socket(host, port)
         try:
-            listening.setblocking(False)
             patience = HANDSHAKE_S if context else None
             server = await asyncio.get_running_loop().create_server(
                 front, sock=listening, ssl=context, ssl_handshake_timeout=patience
@@ -411,6 +424,13 @@ def _check(settings: DataSettings) -> None:
         loopback = False
     if not loopback and not settings.insecure_platform_nonloopback:
         raise CallerError(f"platform listener on {host}: plain HTTP is for loopback only")
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=512)
+    listening.setblocking(False)
+    return listening
 
 
 def _write(file: Path, text: str) -> None:
