@@ -150,8 +150,9 @@ def rows(up: Servers, plan: Plan, core: int | None, other: int | None) -> Iterat
         return {"size": size, "depth": DEPTH[size], "core": core, **timing, **more}
 
     for size, goal in ((KIB, (1.5, 2.5)), (64 * KIB, None), (MIB, (1.5, 4.0)), (16 * MIB, (1.2, 2.2))):
-        own = load(size, port=up.alone["platform"], target="alone-A", topic="t", drain=128 * MIB)
+        own = load(size, port=up.alone["platform"], target="alone-A", topic="t", drain=8 * MIB * DEPTH[size])
         yield Row("own push endpoint", size, lambda own=own: run(("push", own))[0], goal)  # type: ignore[misc]
+        yield Row("own gRPC front", size, lambda own=own: run(("grpc-push", own))[0], None)  # type: ignore[misc]
         bare = load(size, port=up.aiohttp)
         yield Row("aiohttp, bare", size, lambda bare=bare: run(("http-post", bare))[0], None)  # type: ignore[misc]
         stream = load(size, port=up.grpc)

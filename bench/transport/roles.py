@@ -86,7 +86,7 @@ async def gateway(config: dict[str, Any]) -> None:
     )
     process = DataProcess(settings, journal=Silent(), clock=SystemClock(), entropy=SystemEntropy())
     ports = await process.start()
-    say(ready={**asdict(ports), "ca": pki.ca.read_text()})
+    say(ready={**asdict(ports), "ca": pki.ca.read_text(), "folder": str(run_dir)})
     told = json.loads(await asyncio.to_thread(sys.stdin.readline))
     peer = NodeId(told["node"])
     route = PeerRoute(peer, f"inst-{peer}", f"https://127.0.0.1:{told['edge']}", told["ca"], told["profile"])
@@ -229,6 +229,31 @@ async def push(config: dict[str, Any]) -> None:
     window.tell()
 
 
+async def grpc_push(config: dict[str, Any]) -> None:
+    """As `push`, of a container that speaks gRPC: one connection, as its library has it."""
+    before, payload = push_body(config)
+    body = before + payload
+    service = "/org.ppc.ptp.PrivateTransferTransport/"
+    metadata = tuple((name, value) for name, value in chan_headers(config).items() if name != "Content-Type")
+    window = Window(config)
+    every = max(1, config["drain"] // len(payload) // config["depth"])
+    sent = [0] * config["depth"]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{config['port']}", options=OPTIONS) as channel:
+        call, release = channel.unary_unary(service + "push"), channel.unary_unary(service + "release")
+
+        async def one(number: int) -> None:
+            answer = await call(body, metadata=metadata)
+            if answer.find(OK) < 0:
+                raise RuntimeError(answer[:200].decode("latin-1"))
+            window.done()
+            sent[number] += 1
+            if sent[number] % every == 0:
+                await release(b"", metadata=metadata)
+
+        await keep(config["depth"], window, one)
+        window.tell()
+
+
 async def pop(config: dict[str, Any]) -> None:
     """A container that pops over HTTP; with `stamp`, the age of each message."""
     body = b"".join((*wire.member(1, config["topic"].encode()), b"\x10\xd0\x0f"))  # timeout 2000 ms
@@ -304,6 +329,7 @@ ROLES: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
     "grpc-server": grpc_server,
     "aiohttp-server": aiohttp_server,
     "push": push,
+    "grpc-push": grpc_push,
     "pop": pop,
     "grpc-unary": grpc_unary,
     "grpc-stream": grpc_stream,

@@ -111,6 +111,7 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.reconcile import Reconciler
 from gateway.runtime.rekey import Rekeyer
 from gateway.runtime.scheduler import Runtime, Scheduler
+from gateway.runtime.shim import remove_empty_cgroups
 from gateway.runtime.staging import Folders
 from gateway.runtime.supervisor import ABANDONED, write_atomically
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -314,10 +315,13 @@ class Control:
             max_running=jobs.max_running,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
+            durability=config.channel.durability,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
-        sessions = DeclaredSessions(partners=self._partners, book=book, clock=clock)
+        sessions = DeclaredSessions(
+            partners=self._partners, book=book, clock=clock, durability=config.channel.durability
+        )
         self._declared = DeclaredTeller(store=self._store, sessions=sessions, data_plane=self._link, journal=journal)
         session_admin = SessionAdmin(
             store=self._store, sessions=sessions, changed=self._declared.tell, clock=clock, journal=journal
@@ -531,6 +535,7 @@ class Control:
         await self._store.run(lambda tx: install_builtins(tx, now=self._clock.now_ms()))
         self._partners.on_routes_changed(self._routes_changed)
         self._telling = asyncio.create_task(self._tell_routes())
+        await asyncio.to_thread(remove_empty_cgroups)
         await self._runtime.adopt()
         await self._server.start()
         await self._tell_all()

@@ -24,6 +24,11 @@ Sample = tuple[Labels, float]
 _BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CODES: Final = frozenset({str(OK), *(str(wire.code) for wire in WIRE.values()), *(kind.value for kind in Kind)})
 _SIGNATURE: Final = frozenset({Kind.UNAUTHENTICATED.value, Kind.STALE.value, Kind.REPLAYED.value})
+_NETWORK: Final = (
+    ("parked", "peer", "gauge", "Connections that wait, ours at partners or theirs here."),
+    ("relayed", "pair", "gauge", "Connections passed on between two partners."),
+    ("relayed_bytes_total", "pair", "counter", "Bytes passed on between two partners."),
+)
 _CHANNEL_LEVELS: Final = ("sessions", "sessions_with_messages", "bytes_held", "waiting", "partners")
 _CHANNEL_COUNTS: Final = ("pushed_local", "pushed_out", "pushed_in", "popped", "bytes_out", "bytes_in")
 
@@ -199,6 +204,11 @@ async def _channel(stats: Stats) -> str:
     if isinstance(refused, Mapping):
         samples: list[Sample] = [((("kind", str(kind)),), float(count)) for kind, count in refused.items()]
         parts.append(family("interconn_channel_refused_total", "counter", "Channel calls refused.", samples))
+    for name, label, kind, words in _NETWORK:
+        by = found.get(name.removesuffix("_total"))
+        if isinstance(by, Mapping):
+            of = [(((label, str(key)),), float(count)) for key, count in by.items()]
+            parts.append(family(f"interconn_{name}", kind, words, of))
     return "".join(parts)
 
 

@@ -64,17 +64,16 @@ def stat_of(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
+GROUP: Final = "interconn-"
+"""Names of control groups begin so."""
+
 # --- control groups ---------------------------------------------------------------------------------------------------
 
 
 def make_cgroup(name: str, *, memory: int, cpus: float, processes: int) -> Path | None:
     """A control group (version 2) below ours, with the limits that its controllers offer; None where it may not be."""
     try:
-        mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-        mount = next(words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2")
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        own = next(line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::"))
-        group = Path(mount) / own / name
+        group = _own_cgroup() / name
         group.mkdir()
     except (OSError, StopIteration, ValueError):
         return None
@@ -89,6 +88,30 @@ def make_cgroup(name: str, *, memory: int, cpus: float, processes: int) -> Path 
             if (group / file).exists():
                 (group / file).write_text(value, encoding="utf-8")
     return group
+
+
+def _own_cgroup() -> Path:
+    """Raises OSError, StopIteration, ValueError where there is no version 2."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    mount = next(words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2")
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    own = next(line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::"))
+    return Path(mount) / own
+
+
+def remove_empty_cgroups(*, prefix: str = GROUP, older_s: float = 600.0) -> int:
+    """Remove control groups of keepers that were killed together with their gateway; how many. Blocking.
+
+    Only groups without any process; a new one may be about to get its first, so young ones stay.
+    """
+    removed = 0
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        for group in _own_cgroup().glob(f"{prefix}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - group.stat().st_mtime >= older_s:
+                    group.rmdir()  # refused by the kernel while a process is in it
+                    removed += 1
+    return removed
 
 
 def end_cgroup(group: Path) -> None:
@@ -557,7 +580,7 @@ def main(run: Path, enter: Enter = execute) -> int:
     group = None
     if spec["cgroups"]:
         limits = {"memory": spec["memory"], "cpus": spec["cpus"], "processes": spec["processes"]}
-        group = make_cgroup(f"interconn-{run.name}", **limits)
+        group = make_cgroup(f"{GROUP}{run.name}", **limits)
     mine = {"pid": os.getpid(), "started": int(stat[START]), "group": str(group or "")}
     if not claim_launch(run, json.dumps(mine)):
         if group is not None:

@@ -12,12 +12,13 @@ from typing import Any, Final, Self, TypeVar
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.stream_send import Buffer, Item, Sender
+from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.stream_line import FrameLine
 from gateway.errors import GatewayError
 from gateway.sdk.arrays import pieces_of, value_of
 from gateway.sdk.channel import BUFFER_FULL, SUCCESS, TIMED_OUT, TRANSIENT, Channel, Line, said
 from gateway.sdk.environment import Address
-from gateway.sdk.local import ASKS, KINDS, LIMITS
+from gateway.sdk.local import ASKS, KINDS, LIMITS, ROOM_BYTES
 from gateway.sdk.result import Code, ComponentError
 
 _JOIN: Final = 64 << 10
@@ -45,6 +46,7 @@ class _Line(FrameLine):
         self._asked: dict[int, asyncio.Future[tuple[str, memoryview]]] = {}
         self._flows: dict[tuple[tuple[str, str], ...], int] = {}
         self._asks: list[Buffer] = []
+        self._rooms = Rooms(ROOM_BYTES)
         self._ref = 0
 
     def greeted(self, hello: st.Hello) -> None:
@@ -56,6 +58,9 @@ class _Line(FrameLine):
     def more(self, most: int) -> Sequence[Buffer]:
         asks, self._asks = self._asks, []
         return [*asks, *self._sender.pieces(most)]
+
+    def room(self, frame: st.Frame) -> memoryview | None:
+        return self._rooms.take(frame.size)
 
     def frame(self, frame: st.Frame) -> None:
         if frame.kind == st.ACK:

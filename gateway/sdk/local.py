@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.data_plane.core import stream as st
+from gateway.data_plane.io.rooms import Rooms
 from gateway.errors import ProtocolViolation
 from gateway.sdk.codec import Outbound
 
@@ -17,6 +18,8 @@ ASKS: Final = {"pop": st.POP, "peek": st.PEEK, "release": st.RELEASE}
 KINDS: Final = (st.HELLO, st.MESSAGE, st.NOTHING, st.ACK, st.NACK, st.PONG)
 LIMITS: Final = st.Hello(whole=(1 << 32) - 1, total=1 << 40)
 """What is taken here: whatever was asked for."""
+ROOM_BYTES: Final = 32 << 20
+"""Memory of messages that were read and let go, kept for the next ones."""
 _JOIN: Final = 64 << 10
 
 Payload = bytes | bytearray | memoryview
@@ -29,7 +32,8 @@ class LocalLine:
         """Connect. Raises OSError (FileNotFoundError, ConnectionRefusedError where nobody listens)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._got: list[st.Frame] = []
-        self._inbox = st.Inbox(st.bounds(LIMITS, KINDS), deliver=self._got.append, room=_room)
+        self._inbox = st.Inbox(st.bounds(LIMITS, KINDS), deliver=self._got.append, room=self._room)
+        self._rooms = Rooms(ROOM_BYTES)
         self._flows: dict[tuple[str, ...], int] = {}
         self._ref = 0
         try:
@@ -112,6 +116,9 @@ class LocalLine:
             if sent:
                 views[0] = views[0][sent:]
 
+    def _room(self, frame: st.Frame) -> memoryview:
+        return self._rooms.take(frame.size)
+
     def _next(self, until: float) -> st.Frame:
         """The next frame. Raises OSError, ProtocolViolation."""
         while not self._got:
@@ -124,7 +131,3 @@ class LocalLine:
                 raise ConnectionResetError("the gateway closed the line")
             self._inbox.took(size)
         return self._got.pop(0)
-
-
-def _room(frame: st.Frame) -> memoryview:
-    return memoryview(bytearray(frame.size))

@@ -138,6 +138,24 @@ async def test_none_of_its_children_gets_away(tmp_path: Path, cgroups: bool) -> 
     await eventually(lambda: not alive(daemon))
 
 
+def test_control_groups_that_nobody_ended_are_removed_when_empty() -> None:
+    """A keeper that was killed together with its gateway leaves its group behind."""
+    prefix = f"interconn-test-{uuid.uuid4().hex}-"
+    groups = [shim.make_cgroup(f"{prefix}{n}", memory=0, cpus=0, processes=10) for n in range(2)]
+    if groups[0] is None or groups[1] is None:
+        pytest.skip("no control groups (version 2) may be made here")
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        (groups[0] / "cgroup.procs").write_text(str(process.pid))
+        assert shim.remove_empty_cgroups(prefix=prefix) == 0, "young ones stay"
+        assert shim.remove_empty_cgroups(prefix=prefix, older_s=0) == 1
+        assert (groups[0].exists(), groups[1].exists()) == (True, False)
+    finally:
+        shim.end_cgroup(groups[0])
+        process.wait()
+    assert not groups[0].exists()
+
+
 async def test_one_that_cannot_be_started(tmp_path: Path) -> None:
     launch = what(tmp_path, "")
     Path(launch.image.removeprefix("file://")).write_text("#!/does/not/exist\n")

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.data_plane.core import frame as fr
 from gateway.data_plane.io import hop, tls
 from gateway.data_plane.io.link import snapshot_to_json
 from gateway.data_plane.io.process import DataProcess, DataSettings, Ports
@@ -280,6 +281,12 @@ def ns_headers(target: str, *, token: str | None = TOKEN, session: str = SID, **
     return {name: value for name, value in headers.items() if value}
 
 
+def pop_frame(target: str, *, topic: str = "t", wait_ms: int = 0) -> fr.Frame:
+    """A container's pop, decoded."""
+    envelope = fr.read_envelope(ns_headers(target), Limits())
+    return fr.Frame(fr.Operation.POP, fr.Codec.PROTO, envelope, topic, wait_ms=wait_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class Got:
     """An answer of a channel endpoint, whichever its codec."""
@@ -357,8 +364,6 @@ async def grpc_call(where: str, method: str, headers: Mapping[str, str], body: b
             data = await channel.unary_unary(method)(body, metadata=tuple(headers.items()), timeout=20)
         except grpc.aio.AioRpcError as e:
             return Got(e.code().value[0], "", "", None, e.details() or "")
-    if headers.get("x-ptp-topic") and method == PROTOCOL + "invoke" and not headers.get("x-ptp-uri"):
-        return read(200, "application/proto", data)
     return read(200, "application/x-protobuf", data)
 
 

@@ -19,6 +19,7 @@ import grpc.aio
 import pytest
 
 from gateway.data_plane.core import http2
+from gateway.data_plane.io import grpc_entry
 from gateway.data_plane.io.pump import Half, Room
 from gateway.model import Limits, NodeId
 from gateway.ports import PeerRoute
@@ -114,7 +115,8 @@ async def test_bytes_arrive_as_sent(client: aiohttp.ClientSession, between: str,
         large = os.urandom(5 << 20)
         assert (await push.push(B, large)).code == OK
         assert (await pop.pop()).payload == large
-        assert a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0
+        # A message is in hand until its answer has left.
+        await rig.settle(lambda: a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0)
         await rig.settle(lambda: b.process._edge_grpc._room.used == a.process._platform_grpc._room.used == 0)
 
 
@@ -271,6 +273,16 @@ async def test_who_shows_no_partners_certificate_gets_no_further() -> None:
         assert b.process.stats()["bytes_held"] == 0
 
 
+async def test_a_partner_may_have_so_many_connections() -> None:
+    async with pair(limits=replace(Limits(), partner_connections=1)) as (a, b), partner_channel(a, b) as channel:
+        headers = tuple(ew_headers(A, B).items())
+        assert await channel.unary_unary(PROTOCOL + "invoke")(inbound(b"x"), metadata=headers)
+        got = await grpc_call(
+            at(b.edge), PROTOCOL + "invoke", ew_headers(A, B), inbound(b"x"), ca=b.ca.pem, files=a.files
+        )
+        assert (got.status, got.message) == (grpc.StatusCode.UNAVAILABLE.value[0], "busy, try again later")
+
+
 async def test_a_contract_that_ends_ends_on_connections_that_stand() -> None:
     async with pair() as (a, b), partner_channel(a, b) as channel:
         invoke = channel.unary_unary(PROTOCOL + "invoke", response_deserializer=ptp_pb2.Outbound.FromString)
@@ -361,8 +373,11 @@ async def told(url: str, data: bytes, *, tls: ssl.SSLContext | None = None, pati
     return said
 
 
-@pytest.mark.parametrize("flood", ["resets", "pings", "settings", "headers"])
-async def test_floods_of_frames_end_their_connection(flood: str) -> None:
+@pytest.mark.parametrize(
+    ("flood", "side"),
+    [("resets", "edge"), ("resets", "platform"), ("pings", "platform"), ("settings", "edge"), ("headers", "platform")],
+)
+async def test_floods_of_frames_end_their_connection(flood: str, side: str) -> None:
     """HTTP/2 rapid reset and its relatives, on the port of everybody else."""
     floods = {
         "resets": b"".join(opened(n) + frame(RST, bytes(4), stream=n) for n in range(1, 6001, 2)),
@@ -371,14 +386,17 @@ async def test_floods_of_frames_end_their_connection(flood: str) -> None:
         "headers": frame(HEADERS, b"\x83", stream=1) + frame(9, b"\x00\x01a\x7f" + b"a" * 127, stream=1) * 1200,
     }
     async with pair() as (a, b):
-        said = await told(a.platform, hello() + floods[flood])
-        assert b"HTTP/2:" in said
         tls = rig.partner_tls(a.files)
         tls.set_alpn_protocols(["h2"])
-        assert b"HTTP/2:" in await told(b.edge, hello() + floods[flood], tls=tls)
+        here = (b.edge, tls) if side == "edge" else (b.platform, None)
+        assert b"HTTP/2:" in await told(here[0], hello() + floods[flood], tls=here[1])
+        await a.process.set_routes([over_grpc(b)])
         push = ptp_pb2.PushInbound(topic="t", payload=b"hi").SerializeToString()
         assert (await grpc_call(at(a.platform), TRANSFER + "push", ns_headers(B), push)).code == OK
-        assert not a.process._platform_grpc._callers or len(a.process._platform_grpc._callers) <= 1
+        asked = ptp_pb2.PopInbound(topic="t", timeout=1000).SerializeToString()
+        assert (await grpc_call(at(b.platform), TRANSFER + "pop", ns_headers(""), asked)).payload == b"hi"
+        entry = b.process._edge_grpc if side == "edge" else b.process._platform_grpc
+        await rig.settle(lambda: len(entry._callers) <= 1 and entry._room.used == 0)
 
 
 @pytest.mark.req("T-038")
@@ -418,14 +436,43 @@ async def test_connections_wait_for_room() -> None:
     assert not second._held
     room.change(first, 40)
     assert first._held == {"room"}
-    room.leave(second, 80)
+    room.leave(second)
     assert not first._held
-    room.leave(first, 40)
+    room.change(first, -40)
     assert room.used == 0
+    # Who began much and goes on with nothing is the one to go, not who waits.
+    room.change(first, 90)
+    room.change(second, 20)
+    assert second._held == {"room"}
+    room._make()
+    assert first._other is None
+    room.leave(first)
+    assert not second._held
+    room.leave(second)
+    assert room.used == 0
+    assert room._late is None
     for half in halves:
         half.close()
     for end in ends[1::2]:
         end.close()
+
+
+async def test_who_takes_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that opens no window keeps its answer in the library, outside of every budget."""
+    monkeypatch.setattr(grpc_entry, "STALL_S", 0.3)
+    async with rig.node(A) as a:
+        a.process.channel.open_session(rig.rule(A, token=None))
+        push = ptp_pb2.PushInbound(topic="t", payload=bytes(1 << 20)).SerializeToString()
+        assert (await grpc_call(at(a.platform), TRANSFER + "push", ns_headers(A), push)).code == OK
+        path, named = TRANSFER.encode() + b"pop", {**ns_headers(""), "te": "trailers"}
+        block = b"\x83\x86\x04" + bytes([len(path)]) + path + b"\x01\x01h\x0f\x10\x10application/grpc"
+        for name, value in named.items():
+            block += b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        asked = ptp_pb2.PopInbound(topic="t", timeout=1000).SerializeToString()
+        data = frame(0, b"\0" + len(asked).to_bytes(4, "big") + asked, flags=1, stream=1)
+        said = await told(a.platform, hello() + frame(HEADERS, block, flags=4, stream=1) + data)
+        assert 60_000 < len(said) < 70_000
+        await rig.settle(lambda: not a.process._platform_grpc._halves)
 
 
 # -- ports
@@ -590,6 +637,53 @@ async def test_a_connection_that_ended_is_opened_anew(client: aiohttp.ClientSess
         # Its last word: a new route, and the old connection goes.
         await a.process.set_routes([b.route()])
         await rig.settle(lambda: not b.process._edge_grpc._halves)
+
+
+async def test_a_lost_answer_does_not_double_a_message(client: aiohttp.ClientSession) -> None:
+    """Names of messages go as metadata, and come back in the answer's; so what may have arrived is sent again."""
+    async with pair() as (a, b):
+        await a.process.set_routes([over_grpc(b)])
+        channel = b.process.channel
+        accept, cut = channel.accept, iter([False, True, False])
+
+        async def accept_and_hang_up(taken: Any) -> None:
+            await accept(taken)
+            if next(cut):
+                for half in list(b.process._edge_grpc._halves):
+                    half.close()
+                await asyncio.sleep(0.05)
+
+        channel.accept = accept_and_hang_up  # type: ignore[method-assign]
+        push, pop = Container(client, a.platform, "proto"), Container(client, b.platform, "proto")
+        assert [(await push.push(B, bytes([n]))).code for n in range(2)] == [OK, OK]
+        assert [(await pop.pop()).payload for _ in range(2)] == [b"\0", b"\1"]
+        assert (await pop.pop(wait_ms=0)).payload is None
+        assert next(cut, None) is None
+
+
+@pytest.mark.req("T-056")
+async def test_headers_alone_say_what_an_invoke_is() -> None:
+    async with pair() as (a, b):
+        raw = b"\x0a\x03key\x12\x05value"
+        bare = ptp_pb2.PushInbound(payload=b"no topic").SerializeToString()
+        for headers, body, topic, payload in [
+            (ew_headers(A, B, x_ptp_version="", x_ptp_uri="", x_ptp_topic="t"), raw, "t", raw),
+            (ew_headers(A, B, x_ptp_version="1"), bare, "", b"no topic"),
+        ]:
+            got = await grpc_call(at(b.edge), PROTOCOL + "invoke", headers, body, ca=b.ca.pem, files=a.files)
+            assert got.code == OK
+            assert (await Container(None, b.platform).pop(topic=topic)).payload == payload  # type: ignore[arg-type]
+        headers = ew_headers(A, B, x_ptp_version="", x_ptp_uri="")
+        got = await grpc_call(at(b.edge), PROTOCOL + "invoke", headers, bare, ca=b.ca.pem, files=a.files)
+        assert got.code == "E0000000400"
+        # Nobody else's name, nor a session of others: as over HTTP.
+        for headers, code in [
+            (ew_headers("LX-C", B), "E0000000403"),
+            (ew_headers(B, B), "E0000000503"),
+            (ew_headers(A, "LX-C"), "E0000000404"),
+        ]:
+            got = await grpc_call(at(b.edge), PROTOCOL + "invoke", headers, inbound(b"x"), ca=b.ca.pem, files=a.files)
+            assert got.code == code
 
 
 async def test_a_client_of_fate(client: aiohttp.ClientSession) -> None:

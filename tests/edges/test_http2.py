@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.data_plane.core import http2
+from gateway.data_plane.core.frame import metadata_of
 from gateway.errors import Kind, ProtocolViolation
 
 DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
@@ -44,6 +45,30 @@ def test_any_bytes_are_judged_or_refused(parts: list[tuple[bool, bytes]]) -> Non
         for inward, data in parts:
             one.inward(data, now=0.0) if inward else one.outward(data)
     assert one.held == sum(one._streams.values()) >= 0
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+def test_who_is_refused_may_say_anything(parts: list[bytes]) -> None:
+    one = http2.Refusal(16, "no certificate")
+    said = b"".join(one.answer(part) for part in parts)
+    heads = list(http2.Heads().feed(said))
+    assert len(heads) <= 257
+    assert not parts or heads[0] == (0, SETTINGS, 0, 0)
+
+
+def test_each_call_of_who_is_refused_gets_the_reason_and_not_without_end() -> None:
+    one = http2.Refusal(16, "no certificate")
+    said = one.answer(http2.PREFACE + frame(SETTINGS) + frame(HEADERS, b"h", flags=4, stream=1) * 1000)
+    assert said.count(b"no certificate") == 255
+
+
+@given(st.binary(max_size=200))
+def test_metadata_of_any_message(body: bytes) -> None:
+    with contextlib.suppress(ProtocolViolation):
+        for name, value in metadata_of(body).items():
+            assert name == name.lower()
+            assert name.startswith("x-")
+            assert isinstance(value, str)
 
 
 def test_data_is_held_until_it_is_answered() -> None:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.config import ConfigError, load
-from gateway.data_plane.io import one_port
+from gateway.data_plane.io import accept, one_port
 from gateway.data_plane.io.process import DataSettings
 from gateway.model import NodeId
 from tests.edges import rig
@@ -69,7 +69,7 @@ async def test_plain_text_from_elsewhere_is_closed_unanswered(
 
 
 async def test_who_says_nothing_gives_way(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_port, "WAITING", 5)
+    monkeypatch.setattr(accept, "OF_AN_ADDRESS", 5)
     async with node(A, one_port=True) as a:
         a.process.channel.open_session(rig.rule(A))
         silent = [await asyncio.open_connection("127.0.0.1", a.ports.edge) for _ in range(8)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import WIRE, Kind
+from gateway.errors import WIRE, Kind, ProtocolViolation
 from gateway.mgmt_plane.service.partners import Described
 from gateway.model import Contract, NodeId
 from gateway.ports import EdgeRequest
@@ -44,6 +44,14 @@ async def record(
         expired_time=None,
     )
     await node.run(lambda tx: node.partners.record(tx, described))
+
+
+async def test_a_transport_module_may_speak_grpc(a: Node, lax: Node) -> None:
+    for wrong in ("grpc://osx.example:9371", "http://osx.example", "grpcs://", "grpcs://u@osx.example:9371"):
+        with pytest.raises(ProtocolViolation):
+            await record(lax, a, "fate-2.x", transport=wrong)
+    await record(lax, a, "fate-2.x", transport="grpcs://osx.example:9371")
+    assert [r.address for r in await lax.run(lax.partners.routes)] == ["grpcs://osx.example:9371"]
 
 
 def without(request: EdgeRequest, *gone: str, **more: str) -> EdgeRequest:

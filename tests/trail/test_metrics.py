@@ -30,7 +30,15 @@ class DataProcess:
     async def stats(self) -> Mapping[str, Any]:
         if not self.up:
             raise Unavailable("gone")
-        return {"sessions": 2, "bytes_out": 10, "refused": {"forbidden": 3}, "unknown": 1}
+        return {
+            "sessions": 2,
+            "bytes_out": 10,
+            "parked": {"B": 4},
+            "relayed": {},
+            "relayed_bytes": {"A B": 7},
+            "refused": {"forbidden": 3},
+            "unknown": 1,
+        }
 
 
 def parsed(text: str) -> dict[str, float]:
@@ -121,6 +129,8 @@ async def test_counts_and_levels(world: World, a: Node, b: Node, c: Node, base: 
     assert found["interconn_data_process_up"] == 1
     assert found["interconn_channel_bytes_out_total"] == 10
     assert found['interconn_channel_refused_total{kind="forbidden"}'] == 3
+    assert found['interconn_parked{peer="B"}'] == 4
+    assert found['interconn_relayed_bytes_total{pair="A B"}'] == 7
     assert "interconn_channel_unknown" not in text
 
 

@@ -467,6 +467,7 @@ class _Connection(asyncio.BufferedProtocol):
                     self._idle = front.loop.create_future()
                     await self._idle
                     continue
+                after: list[Callable[[bool], None]] = []
                 call = door.Call(
                     method="POST",
                     name=request.name,
@@ -474,8 +475,13 @@ class _Connection(asyncio.BufferedProtocol):
                     prove=partial(front.prove, self),
                     body=self._body_of,
                     wait=request.wait,
+                    after=after,
                 )
-                await self._answer(request, await front.doors.chan(call))
+                try:
+                    await self._answer(request, await front.doors.chan(call))
+                    door.tell(after, written=self._transport is not None and not self._transport.is_closing())
+                finally:
+                    door.tell(after, written=False)
                 if not self._done():
                     return
                 if self._request is not None:

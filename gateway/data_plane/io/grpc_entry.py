@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,20 +20,61 @@ from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io.door import Door
 from gateway.data_plane.io.edge import Edge
-from gateway.data_plane.io.pump import Half, Room
+from gateway.data_plane.io.pump import STALL_S, Half, Room
 from gateway.errors import WIRE, Kind, Refused
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Journal
 
 CONNECTIONS: Final = 1024
 """Per listener."""
-Proof = Callable[[], NodeId]
 
 
 class _Server(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called. prove: the partner, raises Refused(UNAUTHENTICATED). owe: so many bytes of an answer were made."""
+
+    prove: Callable[[], NodeId]
+    owe: Callable[[int], None]
+
+
+class _Debt:
+    """Answers that were made for a caller and have not left: one that takes none of them for STALL_S is given up."""
+
+    def __init__(self, outer: Half) -> None:
+        self._outer = outer
+        self._left = 0
+        self._moved = 0.0
+        self._watching: asyncio.TimerHandle | None = None
+
+    def owe(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._left:
+            self._moved = loop.time()
+        self._left += size
+        if self._watching is None:
+            self._watching = loop.call_later(STALL_S, self._look)
+
+    def paid(self, size: int) -> None:
+        """So many bytes have left for the caller, whatever else was among them."""
+        self._left = max(0, self._left - size)
+        self._moved = asyncio.get_running_loop().time()
+
+    def _look(self) -> None:
+        self._watching = None
+        if not self._left or self._outer.lost:
+            return
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._moved
+        if late >= STALL_S:
+            self._outer.abort()
+        else:
+            self._watching = loop.call_later(STALL_S - late, self._look)
 
 
 class GrpcEntry:
@@ -62,9 +104,9 @@ class GrpcEntry:
         self._room = room
         self._clock = clock
         self._journal = journal
-        self._callers: dict[str, Proof] = {}
+        self._callers: dict[str, Caller] = {}
         self._joining: set[asyncio.Task[None]] = set()
-        self._halves: set[Half] = set()
+        self._halves: dict[Half, NodeId] = {}
         self._starting = asyncio.Lock()
         self._server: _Server | None = None
         self._closed = False
@@ -76,26 +118,31 @@ class GrpcEntry:
         outer = Half(
             begun=lambda half: self._begin(half, watch),
             eye=lambda data: self._inward(watch, outer, data),
-            ended=lambda: self._left(watch, outer),
+            ended=lambda: self._left(outer),
         )
         return outer
 
     def _begin(self, outer: Half, watch: http2.Watch) -> None:
-        shown = outer.ssl_object
-        self._halves.add(outer)
+        shown, node = outer.ssl_object, NodeId("")
         try:
             if self._proven:
-                self._edge.prove(shown)
+                node = self._edge.prove(shown)
         except Refused as e:
             self._journal.note("edge.refused", side=self._side, kind=e.kind.value, reason=str(e))
             outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()))
             return
-        if self._closed or len(self._halves) > CONNECTIONS:
+        most = self._limits.partner_connections if self._proven else CONNECTIONS
+        if self._closed or len(self._halves) >= CONNECTIONS or list(self._halves.values()).count(node) >= most:
             outer.turn_away(_busy())
             return
+        self._halves[outer] = node
         task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
+
+    @property
+    def connections(self) -> int:
+        return len(self._halves)
 
     async def stop(self, grace_s: float) -> None:
         """Take nobody any more, let calls under way end for so long, close."""
@@ -116,10 +163,11 @@ class GrpcEntry:
             raw.setblocking(False)
             raw.bind("")  # a name that the system makes, and nobody else has meanwhile
             name = raw.getsockname()[1:].decode()
-            self._callers[f"unix-abstract:{name}"] = partial(self._edge.prove, shown)
+            debt = _Debt(outer)
+            self._callers[f"unix-abstract:{name}"] = Caller(partial(self._edge.prove, shown), debt.owe)
             await loop.sock_connect(raw, str(self._socket))
             _, inner = await loop.create_unix_connection(
-                lambda: Half(eye=lambda data: self._outward(watch, outer, data), ended=partial(self._gone, name)),
+                lambda: Half(eye=lambda data: self._outward(watch, debt, outer, data), ended=partial(self._gone, name)),
                 sock=raw,
             )
         except OSError as e:
@@ -150,19 +198,23 @@ class GrpcEntry:
         try:
             watch.inward(data, now=self._clock.monotonic())
         finally:
-            self._room.change(outer, watch.held - before)
+            self._count(outer, watch.held - before)
 
-    def _outward(self, watch: http2.Watch, outer: Half, data: bytes) -> None:
+    def _outward(self, watch: http2.Watch, debt: _Debt, outer: Half, data: bytes) -> None:
+        debt.paid(len(data))
         before = watch.held
         try:
             watch.outward(data)
         finally:
-            self._room.change(outer, watch.held - before)
+            self._count(outer, watch.held - before)
 
-    def _left(self, watch: http2.Watch, outer: Half) -> None:
-        self._halves.discard(outer)
-        self._room.leave(outer, watch.held)
-        watch.held = 0
+    def _count(self, outer: Half, difference: int) -> None:
+        if difference and outer in self._halves:
+            self._room.change(outer, difference)
+
+    def _left(self, outer: Half) -> None:
+        self._halves.pop(outer, None)
+        self._room.leave(outer)
 
     def _gone(self, name: str) -> None:
         with contextlib.suppress(KeyError):

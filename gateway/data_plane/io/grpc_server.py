@@ -21,8 +21,9 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.data_plane.io import door
 from gateway.data_plane.io.body import SLOWEST_BYTES_PER_S, STALL_S, too_large
+from gateway.data_plane.io.grpc_entry import Caller
 from gateway.errors import ProtocolViolation
-from gateway.model import Limits, NodeId
+from gateway.model import Limits
 from specs import headers as h
 
 STREAMS: Final = 1024
@@ -36,7 +37,7 @@ LARGE: Final = 1 << 20
 IDLE_MS: Final = 300_000
 PING_MS: Final = 60_000
 
-Who = Callable[[str], Callable[[], NodeId] | None]
+Who = Callable[[str], Caller | None]
 _SERVICES: Final = {
     "PrivateTransferTransport": tuple(fr.OPERATIONS),
     "PrivateTransferProtocol": (door.INVOKE, door.TRANSPORT),
@@ -46,7 +47,7 @@ _PACKAGES: Final = ("org.ppc.ptp", "org.ppc.grpc_ptp")
 
 
 class GrpcServer:
-    """Serves a Unix socket from `start` to `stop`. who: what proves the caller on a connection of this name."""
+    """Serves a Unix socket from `start` to `stop`. who: the caller on a connection of this name."""
 
     def __init__(self, *, doors: door.Door, who: Who, socket: Path, limits: Limits, budget: Budget) -> None:
         self._door = doors
@@ -84,37 +85,44 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(partial(self._call, name))
 
     async def _call(self, name: str, _messages: Any, context: Any) -> bytes:
+        after: list[Callable[[bool], None]] = []
+        caller = await self._caller(context)
         call = door.Call(
             method="POST",
             codec=fr.Codec.PROTO,
             name=name,
             headers=_headers(context),
-            prove=await self._proof(context),
+            prove=caller.prove,
             body=lambda limit: self._body(context, limit),
+            after=after,
         )
-        return await _joined((await self._door.chan(call)).body)
+        answer = await _joined((await self._door.chan(call)).body)
+        # Whether the message has left is known when the call has ended.
+        context.add_done_callback(lambda ended: door.tell(after, written=not ended.cancelled()))
+        caller.owe(len(answer))
+        return answer
 
     async def _stream(self, _messages: Any, context: Any) -> None:
         """Each message is an invoke of its own, answered in its turn (T-039)."""
-        prove, headers = await self._proof(context), list(_headers(context))
+        caller, headers = await self._caller(context), list(_headers(context))
         while (message := await context.read()) is not grpc.aio.EOF:
             call = door.Call(
                 method="POST",
                 codec=fr.Codec.PROTO,
                 name=door.INVOKE,
                 headers=_own(headers, message),
-                prove=prove,
+                prove=caller.prove,
                 body=partial(self._lent, message),
             )
             await context.write(await _joined((await self._door.chan(call)).body))
 
-    async def _proof(self, context: Any) -> Callable[[], NodeId]:
-        prove = self._who(context.peer())
-        if prove is None:
+    async def _caller(self, context: Any) -> Caller:
+        caller = self._who(context.peer())
+        if caller is None:
             # Not led here by our own listener: another process of this user, perhaps.
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "not this way")
             raise ConnectionError
-        return prove
+        return caller
 
     @contextlib.asynccontextmanager
     async def _body(self, context: Any, limit: int) -> AsyncIterator[Buffer]:

@@ -1,7 +1,8 @@
 """The data process: puts queues, sessions, listeners and the link together, serves until told to stop.
 
 Owns the ports that partners and components see, so that a bulk transfer never delays the control process. It keeps
-nothing on disk but `data.json` (its ports, written when it serves); after a restart control tells it everything again.
+nothing on disk but `data.json` (its ports, written when it serves) and its spools; after a restart control tells it
+everything else again.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
@@ -39,20 +41,23 @@ from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.spool import Spool
 from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
+from gateway.data_plane.keeping import Spools
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
 from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
+PLATFORM_SOCKET: Final = "platform.sock"
+"""In the run folder: the platform listener once more, for processes of this user."""
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
 ROOM_MORE: Final = 16 << 20
-HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,9 @@ class DataSettings:
     proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
     """file: URIs of `user:password`."""
     gap_s: float = 5.0
+    room_s: float = 2.0
+    spool_dir: Path | None = None
+    """Where messages go for which memory has no room, and those of sessions kept on disk. None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,17 @@ class DataProcess:
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
         self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
-        budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
+        budget = Budget(
+            process_bytes=limits.process_bytes,
+            session_bytes=limits.session_bytes,
+            partner_bytes=limits.partner_bytes,
+            disk_bytes=limits.spool_bytes,
+            disk_session_bytes=limits.spool_session_bytes,
+        )
+        where = settings.spool_dir
+        kept = None if where is None else Spool(where / "kept", durable=True)
+        overflow = None if where is None else Spool(where / "overflow", durable=False)
+        self._spools = [spool for spool in (kept, overflow) if spool is not None]
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
             node_id=settings.node_id,
@@ -138,10 +156,16 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
+            policy=Policy(
+                strict=settings.strict,
+                push_retry_s=settings.push_retry_s,
+                gap_s=settings.gap_s,
+                room_s=settings.room_s,
+            ),
             clock=clock,
             entropy=entropy,
             journal=journal,
+            spools=Spools(kept, overflow),
         )
         self._rooms = Rooms(limits.process_bytes // 8)
         self._streams = Streams(
@@ -151,7 +175,8 @@ class DataProcess:
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
+        self._rooms = Rooms(limits.process_bytes // 8)
+        asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
@@ -170,15 +195,17 @@ class DataProcess:
             doors=self._platform_door, control=self._control[1], **shared
         )
         self._shared: Mapping[str, Any] = {**shared, "limits": limits, "rooms": self._rooms}
+        room = 2 * limits.channel_body_bytes + ROOM_MORE
         more: Mapping[str, Any] = {
             **shared,
             "run_dir": settings.run_dir,
             "limits": limits,
-            "room": Room(2 * limits.channel_body_bytes + ROOM_MORE),
             "clock": clock,
         }
-        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, **more)
-        self._platform_grpc = GrpcEntry(side="platform", doors=self._platform_door, proven=False, **more)
+        self._edge_grpc = GrpcEntry(side="edge", doors=self._edge_door, proven=True, room=Room(room), **more)
+        self._platform_grpc = GrpcEntry(
+            side="platform", doors=self._platform_door, proven=False, room=Room(room), **more
+        )
         self._link_door = link.LinkDoor(
             set_routes=self.set_routes,
             set_network=self.set_network,
@@ -191,16 +218,18 @@ class DataProcess:
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
-        self._listening: list[asyncio.Server | OnePort] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
         self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
-        """Learn everything from control, then listen; data.json is there when this returns.
+        """Learn everything from disk and control, then listen; data.json is there when this returns.
 
-        Raises Unavailable when control doesn't answer, OSError when a port is taken.
+        Raises Unavailable when control doesn't answer, OSError when a port is taken, CallerError for a spool that
+        another version has written.
         """
         settings = self._settings
+        await self._open_spools()
         routes, rules, shown, network = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
         self.show(*shown)
         self.set_network(network)
@@ -237,6 +266,7 @@ class DataProcess:
         else:
             edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
             platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
         await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
@@ -276,6 +306,9 @@ class DataProcess:
             await self._runner.cleanup()
         self._listening, self._fronts, self._runner = [], [], None
         await self._roads_door.stop()
+        await self.channel.end()
+        for spool in self._spools:
+            await spool.close()
         await self._partners.close()
         for control in self._control:
             await control.close()
@@ -315,12 +348,21 @@ class DataProcess:
             **self.channel.stats(),
             "partners": len(self._partners),
             "streams": len(self._streams),
+            "grpc_connections": self._edge_grpc.connections + self._platform_grpc.connections,
             "task_lines": len(self._tasks),
             "refused": self.channel.traffic.refused,
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),
             "relayed_bytes": self._relay.carried(),
         }
+
+    async def _open_spools(self) -> None:
+        for spool in self._spools:
+            found = await asyncio.to_thread(spool.open)
+            spool.start()
+            self.channel.recall(found)
+            if spool.damage.cut or spool.damage.lost:
+                self._journal.note("spool.damaged", bytes_cut=spool.damage.cut, records_lost=spool.damage.lost)
 
     async def _serve_inside(self, raw: socket.socket) -> None:
         """Answer a connection that a partner has taken as if it had come to the edge."""
@@ -331,23 +373,24 @@ class DataProcess:
     def _listen_once(self, edge: Front, platform: Front) -> int:
         """Both listeners on the edge's port."""
         listening = _listening_socket(self._settings.edge_host, self._settings.edge_port)
-        tls = self._tls.listening
-        both = OnePort(listening, edge=edge, platform=platform, tls=tls, handshake_s=HANDSHAKE_S, journal=self._journal)
-        self._listening.append(both)
+        self._listening.append(OnePort(listening, edge, self._tls.listening, platform=platform, journal=self._journal))
         bound: int = listening.getsockname()[1]
         return bound
+
+    async def _listen_unix(self, front: Front, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
 
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
         listening = _listening_socket(host, port)
         try:
-            patience = HANDSHAKE_S if context else None
-            server = await asyncio.get_running_loop().create_server(
-                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
-            )
+            if context is not None:
+                self._listening.append(TlsListener(listening, front, context))
+            else:
+                self._listening.append(await asyncio.get_running_loop().create_server(front, sock=listening))
         except BaseException:
             listening.close()
             raise
-        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 

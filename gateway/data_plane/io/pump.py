@@ -12,7 +12,7 @@ from gateway.data_plane.core import http2
 from gateway.errors import ProtocolViolation
 
 STALL_S: Final = 30.0
-"""A connection that must wait so long for room is closed."""
+"""For so long connections wait for room, see Room."""
 FAREWELL_S: Final = 0.5
 """Between a last word and the end: closing at once, with bytes unread, may take the word back."""
 
@@ -156,6 +156,11 @@ class Half(asyncio.Protocol):
         transport.resume_reading()
         asyncio.get_running_loop().call_later(FAREWELL_S, transport.abort)
 
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close(self) -> None:
         """Close behind what was sent."""
         if self._transport is not None:
@@ -163,39 +168,48 @@ class Half(asyncio.Protocol):
 
 
 class Room:
-    """How many bytes may be under way inside of somebody else's code, over all connections; over it they wait."""
+    """How many bytes may be under way inside of somebody else's code, over all connections.
+
+    Over it whoever brings more waits. Where that does not help for STALL_S, the one that holds most has to go: it may
+    be one that began much and goes on with nothing.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._used = 0
-        self._waiting: dict[Half, asyncio.TimerHandle] = {}
-
-    @property
-    def used(self) -> int:
-        return self._used
+        self._held: dict[Half, int] = {}
+        self._waiting: set[Half] = set()
+        self._late: asyncio.TimerHandle | None = None
+        self.used = 0
 
     def change(self, half: Half, difference: int) -> None:
         """Count `difference` bytes more of this side's connection, which waits where there is no room."""
-        self._used += difference
-        if self._used > self._size and difference > 0:
-            if half not in self._waiting:
-                half.hold("room")
-                late = asyncio.get_running_loop().call_later(STALL_S, half.refuse, "no room for these messages")
-                self._waiting[half] = late
-        elif self._used <= self._size:
-            self._let_go()
+        self._held[half] = self._held.get(half, 0) + difference
+        self.used += difference
+        if self.used > self._size and difference > 0:
+            half.hold("room")
+            self._waiting.add(half)
+            if self._late is None:
+                self._late = asyncio.get_running_loop().call_later(STALL_S, self._make)
+        self._let_go()
 
-    def leave(self, half: Half, held: int) -> None:
-        """This side is gone, and with it `held` bytes."""
-        late = self._waiting.pop(half, None)
-        if late is not None:
-            late.cancel()
-        self._used -= held
-        if self._used <= self._size:
-            self._let_go()
+    def leave(self, half: Half) -> None:
+        """This side is gone, and what it held with it."""
+        self._waiting.discard(half)
+        self.used -= self._held.pop(half, 0)
+        self._let_go()
+
+    def _make(self) -> None:
+        self._late = None
+        if self._waiting:
+            self._late = asyncio.get_running_loop().call_later(STALL_S, self._make)
+            max(self._held, key=self._held.__getitem__).refuse("no room for these messages")
 
     def _let_go(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for half, late in waiting.items():
-            late.cancel()
+        if self.used > self._size:
+            return
+        waiting, self._waiting = self._waiting, set()
+        for half in waiting:
             half.release("room")
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None

@@ -28,6 +28,7 @@ from gateway.model import (
     Limits,
     NodeId,
     OutCall,
+    PartnerWay,
 )
 from gateway.ports import Caller, Clock, Entropy, PeerRoute, Tx
 from specs.states import ApprovalState, AuthType
@@ -275,7 +276,9 @@ class Partners:
         state, _ = step(None, Event.APPLY)
         made = replace(contract, status=state)
         tx.insert(made)
-        self._on_routes_changed()  # it may have to be held to, so that it can confirm
+        way = tx.get(PartnerWay, made.peer_node_id)
+        if way is not None and way.hold:  # so that it can confirm
+            self._on_routes_changed()
         return made
 
     def confirmed(self, tx: Tx, caller: Caller, body: Mapping[str, Any]) -> Contract:
