@@ -215,6 +215,7 @@ class DataProcess:
             close_session=self.channel.close_session,
             sent_bytes=self.channel.sent_bytes,
             stats=self.stats,
+            figures=lambda limit: self.channel.figures(limit=limit),
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
