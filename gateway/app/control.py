@@ -476,6 +476,9 @@ class Control:
         profile_admin = ProfileAdmin(
             services=services, client=self._client, clock=clock, entropy=entropy, journal=journal
         )
+        way_admin = WayAdmin(
+            ways=self._ways, store=self._store, stats=self._watch.stats, tell=self._tell_reachable, journal=journal
+        )
         routes = [
             *admin.routes(),
             *invite_admin.routes(),
@@ -498,7 +501,7 @@ class Control:
                 journal=journal,
             ).routes(),
             *outbox_admin.routes(),
-            *WayAdmin(ways=self._ways, store=self._store, stats=self._watch.stats, journal=journal).routes(),
+            *way_admin.routes(),
             *session_admin.routes(),
             *ChannelAdmin(self._watch.figures).routes(),
             *health.routes(),
@@ -513,6 +516,7 @@ class Control:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._telling_turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
@@ -702,6 +706,16 @@ class Control:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
 
+    async def _tell_reachable(self) -> None:
+        """Tell the data process whom it reaches, and how, as of now."""
+        async with self._telling_turn:
+            try:
+                routes, network = await self._store.run(self._reachable)
+                await self._link.set_network(network)
+                await self._link.set_routes(routes)
+            except GatewayError as error:
+                self._journal.note("routes.untold", reason=str(error))
+
     async def _tell_routes(self) -> None:
         """Tell the data process the routes whenever they change (M-075); it pulls them itself when it starts.
 
@@ -711,12 +725,7 @@ class Control:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), ROUTES_S)
             self._news.clear()
-            try:
-                routes, network = await self._store.run(self._reachable)
-                await self._link.set_network(network)
-                await self._link.set_routes(routes)
-            except GatewayError as error:
-                self._journal.note("routes.untold", reason=str(error))
+            await self._tell_reachable()
             await self._declared.tell()  # a contract that ended took its partner out of them
 
 

@@ -35,7 +35,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
         *LogAdmin(nothing).routes(),
         *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
         *ChannelAdmin(nothing).routes(),
-        *WayAdmin(ways=nothing, store=nothing, stats=nothing, journal=nothing).routes(),
+        *WayAdmin(ways=nothing, store=nothing, stats=nothing, tell=nothing, journal=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),
     ]
 

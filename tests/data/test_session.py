@@ -145,6 +145,45 @@ def test_idle_sessions_expire_and_give_memory_back() -> None:
     assert q.expire(before=15.0, now=30.0, kept=lambda _session: False) == []
 
 
+def test_expiry_looks_at_what_expires_and_no_further() -> None:
+    """20,000 sessions, ten of them old; those that are kept are asked about once in an idle time."""
+    q = queues(process=1 << 30)
+    for n in range(20_000):
+        q.push(SessionId(f"s{n}"), "t", A, b"", now=float(n))
+    asked: list[SessionId] = []
+
+    def kept(session: SessionId) -> bool:
+        asked.append(session)
+        return session in {"s3", "s5"}
+
+    assert len(q.expire(before=10.0, now=30_000.0, kept=kept)) == 8
+    assert (len(asked), len(q)) == (10, 19_992)
+    assert q.expire(before=10.0, now=30_001.0, kept=kept) == []
+    assert len(asked) == 10
+
+
+def test_a_message_in_hand_counts_until_its_reader_has_it() -> None:
+    budget = Budget(process_bytes=1 << 20, session_bytes=1 << 20, partner_bytes=2 * (1 + MESSAGE_OVERHEAD))
+    q = Queues(budget, session_topics=8, peek_keeps=False)
+    for payload in (b"1", b"2"):
+        q.push(S, "t", A, payload, now=0.0)
+    with pytest.raises(Unavailable):
+        q.push(S2, "t", A, b"3", now=0.0)
+    q.push(S2, "t", B, b"3", now=0.0)
+    first, second = (q.pop(S, "t", source=None, now=0.0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    with pytest.raises(Unavailable):
+        q.push(S2, "t", A, b"3", now=0.0)
+    assert q.put_back(second, now=0.0)
+    assert q.put_back(first, now=0.0)
+    assert [take(q), take(q)] == [b"1", b"2"]
+    third = q.pop(S2, "t", source=None, now=0.0)
+    assert third is not None
+    assert q.release(S2) == 0
+    assert (q.put_back(third, now=0.0), len(q), budget.used) == (False, 0, 0)
+
+
 @given(st.lists(st.tuples(st.sampled_from("+-?rR"), st.sampled_from("abc"), st.sampled_from([A, B, None]))))
 def test_against_a_plain_list(steps: list[tuple[str, str, NodeId | None]]) -> None:
     """The same answers as one list of (topic, source, payload) in push order, and the budget always adds up."""

@@ -193,6 +193,16 @@ def test_processes_that_start_anew_find_their_ways(paired: Three) -> None:
         wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name} again")
 
 
+def test_a_partner_moves(paired: Three) -> None:
+    bank, payment, hub = paired.bank, paired.payment, paired.hub
+    new = hub.edge_url.removesuffix("/gw").replace("127.0.0.1", "localhost")
+    command(bank, "partner", "way", hub.node_id, "--address", new)
+    # What the bank keeps open to it, and what goes through it, moves along.
+    for node, other in ((bank, hub), (hub, bank), (bank, payment), (payment, bank)):
+        wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name}")
+    assert any(urlsplit(new).netloc in head for head in paired.proxy.asked)
+
+
 def reaches(node: lab.LabNode, other: lab.LabNode) -> bool:
     try:
         node.client().post("partners", other.node_id, "ask", route="project.list", query={})
@@ -226,6 +236,12 @@ def test_what_an_admin_cannot_mean(paired: Three) -> None:
             hub.client().post("relays", nodes=nodes)
     with pytest.raises(Refused):
         hub.client().post("relays", "remove", nodes=[bank.node_id, "LX-nobody"])
+    assert said_of(bank) == before
+    # Who probes through a proxy or a relay that does not serve is told so.
+    bank.client().post("partners", "LX-nobody", "way", relay=hub.node_id)
+    with pytest.raises((Refused, Unavailable), match="not relayed there"):
+        bank.client().post("partners", "probe", address="https://nobody.example", node_id="LX-nobody")
+    bank.client().post("partners", "LX-nobody", "way", relay="")
     assert said_of(bank) == before
 
 

@@ -128,6 +128,7 @@ class DataProcess:
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
         self._routes: dict[NodeId, PeerRoute] = {}
+        self._network = Network()
         self._roads = Roads(settings.proxy, settings.proxy_credentials)
         self._dialer = Dialer(
             self._roads,
@@ -279,7 +280,7 @@ class DataProcess:
                 self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
             ),
         )
-        self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
+        self.set_network(self._network)  # what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
@@ -333,6 +334,7 @@ class DataProcess:
 
     def set_network(self, network: Network) -> None:
         """Reach partners in these ways from now on; connections that stand go on."""
+        self._network = network
         self._roads.set_ways(network.ways)
         self._relay.set_pairs(network.relays)
         if self._fronts:

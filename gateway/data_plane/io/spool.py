@@ -12,6 +12,7 @@ oldest first, after what still lives in them was appended anew. Nothing here par
 
 import asyncio
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -39,6 +40,7 @@ BATCH: Final = 512
 META_BYTES: Final = 16 << 20
 FREED: Final = 0
 """Kind of a record whose meta is ids (8 bytes each) of records that are no more. Other kinds are the caller's."""
+FREED_AT_A_TIME: Final = 100_000
 GARBAGE: Final = 4
 """Compaction begins when the files are so many times what lives in them, and some segments more."""
 
@@ -252,7 +254,8 @@ class Spool:
 
     async def close(self) -> None:
         """Write what was appended, then end."""
-        self._flush_freed()
+        while self._freed:
+            self._flush_freed()
         with self._wanted:
             self._stopping = True
             self._wanted.notify()
@@ -338,9 +341,11 @@ class Spool:
         self._freed += idents
 
     def _flush_freed(self) -> None:
-        idents, self._freed = self._freed, []
+        idents, self._freed = self._freed[:FREED_AT_A_TIME], self._freed[FREED_AT_A_TIME:]
         if not idents:
             return
+        if self._freed and self._loop is not None:
+            self._loop.call_soon(self._flush_freed)
 
         def heard(error: OSError | None) -> None:
             # Forgotten, they would come back with a restart.
@@ -508,6 +513,8 @@ class Spool:
                 return [], 0
             at = old.offset - old.meta_size - HEAD.size
             raw = os.pread(old.segment.fd, HEAD.size + old.meta_size + old.size, at)
+            if len(raw) != HEAD.size + old.meta_size + old.size:
+                raise OSError(errno.EIO, "a record is cut off")
             kind, meta, payload = raw[8], raw[HEAD.size : HEAD.size + old.meta_size], raw[HEAD.size + old.meta_size :]
         elif kind == FREED and not meta:
             return [], 0
