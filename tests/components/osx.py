@@ -1,7 +1,7 @@
 """FATE's OSx as a transport module, as it was seen over HTTP.
 
-JSON, a peek that takes, a pop that encodes twice what lay there, and a message that is lost behind an answer of 200 when
-the container did not say `x-ptp-uri`.
+JSON, a peek that takes, a pop that encodes twice what lay there, and a message that is lost behind an answer of 200
+when the container did not say `x-ptp-uri`.
 """
 
 import base64
