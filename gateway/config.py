@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind, ProtocolViolation
-from gateway.model import Limits, ProxyAddress
+from gateway.model import DURABILITIES, Limits, ProxyAddress
 from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
@@ -124,6 +124,8 @@ class PathsSection:
     run: Path = Path("run")
     """Holds the Unix sockets; the path of a socket may have at most 107 bytes."""
     log: Path = Path("log/gateway.log")
+    spool: Path = Path("spool")
+    """Messages of sessions kept on disk, and those that memory has no room for ([limits] spool_bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,13 @@ class JobsSection:
     max_cpus: float = inf
     """Cores that the components running at a time may have asked for together (`resources`)."""
     max_memory_gib: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSection:
+    """durability: of messages in declared sessions and of jobs that do not say: memory, or spool, which survives."""
+
+    durability: str = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +258,7 @@ class Config:
     paths: PathsSection = field(default_factory=PathsSection)
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
+    channel: ChannelSection = field(default_factory=ChannelSection)
     containers: ContainersSection = field(default_factory=ContainersSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
     expiry: ExpirySection = field(default_factory=ExpirySection)
@@ -374,6 +384,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if config.containers.engine not in ENGINES:
         raise ConfigError("containers.engine must be docker, kubernetes or empty")
+    if config.channel.durability not in DURABILITIES:
+        raise ConfigError(f"channel.durability must be one of {', '.join(DURABILITIES)}")
     if config.containers.pull not in PULLS:
         raise ConfigError(f"containers.pull must be one of {', '.join(PULLS)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:

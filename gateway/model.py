@@ -134,6 +134,10 @@ class Crl:
         return self.ca
 
 
+DURABILITIES: Final = ("memory", "spool")
+"""Of a session's messages: lost with the process that holds them, or on disk before a push is answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredSession:
     """A session, or all whose ids begin so, for these partners and for containers here that no job of ours runs."""
@@ -745,6 +749,11 @@ class Limits:
     request_attempts: int = 3
     session_bytes: int = 256 << 20
     process_bytes: int = 1 << 30
+    partner_bytes: int = 512 << 20
+    """Of messages that one partner sent and nobody has read, in memory."""
+    spool_bytes: int = 8 << 30
+    """Of messages on disk: those that memory has no room for, and those of sessions kept on disk."""
+    spool_session_bytes: int = 4 << 30
     session_topics: int = 4096
     session_idle_s: float = 600.0
     pop_default_ms: int = 120_000

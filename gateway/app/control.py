@@ -315,10 +315,13 @@ class Control:
             max_running=jobs.max_running,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
+            durability=config.channel.durability,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
-        sessions = DeclaredSessions(partners=self._partners, book=book, clock=clock)
+        sessions = DeclaredSessions(
+            partners=self._partners, book=book, clock=clock, durability=config.channel.durability
+        )
         self._declared = DeclaredTeller(store=self._store, sessions=sessions, data_plane=self._link, journal=journal)
         session_admin = SessionAdmin(
             store=self._store, sessions=sessions, changed=self._declared.tell, clock=clock, journal=journal

@@ -25,6 +25,7 @@ from specs.codes import Transport
 
 TOPIC_CHARS: Final = 1024
 SESSION_CHARS: Final = 256
+NOTHING_YET: Final = "0"
 JSON_CONTENT: Final = "application/json"
 PROTO_CONTENT: Final = "application/x-protobuf"
 RAW_CONTENT: Final = "application/proto"
@@ -95,6 +96,8 @@ class Envelope:
     """x-ptp-timeout of mesh; overrides the body's."""
     message: str = ""
     """x-interconn-message: which message of its sender this is; "" where the sender does not number them."""
+    ack: str = ""
+    """x-interconn-ack of a pop: the message that the reader has, NOTHING_YET, or "" where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ def read_envelope(headers: Mapping[str, str], limits: Limits) -> Envelope:
         topic=topic,
         timeout_ms=int(timeout) if timeout.isdecimal() and int(timeout) > 0 else None,
         message=value(h.MESSAGE, chars),
+        ack=value(h.ACK, chars),
     )
 
 
@@ -336,6 +340,11 @@ def east_west(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> dict[str, str]:
         h.PTP_TARGET_NODE: envelope.target_node,
         h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
     }
+
+
+def passes_through(frame: Frame) -> bool:
+    """Whether a push goes on as it came: `x-ptp-version: 1` of the container selects that (T-034)."""
+    return frame.envelope.version == h.PTP_VERSION_1 and frame.codec is not Codec.RAW
 
 
 def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:

@@ -30,7 +30,7 @@ QUOTES: Final = 8192
 _QUOTES_A_STEP: Final = 128
 _BACKSLASHES: Final = 64
 """In a row before a quote."""
-SCAN: Final = 1 << 20
+SCAN: Final = 256 << 10
 CHARS: Final = 128 << 10
 """Of base64 in a step; a multiple of 4."""
 PAYLOAD: Final = 96 << 10

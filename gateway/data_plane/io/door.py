@@ -47,6 +47,8 @@ class Call:
     wait: str | None = None
     codec: fr.Codec | None = None
     """How it is answered, where what brought it leaves no choice."""
+    after: list[Callable[[bool], None]] | None = field(default=None, repr=False)
+    """Given by a front that can tell: what it then calls once the reply was written (True) or could not be (False)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +153,28 @@ class PlatformDoor(Door):
         if operation is Operation.RELEASE:
             self._channel.release(frame)
             return fr.encode_answer(codec, Transport.OK, SUCCESS)
-        payload = await (self._channel.pop(frame) if operation is Operation.POP else self._channel.peek(frame))
-        encoded = None
-        if codec is fr.Codec.JSON and payload is not None and len(payload) > LONG_JSON:
-            encoded = await self._in_turns(long_json.encode(payload))
-        return fr.encode_answer(codec, Transport.OK, SUCCESS, payload, encoded=encoded)
+        popped = await (self._channel.pop(frame) if operation is Operation.POP else self._channel.peek(frame))
+        if popped is None:
+            return fr.encode_answer(codec, Transport.OK, SUCCESS)
+        try:
+            payload, encoded = popped.payload, None
+            if codec is fr.Codec.JSON and len(payload) > LONG_JSON:
+                encoded = await self._in_turns(long_json.encode(payload))
+            answer = fr.encode_answer(codec, Transport.OK, SUCCESS, payload, encoded=encoded, named=popped.named)
+        except BaseException:
+            popped.settle(False)
+            raise
+        if call.after is None:
+            popped.settle(True)
+        else:
+            call.after.append(popped.settle)
+        return answer
+
+
+def tell(after: list[Callable[[bool], None]], *, written: bool) -> None:
+    """Say, once, whether the reply of a call was written (`Call.after`)."""
+    while after:
+        after.pop()(written)
 
 
 def internal(journal: Journal, error: Exception) -> GatewayError:

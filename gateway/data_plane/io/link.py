@@ -63,6 +63,7 @@ def rule_to_json(rule: SessionRule) -> Mapping[str, Any]:
         "nodes": list(rule.nodes),
         "tokens": dict(rule.tokens),
         "outgoing": dict(rule.outgoing),
+        "durability": rule.durability,
         "prefix": rule.prefix,
         "until": rule.until,
         "aliases": {digest: dict(names) for digest, names in rule.aliases.items()},
@@ -111,6 +112,7 @@ def rule_from_json(value: Any) -> SessionRule:
             nodes=tuple(NodeId(_text(node)) for node in value["nodes"]),
             tokens={_text(k): _text(v) for k, v in value["tokens"].items()},
             outgoing={NodeId(_text(k)): _text(v) for k, v in value["outgoing"].items()},
+            durability=_text(value["durability"]),
             prefix=value["prefix"] is True,
             until=None if value["until"] is None else int(value["until"]),
             aliases={

@@ -1,7 +1,8 @@
 """The data process: puts queues, sessions, listeners and the link together, serves until told to stop.
 
 Owns the ports that partners and components see, so that a bulk transfer never delays the control process. It keeps
-nothing on disk but `data.json` (its ports, written when it serves); after a restart control tells it everything again.
+nothing on disk but `data.json` (its ports, written when it serves) and its spools; after a restart control tells it
+everything else again.
 """
 
 import asyncio
@@ -39,10 +40,12 @@ from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.spool import Spool
 from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
+from gateway.data_plane.keeping import Spools
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
 from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
@@ -94,6 +97,9 @@ class DataSettings:
     proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
     """file: URIs of `user:password`."""
     gap_s: float = 5.0
+    room_s: float = 2.0
+    spool_dir: Path | None = None
+    """Where messages go for which memory has no room, and those of sessions kept on disk. None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,17 @@ class DataProcess:
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
         self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
-        budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
+        budget = Budget(
+            process_bytes=limits.process_bytes,
+            session_bytes=limits.session_bytes,
+            partner_bytes=limits.partner_bytes,
+            disk_bytes=limits.spool_bytes,
+            disk_session_bytes=limits.spool_session_bytes,
+        )
+        where = settings.spool_dir
+        kept = None if where is None else Spool(where / "kept", durable=True)
+        overflow = None if where is None else Spool(where / "overflow", durable=False)
+        self._spools = [spool for spool in (kept, overflow) if spool is not None]
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
             node_id=settings.node_id,
@@ -138,10 +154,16 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
+            policy=Policy(
+                strict=settings.strict,
+                push_retry_s=settings.push_retry_s,
+                gap_s=settings.gap_s,
+                room_s=settings.room_s,
+            ),
             clock=clock,
             entropy=entropy,
             journal=journal,
+            spools=Spools(kept, overflow),
         )
         self._rooms = Rooms(limits.process_bytes // 8)
         self._streams = Streams(
@@ -199,11 +221,13 @@ class DataProcess:
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
-        """Learn everything from control, then listen; data.json is there when this returns.
+        """Learn everything from disk and control, then listen; data.json is there when this returns.
 
-        Raises Unavailable when control doesn't answer, OSError when a port is taken.
+        Raises Unavailable when control doesn't answer, OSError when a port is taken, CallerError for a spool that
+        another version has written.
         """
         settings = self._settings
+        await self._open_spools()
         routes, rules, shown, network = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
         self.show(*shown)
         self.set_network(network)
@@ -277,6 +301,9 @@ class DataProcess:
             await self._runner.cleanup()
         self._listening, self._fronts, self._runner = [], [], None
         await self._roads_door.stop()
+        await self.channel.end()
+        for spool in self._spools:
+            await spool.close()
         await self._partners.close()
         for control in self._control:
             await control.close()
@@ -324,6 +351,14 @@ class DataProcess:
             "relayed": self._relay.levels(),
             "relayed_bytes": self._relay.carried(),
         }
+
+    async def _open_spools(self) -> None:
+        for spool in self._spools:
+            found = await asyncio.to_thread(spool.open)
+            spool.start()
+            self.channel.recall(found)
+            if spool.damage.cut or spool.damage.lost:
+                self._journal.note("spool.damaged", bytes_cut=spool.damage.cut, records_lost=spool.damage.lost)
 
     async def _serve_inside(self, raw: socket.socket) -> None:
         """Answer a connection that a partner has taken as if it had come to the edge."""
