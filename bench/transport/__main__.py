@@ -176,6 +176,17 @@ def rows(up: Servers, plan: Plan, core: int | None, other: int | None) -> Iterat
             lambda out=out, into=into: run(("pop", into), ("push", out))[0],  # type: ignore[misc]
             None,
         )
+    a, b = up.ways["stream"]
+    for size, depth, more in ((KIB, DEPTH[KIB], {}), (MIB, DEPTH[MIB], {}), (KIB, 1, {"stamp": True, "pause": 0.002})):
+        way = {"topic": f"task{size}.{depth}", "depth": depth, **more}
+        out = load(size, folder=a["folder"], target="stream-B") | way | {"core": other}
+        into = load(size, folder=b["folder"], target="stream-A") | way
+        yield Row(
+            "whole way, stream, tasks on the Unix socket" + (", one at a time" if depth == 1 else ""),
+            size,
+            lambda out=out, into=into: run(("task-pop", into), ("task-push", out))[0],  # type: ignore[misc]
+            None if depth == 1 else (0.6, 0.6),
+        )
 
 
 def measure(plan: Plan, only: str) -> list[dict[str, Any]]:

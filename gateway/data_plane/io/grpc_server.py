@@ -98,6 +98,7 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(partial(self._call, name))
 
     async def _call(self, name: str, _messages: Any, context: Any) -> bytes:
+        after: list[Callable[[bool], None]] = []
         caller = await self._caller(context)
         call = door.Call(
             method="POST",
@@ -106,8 +107,11 @@ class GrpcServer:
             headers=_headers(context),
             prove=caller.prove,
             body=lambda limit: self._body(context, limit),
+            after=after,
         )
         answer = await _joined((await self._door.chan(call)).body)
+        # Whether the message has left is known when the call has ended.
+        context.add_done_callback(lambda ended: door.tell(after, written=not ended.cancelled()))
         caller.owe(len(answer))
         return answer
 

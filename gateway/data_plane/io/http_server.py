@@ -84,6 +84,7 @@ class _Listener:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         shown = _ssl_object(request)
+        after: list[Callable[[bool], None]] = []
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if path.startswith(self._prefix):
@@ -106,9 +107,14 @@ class _Listener:
                 prove=partial(self._edge.prove, shown),
                 body=lambda limit: body_of(request, self._budget, limit=limit),
                 wait=request.rel_url.query.get("timeout"),
+                after=after,
             )
             reply = await self._door.chan(call)
-            return await _write(request, reply)
+            response = await _write(request, reply)
+            if after:
+                await response.prepare(request)
+                await response.write_eof()
+                door.tell(after, written=request.transport is not None and not request.transport.is_closing())
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
             return forward.refusal(error)
@@ -116,6 +122,10 @@ class _Listener:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
             return forward.refusal(door.internal(self._journal, error))
+        else:
+            return response
+        finally:
+            door.tell(after, written=False)
 
     async def _upgrade(self, request: web.BaseRequest, streams: Streams, shown: Any | None) -> web.StreamResponse:
         """Hand the connection over; returns when the stream has ended."""
