@@ -166,15 +166,18 @@ class GrpcServer:
             self._budget.repay(room)
 
 
-def _unpacked(message: bytes, bound: int) -> bytes:
+def _unpacked(message: bytes, bound: int) -> bytearray:
     """Raises ProtocolViolation(TOO_LARGE) where it would be more than `bound` bytes, (CODEC) where it is no gzip."""
     unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    whole, left = bytearray(), message
     try:
-        whole = unpacking.decompress(message, bound + 1)
+        while left and not unpacking.eof:
+            whole += unpacking.decompress(left, LARGE)
+            left = unpacking.unconsumed_tail
+            if len(whole) > bound:
+                raise too_large(bound)
     except zlib.error as e:
         raise ProtocolViolation("message: not gzip", kind=Kind.CODEC) from e
-    if len(whole) > bound:
-        raise too_large(bound)
     if not unpacking.eof or unpacking.unused_data:
         raise ProtocolViolation("message: not gzip", kind=Kind.CODEC)
     return whole
