@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EVERY_S: Final = 1.0
-SESSIONS: Final = 200
+SESSIONS: Final = 100
 """Asked for at a time; the gateway gives those that moved last, and those in which messages wait."""
 HISTORY: Final = 40
 """Seconds of the curves."""

@@ -34,7 +34,7 @@ _CHANNEL_LEVELS: Final = ("sessions", "sessions_with_messages", "bytes_held", "w
 _CHANNEL_COUNTS: Final = ("pushed_local", "pushed_out", "pushed_in", "popped", "bytes_out", "bytes_in")
 _SESSIONS: Final = 20
 """Told by name; those in which most has passed or waits."""
-_LOOKED_AT: Final = 200
+_LOOKED_AT: Final = 100
 _SESSION_LEVELS: Final = (
     ("depth", "Messages that wait."),
     ("bytes_held", "Bytes of messages in memory."),

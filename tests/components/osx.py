@@ -9,18 +9,25 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tests.components.platform import OK, Platform, Request, running_platform
 
 TIMED_OUT = "E0000000601"
 
 
+class Module(Protocol):
+    """What takes messages for a node."""
+
+    def take(self, request: Request, topic: str, payload: bytes) -> None: ...
+
+
 @dataclass
 class Osx(Platform):
-    """One node's module. others: node id -> its module. lost: messages that nobody will ever see."""
+    """One node's module. others: node id -> the module there. lost: messages that nobody will ever see."""
 
     node_id: str = ""
-    others: dict[str, "Osx"] = field(default_factory=dict)
+    others: dict[str, "Module"] = field(default_factory=dict)
     lost: int = 0
     as_queued: int = 0
     as_it_came: int = 0
@@ -38,7 +45,7 @@ class Osx(Platform):
         if not session:
             return self._said("E0000000400", "sessionId is null", word="message")
         if request.operation == "push":
-            return self._push(request, session, value)
+            return self._push(request, value)
         key = (session, value["topic"])
         if request.operation == "release":
             self.queues.pop(key, None)
@@ -54,11 +61,11 @@ class Osx(Platform):
             self.as_queued, self.as_it_came = self.as_queued + twice, self.as_it_came + (not twice)
         return self._said(OK, "success", payload=base64.b64encode(payload) if twice else payload)
 
-    def _push(self, request: Request, session: str, value: dict[str, str]) -> tuple[int, bytes, str]:
+    def _push(self, request: Request, value: dict[str, str]) -> tuple[int, bytes, str]:
         if not value.get("topic"):
             return self._said("E0000000400", "topic is null", word="message")
         target = request.headers["x-ptp-target-node-id"]
-        module = self if target == self.node_id else self.others.get(target)
+        module: Module | None = self if target == self.node_id else self.others.get(target)
         if module is None:
             return self._said("E0000000602", f"PARTY_{target}: route not found", word="message")
         if module is not self and request.headers.get("x-ptp-uri") != "/v1/interconn/chan/push":
@@ -66,10 +73,14 @@ class Osx(Platform):
             body = {"payload": "", "code": "", "message": f"PARTY_{target}:null"}
             return 200, json.dumps(body).encode(), "application/json"
         assert module is self or request.headers.get("x-ptp-source-node-id") == self.node_id
-        with module.changed:
-            module.queues[session, value["topic"]].append(base64.b64decode(value["payload"], validate=True))
-            module.changed.notify_all()
+        module.take(request, value["topic"], base64.b64decode(value["payload"], validate=True))
         return self._said(OK, "success")
+
+    def take(self, request: Request, topic: str, payload: bytes) -> None:
+        """Queue a message that came from a container here or from another module."""
+        with self.changed:
+            self.queues[request.headers["x-ptp-session-id"], topic].append(payload)
+            self.changed.notify_all()
 
     @staticmethod
     def _said(code: str, text: str = "", *, word: str = "msg", payload: bytes = b"") -> tuple[int, bytes, str]:

@@ -168,7 +168,7 @@ async def test_what_passes_is_told_of_a_bounded_number_of_sessions(base: str, da
     data.sessions = 10_000
     found = parsed((await ask(f"{base}/metrics", token=True))[2])
     assert len([name for name in found if name.startswith("interconn_session_")]) < 300
-    assert found['interconn_session_depth{session="(others)"}'] == 180
+    assert found['interconn_session_depth{session="(others)"}'] == 80
 
 
 async def test_health_needs_no_token_and_metrics_do(b: Node, base: str, data: DataProcess) -> None:  # noqa: F811

@@ -6,7 +6,7 @@ from typing import Any, Final
 from gateway.mgmt_plane.rest.admin_server import AdminRoute
 from specs.admin import BASE
 
-SESSIONS: Final = 200
+SESSIONS: Final = 100
 """Shown where the caller does not say how many."""
 
 Figures = Callable[[int], Awaitable[Mapping[str, Any]]]
