@@ -68,7 +68,8 @@ bench-transport: $(STAMP)
 bench-control: $(STAMP)
 	$(BIN)/python -m bench.control
 
-# The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
+# The native kernels' tests, and those of the CUDA sources on the CPU, on a build with AddressSanitizer and
+# UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
 sanitize: $(STAMP)
 	rm -rf build/sanitize && mkdir -p build/sanitize
@@ -76,7 +77,7 @@ sanitize: $(STAMP)
 	rm -f build/sanitize/accel/*.so
 	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. SHIM_FLAGS="$(SANITIZE)" \
 	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference"
 
 # Whether what the kernels do depends on their secrets (bench/ct/check.c): branches and addresses of the portable core

@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.cli import (
     audit,
+    bench,
     channel,
     component,
     dataset,
@@ -52,7 +53,7 @@ Look after it   interconn user add | list | token | revoke | passwd
                 interconn outbox list | retry | compare
                 interconn partner way        proxies, relays, partners that cannot be reached
                 interconn session declare | list | close
-About           interconn version | backends
+About           interconn version | backends | bench gpu
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
 --lab DIR --as NAME. --json prints one JSON value instead of tables.
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
+    bench.add(add_group(actions, "bench", "how fast this machine computes"))
     return top
 
 
