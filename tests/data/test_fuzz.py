@@ -6,6 +6,8 @@
 | HTTP/2 frames, metadata of gRPC messages | tests/edges/test_http2.py |
 | heads of proxies and of upgraded connections (park, relay) | tests/networks/test_heads.py |
 | protobuf of part 4 | tests/data/test_wire.py |
+| JSON of part 4 in pieces | tests/data/test_long_json.py |
+| records of the spool | tests/data/test_spool.py |
 | frames of streams and of the tasks' socket | tests/machines/test_stream.py |
 | names of messages | tests/data/test_delivery.py |
 | arrays and tables of the SDK | tests/components/test_arrays.py |
