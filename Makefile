@@ -38,9 +38,11 @@ mutants: $(STAMP)
 # Two gateways are killed at random for some minutes, then compared. The seed is printed: SEED=N runs the same again.
 KILLS ?= 500
 JOBS ?= 100
+MESSAGES ?= 10000
 soak: $(STAMP)
 	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.integration.kept --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.full_disk
 
 lint: $(STAMP)

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind, ProtocolViolation
-from gateway.model import Limits, ProxyAddress
+from gateway.model import DURABILITIES, Limits, ProxyAddress
 from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
@@ -124,6 +124,8 @@ class PathsSection:
     run: Path = Path("run")
     """Holds the Unix sockets; the path of a socket may have at most 107 bytes."""
     log: Path = Path("log/gateway.log")
+    spool: Path = Path("spool")
+    """Messages of sessions kept on disk, and those that memory has no room for ([limits] spool_bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,13 @@ class JobsSection:
     max_cpus: float = inf
     """Cores that the components running at a time may have asked for together (`resources`)."""
     max_memory_gib: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSection:
+    """durability: of messages in declared sessions and of jobs that do not say: memory, or spool, which survives."""
+
+    durability: str = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +258,7 @@ class Config:
     paths: PathsSection = field(default_factory=PathsSection)
     store: StoreSection = field(default_factory=StoreSection)
     jobs: JobsSection = field(default_factory=JobsSection)
+    channel: ChannelSection = field(default_factory=ChannelSection)
     containers: ContainersSection = field(default_factory=ContainersSection)
     profile: ProfileSection = field(default_factory=ProfileSection)
     expiry: ExpirySection = field(default_factory=ExpirySection)
@@ -258,6 +268,12 @@ class Config:
     notify: NotifySection = field(default_factory=NotifySection)
     delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def one_port(self) -> bool:
+        """Whether edge and platform listener are to share a port, because they cannot both have it."""
+        same = self.edge.host in {"0.0.0.0", "::", self.platform.host}  # noqa: S104  # compared, not bound
+        return same and self.edge.port == self.platform.port
 
     def path(self, relative: Path) -> Path:
         """A path of the file, absolute."""
@@ -352,6 +368,7 @@ def _check(config: Config) -> None:
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
+    _check_one_port(config)
     _check_network(config)
     _check_store(config.store.url)
     if config.tracing.endpoint and not config.tracing.endpoint.startswith(("http://", "https://")):
@@ -366,18 +383,36 @@ def _check(config: Config) -> None:
             value = getattr(bounds, item.name)
             if not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if config.limits.partner_messages_per_s < 0 or config.limits.partner_bytes_per_s < 0:
+        raise ConfigError("limits.partner_messages_per_s and limits.partner_bytes_per_s must not be negative")
     if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:
         raise ConfigError("expiry.warn_days must be at most 16 numbers of 1 to 3650 days")
     if config.keys.auth_type not in AUTH_TYPES:
         raise ConfigError(f"keys.auth_type must be one of {', '.join(AUTH_TYPES)}")
     if config.containers.engine not in ENGINES:
         raise ConfigError("containers.engine must be docker, kubernetes or empty")
+    if config.channel.durability not in DURABILITIES:
+        raise ConfigError(f"channel.durability must be one of {', '.join(DURABILITIES)}")
     if config.containers.pull not in PULLS:
         raise ConfigError(f"containers.pull must be one of {', '.join(PULLS)}")
     if not 0 <= config.keys.overlap_h <= 24 * 365:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")
+
+
+def _check_one_port(config: Config) -> None:
+    """On a shared port plain text from this machine is our own side's, so nobody else's may seem to come from here."""
+    if not config.one_port:
+        return
+    if config.platform.insecure_allow_remote:
+        raise ConfigError("platform.insecure_allow_remote needs a platform.port of its own, not edge.port")
+    address = urlsplit(config.node.address)
+    if (address.port or 443) != config.edge.port or address.path.strip("/"):
+        raise ConfigError(
+            "platform.port is edge.port, but node.address is another port or has a path: what stands in front of the "
+            "edge would make strangers look local; give platform.port another number"
+        )
 
 
 def _check_network(config: Config) -> None:

@@ -134,6 +134,10 @@ class Crl:
         return self.ca
 
 
+DURABILITIES: Final = ("memory", "spool")
+"""Of a session's messages: lost with the process that holds them, or on disk before a push is answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredSession:
     """A session, or all whose ids begin so, for these partners and for containers here that no job of ours runs."""
@@ -712,8 +716,7 @@ class Limits:
     body_bytes: int = 4 << 20
     """Management and control bodies."""
     channel_body_bytes: int = 128 << 20
-    channel_json_bytes: int = 8 << 20
-    """JSON is decoded as a whole, which holds the data process (docs/adr/0001): larger messages go as protobuf."""
+    channel_json_bytes: int = 128 << 20
     json_depth: int = 32
     json_members: int = 200_000
     header_bytes: int = 32 << 10
@@ -723,6 +726,10 @@ class Limits:
     """Of them, of one source address at the edge."""
     partner_connections: int = 256
     """Of them, over which one partner may call the channel."""
+    partner_messages_per_s: int = 0
+    """Messages of one partner that the channel takes; 0: as many as come."""
+    partner_bytes_per_s: int = 0
+    """Payload bytes of them; 0: as many as come."""
     id_chars: int = 128
     text_chars: int = 4096
     clock_window_ms: int = 300_000
@@ -742,6 +749,11 @@ class Limits:
     request_attempts: int = 3
     session_bytes: int = 256 << 20
     process_bytes: int = 1 << 30
+    partner_bytes: int = 512 << 20
+    """Of messages that one partner sent and nobody has read, in memory."""
+    spool_bytes: int = 8 << 30
+    """Of messages on disk: those that memory has no room for, and those of sessions kept on disk."""
+    spool_session_bytes: int = 4 << 30
     session_topics: int = 4096
     session_idle_s: float = 600.0
     pop_default_ms: int = 120_000

@@ -183,6 +183,7 @@ class SessionRule:
     tokens: SHA-256 (hex) of each running task's secret -> `<role>.<index>` it speaks for.
     outgoing: node id -> x-ptp-token shown to it in place of the task's secret.
     aliases: as tokens -> node id -> what that node calls the session, where its product calls it otherwise.
+    durability: memory, or spool: a message is on disk before its push is answered, and survives a restart.
     prefix: declared for every session whose id begins so. until: ms since 1970; it has ended from then on.
     """
 
@@ -193,6 +194,7 @@ class SessionRule:
     prefix: bool = False
     until: int | None = None
     aliases: Mapping[str, Mapping[NodeId, SessionId]] = field(default_factory=dict, repr=False)
+    durability: str = "memory"
 
     def ended(self, now_ms: int) -> bool:
         return self.until is not None and now_ms >= self.until

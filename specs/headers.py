@@ -39,5 +39,7 @@ PTP_TIMEOUT: Final = "x-ptp-timeout"
 
 # Ours, between gateways that know it (docs/transport.md): names a message, so that a repeat is noticed.
 MESSAGE: Final = "x-interconn-message"
+# Ours, from a container to its own gateway: the message that it has, so that the next pop may forget it.
+ACK: Final = "x-interconn-ack"
 
 PTP_VERSION_1: Final = "1"  # value of x-ptp-version that selects pass-through (part 4 section 6.2)

@@ -29,6 +29,9 @@ from gateway.data_plane.io.process import DataProcess, DataSettings
 from gateway.model import InstId, Limits, NodeId, SessionId
 from gateway.ports import PeerRoute, SessionRule
 from gateway.runtime.system import SystemClock, SystemEntropy
+from gateway.sdk.async_channel import AsyncChannel
+from gateway.sdk.channel import Line as ChannelLine
+from gateway.sdk.environment import Address
 
 SID = "session_bench"
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -82,6 +85,7 @@ async def gateway(config: dict[str, Any]) -> None:
         tls_key=pki.tls_key,
         run_dir=run_dir,
         limits=Limits(**config.get("limits", {})),
+        spool_dir=run_dir / "spool" if config.get("spool") else None,
         **config.get("settings", {}),
     )
     process = DataProcess(settings, journal=Silent(), clock=SystemClock(), entropy=SystemEntropy())
@@ -273,6 +277,46 @@ async def pop(config: dict[str, Any]) -> None:
     window.tell()
 
 
+def task_channel(config: dict[str, Any]) -> AsyncChannel:
+    """The component SDK's channel, over the gateway's Unix socket."""
+    local = str(Path(config["folder"]) / "tasks.sock")
+    return AsyncChannel(ChannelLine("unused", SID, "trace-bench", "token", local=local))
+
+
+async def task_push(config: dict[str, Any]) -> None:
+    """A task of our own that pushes: `depth` at a time on one line."""
+    window, to, loop = Window(config), Address(config["target"], ""), asyncio.get_running_loop()
+    payloads = [bytearray(os.urandom(config["size"])) for _ in range(config["depth"])]
+
+    async with task_channel(config) as channel:
+
+        async def one(number: int) -> None:
+            STAMP.pack_into(payloads[number], 0, time.monotonic_ns())
+            await channel.push(config["topic"], payloads[number], to=to, deadline=loop.time() + 30)
+            window.done()
+            if config.get("pause"):
+                await asyncio.sleep(config["pause"])
+
+        await keep(config["depth"], window, one)
+    window.tell()
+
+
+async def task_pop(config: dict[str, Any]) -> None:
+    """A task of our own that pops."""
+    window, source, loop = Window(config), Address(config["target"], ""), asyncio.get_running_loop()
+
+    async with task_channel(config) as channel:
+
+        async def one(_: int) -> None:
+            message = await channel.pop(config["topic"], source=source, wait_ms=2000, deadline=loop.time() + 30)
+            if message is not None:
+                age = (time.monotonic_ns() - STAMP.unpack_from(message)[0]) / 1e9
+                window.done(age if config.get("stamp") else None)
+
+        await keep(config["depth"], window, one)
+    window.tell()
+
+
 async def grpc_unary(config: dict[str, Any]) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{config['port']}", options=OPTIONS) as channel:
         call = channel.unary_unary("/bench/unary")
@@ -331,6 +375,8 @@ ROLES: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
     "push": push,
     "grpc-push": grpc_push,
     "pop": pop,
+    "task-push": task_push,
+    "task-pop": task_pop,
     "grpc-unary": grpc_unary,
     "grpc-stream": grpc_stream,
     "http-post": http_post,

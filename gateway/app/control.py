@@ -37,6 +37,7 @@ from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_channel import ChannelAdmin
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
@@ -315,10 +316,13 @@ class Control:
             max_running=jobs.max_running,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
+            durability=config.channel.durability,
         )
         book = JobBook(identity=identity, limits=limits, rules=rules, clock=clock, journal=journal)
         book.on_end(grants.job_ended)
-        sessions = DeclaredSessions(partners=self._partners, book=book, clock=clock)
+        sessions = DeclaredSessions(
+            partners=self._partners, book=book, clock=clock, durability=config.channel.durability
+        )
         self._declared = DeclaredTeller(store=self._store, sessions=sessions, data_plane=self._link, journal=journal)
         session_admin = SessionAdmin(
             store=self._store, sessions=sessions, changed=self._declared.tell, clock=clock, journal=journal
@@ -454,6 +458,7 @@ class Control:
                 store=self._store,
                 trail=self._trail,
                 stats=self._watch.stats,
+                figures=self._watch.figures,
                 clock=clock,
                 more=self._expiry.exposition,
             ),
@@ -470,6 +475,9 @@ class Control:
         peer_admin = PeerAdmin(services=services, client=self._client, entropy=entropy)
         profile_admin = ProfileAdmin(
             services=services, client=self._client, clock=clock, entropy=entropy, journal=journal
+        )
+        way_admin = WayAdmin(
+            ways=self._ways, store=self._store, stats=self._watch.stats, tell=self._tell_reachable, journal=journal
         )
         routes = [
             *admin.routes(),
@@ -493,8 +501,9 @@ class Control:
                 journal=journal,
             ).routes(),
             *outbox_admin.routes(),
-            *WayAdmin(ways=self._ways, store=self._store, stats=self._watch.stats, journal=journal).routes(),
+            *way_admin.routes(),
             *session_admin.routes(),
+            *ChannelAdmin(self._watch.figures).routes(),
             *health.routes(),
         ]
         guard = UserGuard(users=users, store=self._store, clock=clock)
@@ -507,6 +516,7 @@ class Control:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._telling_turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Serve; control.json is there when this returns."""
@@ -696,6 +706,16 @@ class Control:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
 
+    async def _tell_reachable(self) -> None:
+        """Tell the data process whom it reaches, and how, as of now."""
+        async with self._telling_turn:
+            try:
+                routes, network = await self._store.run(self._reachable)
+                await self._link.set_network(network)
+                await self._link.set_routes(routes)
+            except GatewayError as error:
+                self._journal.note("routes.untold", reason=str(error))
+
     async def _tell_routes(self) -> None:
         """Tell the data process the routes whenever they change (M-075); it pulls them itself when it starts.
 
@@ -705,12 +725,7 @@ class Control:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), ROUTES_S)
             self._news.clear()
-            try:
-                routes, network = await self._store.run(self._reachable)
-                await self._link.set_network(network)
-                await self._link.set_routes(routes)
-            except GatewayError as error:
-                self._journal.note("routes.untold", reason=str(error))
+            await self._tell_reachable()
             await self._declared.tell()  # a contract that ended took its partner out of them
 
 

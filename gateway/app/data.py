@@ -26,11 +26,13 @@ def run_data(config: Config) -> int:
         tls_key=config.key_file(config.keys.tls_key),
         platform_host=config.platform.host,
         platform_port=config.platform.port,
+        one_port=config.one_port,
         platform_grpc=config.platform.grpc,
         platform_grpc_port=config.platform.grpc_port or None,
         insecure_platform_nonloopback=config.platform.insecure_allow_remote,
         run_dir=config.path(config.paths.run),
         limits=config.limits,
+        spool_dir=config.path(config.paths.spool),
         proxy=ProxyAddress.of(network.proxy) if network.proxy else None,
         proxy_credentials={ProxyAddress.of(each.url): config.key_uri(each.credentials) for each in network.proxies},
     )

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.cli import (
     audit,
     bench,
+    channel,
     component,
     dataset,
     invite,
@@ -46,7 +47,7 @@ Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
                 interconn node                       who it is, and what ends soon
 Work with it    interconn invite | partner | key | dataset | audit | component | project | job
-See how it is   interconn node | pending | events | job status
+See how it is   interconn node | pending | events | job status | channel top
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    channel.add(add_group(actions, "channel", "what passes between our containers and the partners"))
     session.add(add_group(actions, "session", "sessions for the containers of other products"))
     user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))

@@ -16,20 +16,23 @@ import asyncio
 import hashlib
 import hmac
 import itertools
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from gateway.data_plane.backlog import Backlog, Item
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.declared import Declared
 from gateway.data_plane.core.delivery import TASK, Inbox, Name, Outbox, read_name
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
-from gateway.data_plane.core.ledger import SentBytes
+from gateway.data_plane.core.ledger import SentBytes, in_all
+from gateway.data_plane.core.quota import Quotas
+from gateway.data_plane.core.records import Leaving
 from gateway.data_plane.core.session import Message, Queues
 from gateway.data_plane.core.wire import Buffer
-from gateway.data_plane.lanes import Arrivals, Departures, Ticket
+from gateway.data_plane.keeping import Found, Keeper, Spools
+from gateway.data_plane.lanes import Arrivals, Departures, Readers, Room, Ticket
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
@@ -39,6 +42,10 @@ from specs.codes import Transport
 WAITERS: Final = 4096
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_LAST_S: Final = 1.0
+SPOOL: Final = "spool"
+"""The durability of a session whose messages are on disk before a push is answered."""
+SMALL: Final = 4096
+"""A payload up to this size is copied out of the body that it came in, which is larger."""
 NOT_ARRIVED: Final = frozenset({WIRE[Kind.OVERLOADED].transport, WIRE[Kind.BUFFER_FULL].transport, "E0000000602"})
 """Codes by which a partner says that it has not taken the message and that a later try may succeed."""
 UNCERTAIN: Final = frozenset({Kind.PEER_UNREACHABLE, Kind.PEER_TIMEOUT})
@@ -70,20 +77,27 @@ class Policy:
     """What an operator of the gateway chooses.
 
     strict: refuse calls without provider, trace id or token (T-055). push_retry_s: how long a push is repeated, from
-    its first failure. gap_s: how long an arrival waits for an earlier message. provider: our code where the container
-    names none.
+    its first failure. gap_s: how long an arrival waits for an earlier message. room_s: how long one waits for room in
+    full buffers. provider: our code where the container names none.
     """
 
     strict: bool = False
     push_retry_s: float = 20.0
     gap_s: float = 5.0
+    room_s: float = 2.0
     provider: str = "interconn"
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    source: NodeId | None
-    woken: asyncio.Future[None]
+@dataclass(frozen=True, slots=True)
+class Popped:
+    """A message for a reader. settle: to be called once, whether the answer that carries it was written.
+
+    named: what the reader's next pop acknowledges it by; "" for a reader that does not.
+    """
+
+    payload: Buffer = field(repr=False)
+    settle: Callable[[bool], None] = field(repr=False)
+    named: str = ""
 
 
 @dataclass(slots=True)
@@ -97,6 +111,7 @@ class Traffic:
     bytes_out: int = 0
     bytes_in: int = 0
     waiting: int = 0
+    put_back: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 
 
@@ -117,6 +132,7 @@ class Channel:
         clock: Clock,
         entropy: Entropy,
         journal: Journal,
+        spools: Spools | None = None,
     ) -> None:
         self._node_id = node_id
         self._inst_id = inst_id
@@ -125,29 +141,47 @@ class Channel:
         self._sent = sent
         self._partners = partners
         self._limits = limits
+        self._quotas = Quotas(messages_per_s=limits.partner_messages_per_s, bytes_per_s=limits.partner_bytes_per_s)
         self._policy = policy
         self._clock = clock
         self._entropy = entropy
         self._journal = journal
         self._rules: dict[SessionId, SessionRule] = {}
         self._declared = Declared(own=node_id)
+        # Rules with an end, looked at as time goes by.
+        self._timed: set[SessionId] = set()
+        self._readers = Readers(WAITERS)
+        self._room = Room()
+        budget.on_room = self._room.freed
         self._called: dict[tuple[SessionId, NodeId], SessionId] = {}
         """What a partner calls a session otherwise -> that session."""
-        self._waiters: OrderedDict[tuple[SessionId, str], deque[_Waiter]] = OrderedDict()
         self._stopping = False
-        # An epoch is never used twice: a new process draws anew, a process counts.
-        drawn = entropy.token(8).hex()
-        self._outbox = Outbox(f"{drawn}{n:x}" for n in itertools.count())
+        # Greater than any before: by when the process started, and what it counts.
+        self._started = started = clock.now_ms()
+        self._outbox = Outbox(f"{started:012x}{n:08x}" for n in itertools.count())
         self._departures = Departures(self._outbox)
         self._inbox = Inbox()
         self._arrivals = Arrivals(self._inbox, clock, policy.gap_s, self._note_gap)
         self._know_names: set[NodeId] = set()
+        self._unacknowledged: dict[SessionId, dict[tuple[str, NodeId | None], Message]] = {}
+        self._keeper = Keeper(
+            spools or Spools(), queues, budget, self._inbox, clock, journal, sessions=self._kept_sessions
+        )
+        self._orders = itertools.count()
+        self._backlog = Backlog(
+            keeper=self._keeper,
+            departures=self._departures,
+            attempt=self._attempt_late,
+            is_open=self._rules.__contains__,
+            clock=clock,
+            journal=journal,
+        )
         self.traffic = Traffic()
 
     # -- what the control process says
 
     def open_session(self, rule: SessionRule) -> None:
-        """Make or replace a rule; messages that wait are kept."""
+        """Make or replace a rule; messages that wait are kept, and so is the durability that it began with."""
         if rule.prefix:
             for session in self._declared.put(rule):
                 self.close_session(session)
@@ -157,6 +191,11 @@ class Channel:
         self._open(rule)
 
     def _open(self, rule: SessionRule) -> None:
+        known = self._rules.get(rule.session_id)
+        if known is not None and known.durability != rule.durability:
+            rule = replace(rule, durability=known.durability)
+        if rule.until is not None:
+            self._timed.add(rule.session_id)
         self._rules[rule.session_id] = rule
         self._forget_aliases(rule.session_id)
         self._called |= {(alias, node): rule.session_id for of in rule.aliases.values() for node, alias in of.items()}
@@ -169,12 +208,15 @@ class Channel:
         if self._rules.pop(session, None) is None:
             return
         self._declared.forget(session)
+        self._timed.discard(session)
         self._forget_aliases(session)
         self._sent.close(session)
+        self._backlog.forget(session)
         self._departures.forget(session)
         self._arrivals.forget(session)
         dropped = self._queues.release(session)
-        self._wake_all(session)
+        self._unacknowledged.pop(session, None)
+        self._readers.wake_session(session)
         self._journal.note("chan.closed", session_id=session, dropped=dropped)
 
     def keep_sessions(self, rules: Mapping[SessionId, SessionRule]) -> None:
@@ -207,6 +249,51 @@ class Channel:
             "repeats_dropped": self._inbox.counts.repeats,
             "numbers_skipped": self._inbox.counts.skipped,
             "held_for_order": self._arrivals.held,
+            "put_back": t.put_back,
+            "bytes_on_disk": self._budget.on_disk,
+            "to_be_delivered": len(self._backlog),
+            "undeliverable": self._backlog.undeliverable,
+            **self._keeper.sizes(),
+        }
+
+    def figures(self, *, limit: int) -> Mapping[str, Any]:
+        """What passes, by session and partner: for an admin's eyes and for metrics. Ids and figures, never content.
+
+        sessions: at most `limit`; half of them those that moved last, then those in which messages wait.
+        """
+        moved = self._sent.latest()
+        names = dict.fromkeys(itertools.islice(moved, limit // 2))
+        for session in itertools.chain(self._queues.sessions(), moved):
+            if len(names) >= limit:
+                break
+            if session in self._rules:
+                names[session] = None
+        now = self._clock.monotonic()
+        return {
+            "at": self._clock.now_ms(),
+            "node_id": self._node_id,
+            "bytes_held": self._budget.used,
+            "bytes_bound": self._limits.process_bytes,
+            "bytes_on_disk": self._budget.on_disk,
+            "readers": self._readers.waiting,
+            "sessions_in_all": len(self._rules),
+            "sessions": [self._session_figures(session, now) for session in names],
+            "partners": [{"node_id": node, **flow.shown()} for node, flow in self._sent.partners.items()],
+        }
+
+    def _session_figures(self, session: SessionId, now: float) -> Mapping[str, Any]:
+        flows = self._sent.flows(session)
+        oldest = self._queues.oldest(session)
+        return {
+            "session_id": session,
+            "durability": self._rules[session].durability,
+            "depth": self._queues.depth(session),
+            "bytes_held": self._budget.used_by(session),
+            "bytes_on_disk": self._budget.on_disk_of(session),
+            "oldest_s": None if oldest is None else round(now - oldest, 3),
+            "readers": self._readers.of(session),
+            **in_all(flows.values()).shown(),
+            "nodes": [{"node_id": node, **flow.shown()} for node, flow in flows.items()],
         }
 
     # -- containers (north-south)
@@ -247,41 +334,46 @@ class Channel:
             if await self._take(frame, self._node_id, named):
                 self.traffic.pushed_local += 1
                 self._note("chan.push", frame, peer=self._node_id)
-            return
-        await self._deliver(frame, body, named)
-        size = len(frame.payload)
-        self._sent.add(envelope.session_id, envelope.target_node, size)
-        self.traffic.pushed_out += 1
-        self.traffic.bytes_out += size
-        self._note("chan.push", frame, peer=envelope.target_node)
+        elif await self._deliver(frame, body, named):
+            self._delivered(frame)
 
-    async def pop(self, frame: Frame) -> Buffer | None:
+    async def pop(self, frame: Frame) -> Popped | None:
         """The next message, waiting for it at most `frame.wait_ms`; None when there is none by then (T-017, T-018).
 
-        Raises Refused(RELEASED) when the session ends meanwhile, Unavailable(TOO_MANY) over the bound of waiters.
+        Of a reader that acknowledges, one at a time for a topic: what it does not say that it has, it gets again.
+        Raises Refused(RELEASED) when the session ends meanwhile, Unavailable(TOO_MANY) over the bound of waiters,
+        (STORAGE) where it was on a disk that cannot be read.
         """
         session, topic = frame.envelope.session_id, frame.topic
         source = self._source_wanted(frame.envelope)
         deadline = self._clock.monotonic() + frame.wait_ms / 1000
-        first = True
+        place = self._readers.place()
+        self._acknowledge(session, topic, source, frame.envelope.ack)
         while True:
             now = self._clock.monotonic()
             message = self._queues.pop(session, topic, source=source, now=now)
             if message is not None:
-                return self._popped(frame, message)
+                popped = await self._popped(frame, message)
+                if not frame.envelope.ack:
+                    return popped
+                self._unacknowledged.setdefault(session, {})[topic, source] = message
+                return replace(popped, settle=lambda _written: None, named=self._id_of(message))
             if now >= deadline or self._stopping:
                 return None
-            await self._wait(session, topic, source, seconds=deadline - now, first=first)
-            first = False
+            self.traffic.waiting += 1
+            try:
+                await self._readers.wait(session, topic, source, place=place, seconds=deadline - now)
+            finally:
+                self.traffic.waiting -= 1
             if session not in self._rules:
                 raise Refused("the session was closed", kind=Kind.RELEASED)
 
-    async def peek(self, frame: Frame) -> Buffer | None:
+    async def peek(self, frame: Frame) -> Popped | None:
         """The next message or None, at once (T-021)."""
         envelope = frame.envelope
         source, now = self._source_wanted(envelope), self._clock.monotonic()
         message = self._queues.peek(envelope.session_id, frame.topic, source=source, now=now)
-        return None if message is None else self._popped(frame, message)
+        return None if message is None else await self._popped(frame, message)
 
     def release(self, frame: Frame) -> None:
         """Drop a topic or all topics of the session, on this node only (T-amb 7)."""
@@ -310,7 +402,9 @@ class Channel:
         rule = self._rule(session)
         if rule is None or proven not in rule.nodes:
             raise self._not_let_in(session, proven, rule)
-        self._declared.touch(session, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._quotas.admit(proven, now=now)
+        self._declared.touch(session, now=now)
 
     async def accept(self, frame: Frame) -> None:
         """Queue a partner's message, or drop one that it repeats; returns when it is in the queue, in order.
@@ -318,6 +412,7 @@ class Channel:
         Raises Unavailable(BUFFER_FULL, OVERLOADED), Refused(RELEASED, CONFLICT), ProtocolViolation.
         """
         envelope = frame.envelope
+        self._quotas.spend(envelope.source_node, len(frame.payload))
         session = self._ours(envelope.session_id, envelope.source_node)
         if session != envelope.session_id:
             envelope = replace(envelope, session_id=session)
@@ -348,21 +443,35 @@ class Channel:
 
         A session that began by itself ends with them, one whose time is over in any case.
         """
-        for session in list(self._rules):
+        for session in list(self._timed):
             self._rule(session)
-        busy = {s for s, rule in self._rules.items() if any(token != ANY_TOKEN for token in rule.tokens)}
-        busy.update(session for session, _ in self._waiters)
-        before = self._clock.monotonic() - self._limits.session_idle_s
-        for session in self._queues.expire(before=before, kept=busy):
+        now = self._clock.monotonic()
+        before = now - self._limits.session_idle_s
+        for session in self._queues.expire(before=before, now=now, kept=self._is_busy):
             self._journal.note("chan.expired", session_id=session)
-        for session in self._declared.idle(before=before, kept=busy):
+        for session in self._declared.idle(before=before, kept=self._is_busy):
             self.close_session(session)
+        self._backlog.expire(before=before)
+        for session in [each for each in self._unacknowledged if not self._is_busy(each)]:
+            given = self._unacknowledged[session]
+            for (topic, source), message in list(given.items()):
+                if message.at < before:
+                    self._acknowledge(session, topic, source, "")
+
+    def recall(self, found: Iterable[Found]) -> None:
+        """Take up what was on disk at the start; to be called before anything is served."""
+        for leaving, stored in self._keeper.recall(found):
+            order, since = next(self._orders), self._clock.monotonic()
+            self._backlog.add(Item(order, leaving, stored, None, since))
 
     def stop(self) -> None:
         """Answer everyone who waits; nobody waits any more."""
         self._stopping = True
-        for session in {session for session, _ in self._waiters}:
-            self._wake_all(session)
+        self._readers.wake_everybody()
+
+    async def end(self) -> None:
+        """Stop what goes on without a call; what is on disk stays there."""
+        await self._backlog.stop()
 
     # -- inside
 
@@ -413,34 +522,224 @@ class Channel:
         """Whose messages a read means: own id or no id is any source, a partner's id that partner (9.2, T-046)."""
         return None if envelope.target_node in {"", self._node_id} else envelope.target_node
 
+    def _is_busy(self, session: SessionId) -> bool:
+        rule = self._rules.get(session)
+        running = rule is not None and any(token != ANY_TOKEN for token in rule.tokens)
+        return running or session in self._readers
+
+    def _kept_sessions(self) -> Sequence[SessionId]:
+        return [session for session, rule in self._rules.items() if rule.durability == SPOOL]
+
     async def _take(self, frame: Frame, source: NodeId, name: Name | None) -> bool:
-        """Queue a message in its order; False for a repeat."""
+        """Queue a message in its order, waiting for room if need be; False for a repeat."""
         session, topic = frame.envelope.session_id, frame.topic
-        if name is not None and not await self._arrivals.admit(session, topic, source, name):
-            self._note("chan.repeat", frame, peer=source)
-            return False
-        if session not in self._rules:
-            raise Refused("the session was closed", kind=Kind.RELEASED)
-        self._queues.push(session, topic, source, frame.payload, now=self._clock.monotonic())
+        deadline, waited = self._clock.monotonic() + self._policy.room_s, False
+        payload = bytes(frame.payload) if len(frame.payload) <= SMALL else frame.payload
+        while True:
+            if name is not None and not await self._arrivals.admit(session, topic, source, name):
+                if self._is_kept(session):
+                    await self._keeper.settle()
+                self._note("chan.repeat", frame, peer=source)
+                return False
+            if session not in self._rules:
+                raise Refused("the session was closed", kind=Kind.RELEASED)
+            try:
+                written = self._put(session, topic, source, payload, name)
+                break
+            except Unavailable as e:
+                left = deadline - self._clock.monotonic()
+                if e.kind is not Kind.BUFFER_FULL or left <= 0 or self._stopping:
+                    raise
+                await self._room.wait(session, seconds=left)
+                waited = True
+        if waited:
+            self._room.freed(session)
         if name is not None:
             self._arrivals.took(session, topic, source, name)
-        self._wake_one(session, topic, source)
+        if written is not None:
+            await written
         return True
 
-    def _popped(self, frame: Frame, message: Message) -> Buffer:
-        self.traffic.popped += 1
-        self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=len(message.payload))
-        return message.payload
+    def _put(
+        self, session: SessionId, topic: str, source: NodeId, payload: Buffer, name: Name | None
+    ) -> Awaitable[None] | None:
+        """Queue a message, or begin to where it goes to disk: then the awaited is done when it is there.
 
-    async def _deliver(self, frame: Frame, body: Buffer, named: Name | None) -> None:
-        """Attempts, in the order of the topic, until the partner has the message. named: by the container."""
+        Raises Unavailable(BUFFER_FULL) and changes nothing.
+        """
+        if self._is_kept(session):
+
+            def settled(failure: GatewayError | None) -> bool:
+                if failure is not None and name is not None:
+                    self._arrivals.undo(session, topic, source, name)
+                return session in self._rules
+
+            def queued() -> None:
+                self._came(session, topic, source, len(payload))
+
+            keep = self._keeper.keep
+            return keep(session, topic, source, payload, name=name, settled=settled, queued=queued)
+        written: Awaitable[None] | None = None
+        try:
+            self._queues.push(session, topic, source, payload, now=self._clock.monotonic())
+        except Unavailable:
+            written = self._keeper.overflow(session, topic, source, payload)
+        self._came(session, topic, source, len(payload))
+        return written
+
+    def _came(self, session: SessionId, topic: str, source: NodeId, size: int) -> None:
+        self._sent.came(session, source, size)
+        self._readers.wake(session, topic, source)
+
+    def _is_kept(self, session: SessionId) -> bool:
+        rule = self._rules.get(session)
+        return rule is not None and rule.durability == SPOOL
+
+    async def _popped(self, frame: Frame, message: Message) -> Popped:
+        try:
+            payload = await self._keeper.payload(message)
+        except Unavailable:
+            self._queues.done(message)
+            raise
+        except BaseException:
+            self._back(message)
+            raise
+        self.traffic.popped += 1
+        self._sent.read(message.session, message.source, self._clock.monotonic() - message.at)
+        self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=message.size)
+
+        def settle(written: bool) -> None:
+            if written:
+                self._queues.done(message)
+            else:
+                self._back(message)
+
+        return Popped(payload, settle)
+
+    def _back(self, message: Message) -> None:
+        """The reader went away without the message: it stands where it stood."""
+        if self._queues.put_back(message, now=self._clock.monotonic()):
+            self.traffic.put_back += 1
+            self._readers.wake(message.session, message.topic, message.source)
+
+    def _acknowledge(self, session: SessionId, topic: str, source: NodeId | None, ack: str) -> None:
+        """The reader has the message that it names; any other that it was given stands where it stood."""
+        given = self._unacknowledged.get(session)
+        message = given.pop((topic, source), None) if given is not None else None
+        if given is not None and not given:
+            del self._unacknowledged[session]
+        if message is not None and self._id_of(message) != ack:
+            self._back(message)
+        elif message is not None:
+            self._queues.done(message)
+        elif ack.startswith("k") and self._is_kept(session):
+            # A restart came between: what was acknowledged may be in its queue again, with what was read before it.
+            while (head := self._queues.head(session, topic, source=source)) and _read_by(ack, self._id_of(head)):
+                again = self._queues.pop(session, topic, source=source, now=self._clock.monotonic())
+                if again is not None:
+                    self._queues.done(again)
+
+    def _id_of(self, message: Message) -> str:
+        """Names a message for its reader: that of its record, where it has one that outlives this process."""
+        if self._is_kept(message.session):
+            return f"k{message.stored.ident}"  # type: ignore[attr-defined]  # only Stored are put there
+        return f"{self._started:x}.{message.number}"
+
+    def _delivered(self, frame: Frame) -> None:
+        envelope, size = frame.envelope, len(frame.payload)
+        self._sent.add(envelope.session_id, envelope.target_node, size)
+        self.traffic.pushed_out += 1
+        self.traffic.bytes_out += size
+        self._note("chan.push", frame, peer=envelope.target_node)
+
+    async def _deliver(self, frame: Frame, body: Buffer, named: Name | None) -> bool:
+        """Attempts, in the order of the topic, until the partner has the message; named: by the container.
+
+        False: it is on disk here and will be delivered, for the session keeps its messages and the partner is away.
+        """
         envelope = frame.envelope
+        session, topic, target = envelope.session_id, frame.topic, envelope.target_node
         if not envelope.trace_id:
             trace = TraceId(self._entropy.token(16).hex())
-            self._journal.note("chan.untraced", session_id=envelope.session_id, trace_id=trace)
+            self._journal.note("chan.untraced", session_id=session, trace_id=trace)
         else:
             trace = envelope.trace_id
-        outgoing = fr.Outgoing(
+        order = next(self._orders)
+        outgoing = self._outgoing(frame, body, trace, "" if named is None else str(named))
+        alias = self._alias(envelope)
+        # What is another session there is another lane; no topic has a line break.
+        lane = f"{alias}\n{topic}" if alias else topic
+        ticket = None if named is not None else self._departures.begin(session, lane, target)
+        ending: bool | None = False
+        try:
+            if (session, topic, target) not in self._backlog:
+                try:
+                    await self._repeat(outgoing, ticket)
+                except _LaterError as e:
+                    if not self._is_kept(session):
+                        raise e.failure from e
+                else:
+                    ending = True
+                    return True
+            # What is passed through as it came is kept as it came; of all else, what is left when it was decoded.
+            through = fr.passes_through(frame)
+            name = outgoing.message if ticket is None else str(ticket.name)
+            token = envelope.token if ANY_TOKEN in self._must_be_open(session).tokens else ""
+            leaving = Leaving(
+                session=session,
+                topic=topic,
+                target=target,
+                name=name,
+                codec=(frame.codec if through else fr.Codec.RAW).value,
+                content_type=envelope.content_type,
+                version=envelope.version,
+                provider=envelope.provider,
+                trace_id=trace,
+                target_inst=envelope.target_inst,
+                alias=alias,
+                header_topic=envelope.topic,
+                token=token,
+            )
+            stored = await self._keeper.leave(leaving, body if through else frame.payload)
+            ending = None
+            self._backlog.add(Item(order, leaving, stored, ticket, self._clock.monotonic()))
+            self._note("chan.kept", frame, peer=target)
+            return False
+        finally:
+            if ticket is not None and ending is not None:
+                self._departures.end(ticket, taken=ending)
+
+    async def _attempt_late(self, item: Item) -> GatewayError | None:
+        """One attempt for a push of the backlog."""
+        leaving = item.leaving
+        body = await self._keeper.read(leaving.session, item.stored)
+        envelope = Envelope(
+            content_type=leaving.content_type,
+            version=leaving.version,
+            provider=leaving.provider,
+            trace_id=TraceId(leaving.trace_id),
+            token=leaving.token,
+            uri="",
+            session_id=leaving.session,
+            source_node=NodeId(""),
+            target_node=leaving.target,
+            source_inst="",
+            target_inst=leaving.target_inst,
+            topic=leaving.header_topic,
+            timeout_ms=None,
+        )
+        if leaving.codec == fr.Codec.RAW.value:
+            frame = Frame(Operation.PUSH, fr.Codec.RAW, envelope, leaving.topic, body)
+        else:
+            frame = fr.decode(Operation.PUSH, envelope, body, limits=self._limits)
+        name = leaving.name if item.ticket is None else str(item.ticket.name)
+        failure = await self._attempt(self._outgoing(frame, body, envelope.trace_id, name), alias=leaving.alias)
+        if failure is None:
+            self._delivered(frame)
+        return failure
+
+    def _outgoing(self, frame: Frame, body: Buffer, trace: TraceId, name: str) -> fr.Outgoing:
+        return fr.Outgoing(
             frame,
             body,
             source_node=self._node_id,
@@ -449,19 +748,21 @@ class Channel:
             trace_id=trace,
             token="",
             provider=self._policy.provider,
+            message=name,
         )
-        if named is not None:
-            await self._repeat(replace(outgoing, message=str(named)), None)
-            return
-        ticket = self._departures.begin(envelope.session_id, frame.topic, envelope.target_node)
-        taken = False
-        try:
-            await self._repeat(outgoing, ticket)
-            taken = True
-        finally:
-            self._departures.end(ticket, taken=taken)
+
+    def _must_be_open(self, session: SessionId) -> SessionRule:
+        rule = self._rules.get(session)
+        if rule is None:
+            raise Refused("the session was closed", kind=Kind.RELEASED)
+        return rule
 
     async def _repeat(self, outgoing: fr.Outgoing, ticket: Ticket | None) -> None:
+        """Raises _LaterError when the time for attempts is over, of kept sessions: once the partner is seen to be away.
+
+        Raises the failure itself where another attempt might double or cannot help.
+        """
+        kept = self._is_kept(outgoing.frame.envelope.session_id)
         retry_s, pause = self._policy.push_retry_s, PAUSE_FIRST_S
         deadline: float | None = None
         failure: GatewayError | None = None
@@ -469,7 +770,7 @@ class Channel:
             if ticket is not None:
                 left = retry_s if deadline is None else max(deadline - self._clock.monotonic(), 0)
                 if not await self._departures.turn(ticket, seconds=left):
-                    raise failure or Unavailable("earlier messages of the topic wait", kind=Kind.NO_ROUTE)
+                    raise _LaterError(failure or Unavailable("earlier messages wait", kind=Kind.NO_ROUTE))
                 outgoing = replace(outgoing, message=str(ticket.name))
             failure = await self._attempt(outgoing)
             if failure is None:
@@ -479,25 +780,33 @@ class Channel:
             now = self._clock.monotonic()
             # A long body that breaks late is owed its repeats too, so the time runs from the first failure.
             deadline = now + retry_s if deadline is None else deadline
-            if self._stopping or now + pause >= deadline:
-                raise failure
+            full = isinstance(failure, PeerError) and failure.peer_code == WIRE[Kind.BUFFER_FULL].transport
+            if (kept and not full) or self._stopping or now + pause >= deadline:
+                raise _LaterError(failure)
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_LAST_S)
 
-    async def _attempt(self, outgoing: fr.Outgoing) -> GatewayError | None:
-        """None: taken. An error: a later try may succeed and will not double. Raises where that is not so."""
+    def _alias(self, envelope: Envelope) -> SessionId:
+        """What the target of a container's call calls the session, where that differs; else ""."""
+        rule = self._rules.get(envelope.session_id)
+        found = rule.aliases.get(_digest(envelope.token), {}).get(envelope.target_node) if rule else None
+        return found or SessionId("")
+
+    async def _attempt(self, outgoing: fr.Outgoing, *, alias: str | None = None) -> GatewayError | None:
+        """None: taken. An error: a later try may succeed and will not double. Raises where that is not so.
+
+        alias: what the target calls the session; None: as the container's token says.
+        """
         envelope = outgoing.frame.envelope
         target = envelope.target_node
-        rule = self._rules.get(envelope.session_id)
-        if rule is None:
-            raise Refused("the session was closed", kind=Kind.RELEASED)
+        rule = self._must_be_open(envelope.session_id)
         partner = self._partners.find(target)
         if partner is None:
             raise Refused("not a partner any more", kind=Kind.NODE_UNKNOWN)
         token = envelope.token if ANY_TOKEN in rule.tokens else rule.outgoing.get(target, "")
-        alias = rule.aliases.get(_digest(envelope.token), {}).get(target) if rule.aliases else None
-        if alias is not None:
-            frame = replace(outgoing.frame, envelope=replace(envelope, session_id=alias))
+        alias = self._alias(envelope) if alias is None else alias
+        if alias:
+            frame = replace(outgoing.frame, envelope=replace(envelope, session_id=SessionId(alias)))
             outgoing = replace(outgoing, frame=frame)
         try:
             answer = await partner.deliver(replace(outgoing, target_inst=partner.inst_id, token=token))
@@ -516,51 +825,6 @@ class Channel:
         if answer.code in NOT_ARRIVED:
             return error
         raise error
-
-    async def _wait(
-        self, session: SessionId, topic: str, source: NodeId | None, *, seconds: float, first: bool
-    ) -> None:
-        """Until a matching message came, the session ended, the process stops, or `seconds` passed.
-
-        first: a reader that was woken and found the message gone goes back to the head of the line.
-        """
-        if self.traffic.waiting >= WAITERS:
-            raise Unavailable("too many readers wait", kind=Kind.TOO_MANY)
-        waiter = _Waiter(source, asyncio.get_running_loop().create_future())
-        line = self._waiters.setdefault((session, topic), deque())
-        if first:
-            line.append(waiter)
-        else:
-            line.appendleft(waiter)
-        self.traffic.waiting += 1
-        try:
-            async with asyncio.timeout(seconds):
-                await waiter.woken
-        except TimeoutError:
-            pass
-        except asyncio.CancelledError:
-            # The reader is gone; a wake-up that was meant for it must not be lost for the next one.
-            if waiter.woken.done() and not waiter.woken.cancelled():
-                _wake(line)
-            raise
-        finally:
-            self.traffic.waiting -= 1
-            if waiter in line:
-                line.remove(waiter)
-            if not line and self._waiters.get((session, topic)) is line:
-                del self._waiters[session, topic]
-
-    def _wake_one(self, session: SessionId, topic: str, source: NodeId) -> None:
-        line = self._waiters.get((session, topic), deque())
-        for waiter in line:
-            if waiter.source in {None, source} and not waiter.woken.done():
-                waiter.woken.set_result(None)
-                return
-
-    def _wake_all(self, session: SessionId) -> None:
-        for (waiting_in, _), line in self._waiters.items():
-            if waiting_in == session:
-                _wake(line)
 
     def _note_gap(self, session: SessionId, topic: str, source: NodeId, skipped: int) -> None:
         """Messages that their sender gave up, and told its writers: said here too, for a reader may wait for them."""
@@ -583,10 +847,17 @@ def _of_container(envelope: Envelope) -> Name | None:
     return name if name is None or name.writer else replace(name, epoch=TASK + name.epoch)
 
 
-def _wake(line: Iterable[_Waiter]) -> None:
-    for waiter in line:
-        if not waiter.woken.done():
-            waiter.woken.set_result(None)
+class _LaterError(Exception):
+    """No more attempts now; a later one may succeed and will not double."""
+
+    def __init__(self, failure: GatewayError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+def _read_by(ack: str, name: str) -> bool:
+    """Whether a reader that has the record `ack` has read the record `name` too: they are read in order."""
+    return ack[1:].isdecimal() and len(ack) <= 20 and int(name[1:]) <= int(ack[1:])
 
 
 def _digest(token: str) -> str:

@@ -1,11 +1,12 @@
-"""The waiting that order asks for: pushes that wait for their turn, arrivals that wait for what is missing before them.
+"""All waiting of the channel: pushes for their turn, arrivals for what is missing before them, readers for a message,
+messages for room.
 
-`core.delivery` decides who waits; here are only the waits and their ends. What a push or an arrival is, and what
-becomes of it, is `channel`'s.
+The cores decide who waits; here are only the waits and their ends. What a push or an arrival is, and what becomes of
+it, is `channel`'s.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -173,4 +174,150 @@ class Arrivals:
 def _release(copies: Iterable[asyncio.Future[None]]) -> None:
     for woken in copies:
         if not woken.done():
+            woken.set_result(None)
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    number: int
+    woken: asyncio.Future[NodeId | None]
+
+
+_Line = OrderedDict[_Reader, None]
+
+
+class Readers:
+    """Pops that wait for a message. Waking one costs the same however many wait.
+
+    bound: how many may wait at a time.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._lines: dict[SessionId, dict[tuple[str, NodeId | None], _Line]] = {}
+        self._numbers = 0
+        self.waiting = 0
+
+    def __contains__(self, session: SessionId) -> bool:
+        return session in self._lines
+
+    def of(self, session: SessionId) -> int:
+        """How many wait in a session."""
+        return sum(len(line) for line in self._lines.get(session, {}).values())
+
+    def place(self) -> int:
+        """A place in the line: who came first is served first, also after having been woken for nothing."""
+        self._numbers += 1
+        return self._numbers
+
+    async def wait(self, session: SessionId, topic: str, source: NodeId | None, *, place: int, seconds: float) -> None:
+        """Until a message of `source`, or of anyone, may be there, the session ended, or `seconds` passed.
+
+        Raises Unavailable(TOO_MANY).
+        """
+        if self.waiting >= self._bound:
+            raise Unavailable("too many readers wait", kind=Kind.TOO_MANY)
+        lines = self._lines.setdefault(session, {})
+        line = lines.setdefault((topic, source), OrderedDict())
+        reader = _Reader(place, asyncio.get_running_loop().create_future())
+        line[reader] = None
+        if len(line) > 1 and place < next(iter(line)).number:
+            line.move_to_end(reader, last=False)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await reader.woken
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            # The reader is gone; a wake-up that was meant for it must not be lost for the next one.
+            if reader.woken.done() and not reader.woken.cancelled():
+                self.wake(session, topic, reader.woken.result())
+            raise
+        finally:
+            self.waiting -= 1
+            self._leave(session, (topic, source), reader)
+
+    def wake(self, session: SessionId, topic: str, source: NodeId | None) -> None:
+        """A message of `source` has come: wake who has waited longest for such a one."""
+        lines = self._lines.get(session)
+        if lines is None:
+            return
+        first: tuple[tuple[str, NodeId | None], _Reader] | None = None
+        for key in {(topic, None), (topic, source)}:
+            line = lines.get(key)
+            if line:
+                reader = next(iter(line))
+                if first is None or reader.number < first[1].number:
+                    first = (key, reader)
+        if first is not None:
+            self._leave(session, *first)
+            if first[1].woken.done():
+                self.wake(session, topic, source)
+            else:
+                first[1].woken.set_result(source)
+
+    def wake_session(self, session: SessionId) -> None:
+        """Everyone who waits in a session."""
+        for line in self._lines.get(session, {}).values():
+            for reader in line:
+                if not reader.woken.done():
+                    reader.woken.set_result(None)
+
+    def wake_everybody(self) -> None:
+        for session in self._lines:
+            self.wake_session(session)
+
+    def _leave(self, session: SessionId, key: tuple[str, NodeId | None], reader: _Reader) -> None:
+        lines = self._lines.get(session)
+        line = lines.get(key) if lines is not None else None
+        if lines is None or line is None or reader not in line:
+            return
+        del line[reader]
+        if not line:
+            del lines[key]
+            if not lines:
+                del self._lines[session]
+
+
+class Room:
+    """Messages that wait for room in the buffers: so a slow reader slows the writer before it is refused."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[SessionId, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def wait(self, session: SessionId, *, seconds: float) -> None:
+        """Until there may be room, or `seconds` passed."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(session, deque())
+        line.append(woken)
+        try:
+            async with asyncio.timeout(seconds):
+                await woken
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if woken.done() and not woken.cancelled():
+                self.freed(session)
+            raise
+        finally:
+            if woken in line:
+                line.remove(woken)
+            if not line and self._lines.get(session) is line:
+                del self._lines[session]
+
+    def freed(self, session: SessionId | None) -> None:
+        """Room was given back: one who waits tries, of the same session before others. Call it again when it fitted."""
+        key = session if session in self._lines else next(iter(self._lines), None)
+        if key is None:
+            return
+        line = self._lines[key]
+        woken = line.popleft()
+        if line:
+            self._lines.move_to_end(key)
+        else:
+            del self._lines[key]
+        if woken.done():
+            self.freed(session)
+        else:
             woken.set_result(None)

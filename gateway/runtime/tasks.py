@@ -269,6 +269,7 @@ class TaskRunner:
                 nodes=plan.participants,
                 tokens={live.digest: f"{live.share.role}.{live.share.index}" for live in tasks},
                 outgoing=dict.fromkeys(plan.participants, str(each)) | permits,
+                durability=plan.text("durability") or self._book.rules.durability,
                 aliases={live.digest: live.channel.aliases for live in tasks if live.channel and live.channel.aliases},
             )
             for each, tasks in used.items()

@@ -104,6 +104,18 @@ async def test_a_whole_job(tmp_path: Path) -> None:
         assert world["A"].data_plane.history[0].outgoing["B"] == token
 
 
+async def test_where_the_messages_of_a_job_are_kept(tmp_path: Path) -> None:
+    """As the job says, on every node of it; where it does not, as each node's own default says."""
+    rules = {"A": FAST, "B": replace(FAST, durability="spool")}
+    async with World(tmp_path, "A", "B", rules=rules).running() as world:
+        await world.grant("B", "A")
+        for extra, expected in [({"durability": "spool"}, ("spool", "spool")), ({}, ("memory", "spool"))]:
+            job_id = await approved(world, job_file("psi", **extra))
+            await world["A"].until(job_id, JobState.FINISHED)
+            opened = [world[name].data_plane.history[-1].durability for name in "AB"]
+            assert tuple(opened) == expected
+
+
 @pytest.mark.req("M-065")
 async def test_nothing_runs_before_all_have_approved(tmp_path: Path) -> None:
     async with World(tmp_path, "A", "B").running() as world:

@@ -20,7 +20,11 @@ def queues(*, process: int = 1 << 20, session: int = 1 << 20, topics: int = 8, k
 
 def take(q: Queues, session: SessionId = S, topic: str = "t", source: NodeId | None = None) -> bytes | None:
     message = q.pop(session, topic, source=source, now=0.0)
-    return None if message is None else bytes(message.payload)
+    if message is None:
+        return None
+    q.done(message)
+    assert message.payload is not None
+    return bytes(message.payload)
 
 
 @pytest.mark.req("T-014")
@@ -69,7 +73,7 @@ def test_peek_consumes_or_keeps_as_declared() -> None:
         q.push(S, "t", A, b"2", now=0.0)
         seen = q.peek(S, "t", source=None, now=0.0)
         assert seen is not None
-        assert bytes(seen.payload) == b"1"
+        assert seen.payload == b"1"
         assert take(q) == after
 
 
@@ -132,13 +136,52 @@ def test_idle_sessions_expire_and_give_memory_back() -> None:
     q.push(S2, "t", A, b"2", now=20.0)
     kept = SessionId("kept")
     q.push(kept, "t", A, b"3", now=0.0)
-    assert q.expire(before=15.0, kept={kept}) == [S]
+    assert q.expire(before=15.0, now=30.0, kept=lambda session: session == kept) == [S]
     assert (budget.used_by(S), budget.used) == (0, 2 * (1 + MESSAGE_OVERHEAD))
     assert (take(q), take(q, S2), take(q, kept)) == (None, b"2", b"3")
     assert budget.used == 0
     q.push(S, "t", A, b"1", now=10.0)
     assert q.pop(S, "other", source=None, now=20.0) is None
-    assert q.expire(before=15.0, kept=()) == []
+    assert q.expire(before=15.0, now=30.0, kept=lambda _session: False) == []
+
+
+def test_expiry_looks_at_what_expires_and_no_further() -> None:
+    """20,000 sessions, ten of them old; those that are kept are asked about once in an idle time."""
+    q = queues(process=1 << 30)
+    for n in range(20_000):
+        q.push(SessionId(f"s{n}"), "t", A, b"", now=float(n))
+    asked: list[SessionId] = []
+
+    def kept(session: SessionId) -> bool:
+        asked.append(session)
+        return session in {"s3", "s5"}
+
+    assert len(q.expire(before=10.0, now=30_000.0, kept=kept)) == 8
+    assert (len(asked), len(q)) == (10, 19_992)
+    assert q.expire(before=10.0, now=30_001.0, kept=kept) == []
+    assert len(asked) == 10
+
+
+def test_a_message_in_hand_counts_until_its_reader_has_it() -> None:
+    budget = Budget(process_bytes=1 << 20, session_bytes=1 << 20, partner_bytes=2 * (1 + MESSAGE_OVERHEAD))
+    q = Queues(budget, session_topics=8, peek_keeps=False)
+    for payload in (b"1", b"2"):
+        q.push(S, "t", A, payload, now=0.0)
+    with pytest.raises(Unavailable):
+        q.push(S2, "t", A, b"3", now=0.0)
+    q.push(S2, "t", B, b"3", now=0.0)
+    first, second = (q.pop(S, "t", source=None, now=0.0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    with pytest.raises(Unavailable):
+        q.push(S2, "t", A, b"3", now=0.0)
+    assert q.put_back(second, now=0.0)
+    assert q.put_back(first, now=0.0)
+    assert [take(q), take(q)] == [b"1", b"2"]
+    third = q.pop(S2, "t", source=None, now=0.0)
+    assert third is not None
+    assert q.release(S2) == 0
+    assert (q.put_back(third, now=0.0), len(q), budget.used) == (False, 0, 0)
 
 
 @given(st.lists(st.tuples(st.sampled_from("+-?rR"), st.sampled_from("abc"), st.sampled_from([A, B, None]))))

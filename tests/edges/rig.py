@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.data_plane.core import frame as fr
 from gateway.data_plane.io import hop, tls
 from gateway.data_plane.io.link import snapshot_to_json
 from gateway.data_plane.io.process import DataProcess, DataSettings, Ports
@@ -278,6 +279,12 @@ def ns_headers(target: str, *, token: str | None = TOKEN, session: str = SID, **
         headers["x-ptp-token"] = token
     headers |= {name.replace("_", "-"): value for name, value in more.items()}
     return {name: value for name, value in headers.items() if value}
+
+
+def pop_frame(target: str, *, topic: str = "t", wait_ms: int = 0) -> fr.Frame:
+    """A container's pop, decoded."""
+    envelope = fr.read_envelope(ns_headers(target), Limits())
+    return fr.Frame(fr.Operation.POP, fr.Codec.PROTO, envelope, topic, wait_ms=wait_ms)
 
 
 @dataclass(frozen=True, slots=True)

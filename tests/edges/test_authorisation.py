@@ -1,12 +1,14 @@
 """Who may use a session, from both sides; every refusal leaves no message behind."""
 
+from dataclasses import replace
+
 import aiohttp
 import pytest
 
-from gateway.model import NodeId
+from gateway.model import NodeId, SessionId
 from gateway.runtime.system import SystemClock
 from tests.edges import rig
-from tests.edges.rig import Container, Node, ew_headers, inbound, invoke, issue, node, pair, urn
+from tests.edges.rig import SID, Container, Node, ew_headers, inbound, invoke, issue, node, pair, urn
 
 OK = "E0000000000"
 A, B, C = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-C")
@@ -95,6 +97,26 @@ async def test_what_a_partner_may_send(client: aiohttp.ClientSession) -> None:
         assert held(b) == 0
         assert (await invoke(client, b, a.files, ew_headers(A, B), inbound(b"x"))).code == OK
         assert (await invoke(client, b, c.files, ew_headers(C, B, session="with C"), inbound(b"x"))).code == OK
+
+
+async def test_another_name_of_a_session_is_for_whom_it_was_given(client: aiohttp.ClientSession) -> None:
+    """A calls B's session otherwise; C, a partner too, gains nothing by that name, and it ends with the session."""
+    async with pair() as (a, b), node("LX-C") as c:
+        await b.process.set_routes([a.route(), c.route()])
+        ours = rig.rule(A, B)
+        (digest,) = ours.tokens
+        b.process.channel.open_session(replace(ours, aliases={digest: {A: SessionId("theirs")}}))
+        called = {"session": "theirs"}
+        assert (await invoke(client, b, c.files, ew_headers(C, B, **called), inbound(b"x"))).code == "E0000000503"
+        assert (await invoke(client, b, a.files, ew_headers(A, B, **called), inbound(b"x"))).code == OK
+        assert (await Container(client, b.platform).pop()).payload == b"x"
+        # Outwards, and only towards A: the container never says the name itself.
+        a.process.channel.close_session(SessionId(SID))
+        a.process.channel.open_session(rig.rule(A, B, session="theirs"))
+        assert (await Container(client, b.platform).push(A, b"back")).code == OK
+        assert (await Container(client, a.platform).pop(session="theirs")).payload == b"back"
+        b.process.channel.open_session(ours)
+        assert (await invoke(client, b, a.files, ew_headers(A, B, **called), inbound(b"x"))).code == "E0000000503"
 
 
 async def test_a_partner_without_certificate(client: aiohttp.ClientSession) -> None:

@@ -76,7 +76,10 @@ async def test_a_body_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
         "bad header\r\n",
     ],
 )
-async def test_requests_that_are_no_http(extra: str) -> None:
+async def test_requests_that_are_no_http(
+    extra: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closed, and nothing of them, such as a token, is in what the process prints."""
     async with node(A) as a:
         alone(a)
         reader, writer = await connect(a)
@@ -85,6 +88,7 @@ async def test_requests_that_are_no_http(extra: str) -> None:
         assert answer in {b"HTTP/1.1 400", b"HTTP/1.0 400", b""}
         writer.close()
         assert a.process.stats()["pushed_local"] == 0
+    assert (caplog.text, capfd.readouterr().err) == ("", "")
 
 
 async def test_a_caller_that_asks_first() -> None:

@@ -39,7 +39,7 @@ async def test_what_is_on_the_wire(client: aiohttp.ClientSession) -> None:
             assert (await Container(client, a.platform, dialect).call("push", headers, body)).code == OK
             assert (seen[-1].method, seen[-1].path, seen[-1].body) == ("POST", "/prefix/v1/interconn/chan/invoke", sent)
             ours = dict(seen[-1].headers)
-            assert re.fullmatch(r"[0-9a-f]{17}-[0-3]-[0-3]", ours.pop("x-interconn-message"))
+            assert re.fullmatch(r"[0-9a-f]{20}-[0-3]-[0-3]", ours.pop("x-interconn-message"))
             assert ours.pop("host").startswith("127.0.0.1")
             assert ours == {
                 "accept": "*/*",

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.data_plane.core import stream as st
+from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
 from gateway.data_plane.io import stream_client, stream_server
 from gateway.model import Limits, NodeId, SessionId
 from specs.proto import ptp_pb2
@@ -198,7 +199,7 @@ async def test_a_message_is_judged_as_an_invoke(change: dict[str, str], code: st
         p.begin(2, 5)
         p.chunk(2, 0, b"large")
         assert [await p.code(), await p.code()] == [code, code]
-        assert b.process.channel.stats()["bytes_held"] == (0 if code != OK else 10 + 2 * 512)
+        assert b.process.channel.stats()["bytes_held"] == (0 if code != OK else 10 + 2 * MESSAGE_OVERHEAD)
 
 
 async def test_a_rule_or_a_contract_that_ends_is_noticed_with_the_next_message() -> None:
@@ -288,7 +289,7 @@ async def test_a_full_buffer_refuses_and_the_stream_lives_on() -> None:
         assert await p.code() == OK
         p.begin(3, 129 << 20)
         assert await p.code() == "E0000000413"
-        await rig.settle(lambda: b.process.channel.stats()["bytes_held"] == (1 << 20) + 512)
+        await rig.settle(lambda: b.process.channel.stats()["bytes_held"] == (1 << 20) + MESSAGE_OVERHEAD)
 
 
 async def test_transfers_go_on_in_another_stream_and_only_for_their_sender() -> None:

@@ -5,7 +5,10 @@ call to them must come over a connection that they have opened: first contact, c
 has a path in its address.
 """
 
+import json
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,6 +185,32 @@ def test_a_job_through_the_relay(paired: Three, tmp_path: Path) -> None:
         assert "Traceback" not in logs
 
 
+def test_processes_that_start_anew_find_their_ways(paired: Three) -> None:
+    bank, payment, hub = paired.bank, paired.payment, paired.hub
+    for node in (bank, hub):
+        os.kill(json.loads((folder_of(node) / "run" / "data.json").read_text())["pid"], signal.SIGKILL)
+    for node, other in ((hub, bank), (bank, payment)):
+        wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name} again")
+
+
+def test_a_partner_moves(paired: Three) -> None:
+    bank, payment, hub = paired.bank, paired.payment, paired.hub
+    new = hub.edge_url.removesuffix("/gw").replace("127.0.0.1", "localhost")
+    command(bank, "partner", "way", hub.node_id, "--address", new)
+    # What the bank keeps open to it, and what goes through it, moves along.
+    for node, other in ((bank, hub), (hub, bank), (bank, payment), (payment, bank)):
+        wait_for(lambda n=node, o=other: reaches(n, o), f"{node.name} reaches {other.name}")
+    assert any(urlsplit(new).netloc in head for head in paired.proxy.asked)
+
+
+def reaches(node: lab.LabNode, other: lab.LabNode) -> bool:
+    try:
+        node.client().post("partners", other.node_id, "ask", route="project.list", query={})
+    except (Refused, Unavailable):
+        return False
+    return True
+
+
 def said_of(node: lab.LabNode) -> list[dict[str, object]]:
     """Ways without what changes by itself."""
     return [{name: value for name, value in way.items() if name != "parked"} for way in node.client().get("ways")]
@@ -208,20 +237,18 @@ def test_what_an_admin_cannot_mean(paired: Three) -> None:
     with pytest.raises(Refused):
         hub.client().post("relays", "remove", nodes=[bank.node_id, "LX-nobody"])
     assert said_of(bank) == before
+    # Who probes through a proxy or a relay that does not serve is told so.
+    bank.client().post("partners", "LX-nobody", "way", relay=hub.node_id)
+    with pytest.raises((Refused, Unavailable), match="not relayed there"):
+        bank.client().post("partners", "probe", address="https://nobody.example", node_id="LX-nobody")
+    bank.client().post("partners", "LX-nobody", "way", relay="")
+    assert said_of(bank) == before
 
 
 def test_the_relay_says_no_more(paired: Three) -> None:
     bank, payment, hub = paired.bank, paired.payment, paired.hub
     command(hub, "relay", "remove", bank.node_id, payment.node_id)
     assert hub.client().get("relays") == []
-
-    def unreachable() -> bool:
-        try:
-            bank.client().post("partners", payment.node_id, "ask", route="project.list", query={})
-        except (Refused, Unavailable):
-            return True
-        return False
-
-    wait_for(unreachable, "the relay cuts and refuses")
+    wait_for(lambda: not reaches(bank, payment), "the relay cuts and refuses")
     command(hub, "relay", "allow", bank.node_id, payment.node_id, "--bytes-per-second", "10000000")
-    wait_for(lambda: not unreachable(), "it relays again")
+    wait_for(lambda: reaches(bank, payment), "it relays again")

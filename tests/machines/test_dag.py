@@ -141,6 +141,8 @@ def test_a_bad_dag_is_refused_with_its_place(path: str, new: Any, where: str, wo
         ("job_params", [], "config.job_params"),
         ("job_params/host", "x", "config.job_params.host"),
         ("job_params/common/sync_type", "push", "config.job_params.common.sync_type"),
+        ("job_params/common/durability", "disk", "config.job_params.common.durability"),
+        ("job_params/common/durability", ["spool"], "config.job_params.common.durability"),
         ("job_params/common/scheduler_node_id", 5, "config.job_params.common.scheduler_node_id"),
         ("task_params/common/psi_1", 5, "config.task_params.common.psi_1"),
         ("task_params/host/0/psi_1", [], "config.task_params.host.0.psi_1"),

@@ -77,6 +77,11 @@ def test_the_config() -> None:
     assert config["job_params"]["host"]["1"]["resources"] == {"cpu": -1, "memory": 2, "disk": -1}
 
 
+def test_messages_kept_on_disk_are_asked_for_in_the_config() -> None:
+    common = expanded({**BODY, "durability": "spool"}).config["job_params"]["common"]
+    assert common["durability"] == "spool"
+
+
 def test_explicit_inputs_and_a_second_dataset() -> None:
     body = copy.deepcopy(BODY)
     body["step"] = [

@@ -6,7 +6,7 @@ in it: one partner cannot fill what our containers do with another. A read that 
 messages and so lets in every declared one. Pure: who is told and when is `data_plane.channel`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -94,6 +94,6 @@ class Declared:
     def forget(self, session: SessionId) -> None:
         self._begun.pop(session, None)
 
-    def idle(self, *, before: float, kept: Iterable[SessionId]) -> list[SessionId]:
-        """Sessions that have begun and were not used since `before`, but for `kept`."""
-        return sorted({session for session, begun in self._begun.items() if begun.used < before} - set(kept))
+    def idle(self, *, before: float, kept: Callable[[SessionId], bool]) -> list[SessionId]:
+        """Sessions that have begun and were not used since `before`, but for those `kept`."""
+        return sorted(each for each, begun in self._begun.items() if begun.used < before and not kept(each))

@@ -6,8 +6,9 @@ number whose sending has not ended: every number below it was taken, or was give
 receiver that knows nothing of a lane begins at the floor, and a gap below the floor is final.
 
 An epoch begins with `t` where the container itself numbers (it then survives the sending gateway); such lanes stand
-side by side. The gateway's own epochs follow one another: a new one means that the gateway has started anew or
-forgotten an idle lane, and what still comes under the old one is refused, never put behind newer messages.
+side by side. The gateway's own epochs follow one another, later ones are greater: a new one means that the gateway has
+started anew or forgotten an idle lane, and what still comes under an earlier one is refused, never put behind newer
+messages. Only a lane long unused goes on under a smaller one, for the sender's clock may have been set back.
 
 Nothing waits here and nothing looks at a clock; `gateway.data_plane.lanes` does the waiting.
 """
@@ -29,7 +30,6 @@ OPEN_LANES: Final = 65_536
 """Lanes remembered per sending process and, by a receiver, per partner."""
 LANE_IDLE_S: Final = 120.0
 """A receiver forgets the lane unused longest for a new one over the bound, but none that was used so recently."""
-PAST_EPOCHS: Final = 4
 TASK: Final = "t"
 
 _NAME: Final = re.compile(r"(t?[0-9a-f]{8,32})-(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})")
@@ -46,6 +46,11 @@ class Name:
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.sequence}-{self.floor}"
+
+    @property
+    def age(self) -> tuple[int, str]:
+        """Orders the epochs of a gateway."""
+        return len(self.epoch), self.epoch
 
     @property
     def writer(self) -> str:
@@ -121,7 +126,7 @@ class SendLane:
 
 
 class Outbox:
-    """The lanes of a sending process. epochs: an endless source of ids that were never used before."""
+    """The lanes of a sending process. epochs: an endless source of ids, each greater than any used before."""
 
     def __init__(self, epochs: Iterator[str], *, lanes: int = OPEN_LANES) -> None:
         self._epochs = epochs
@@ -178,15 +183,18 @@ class Verdict(Enum):
     EARLY = "early"
     """A lower number is missing that may still come."""
     STALE = "stale"
-    """Of an epoch that was followed by another."""
+    """Of an epoch before the lane's."""
 
 
 @dataclass(slots=True)
 class _Lane:
-    epoch: str
+    age: tuple[int, str]
     expected: int
-    past: tuple[str, ...] = ()
     used: float = 0.0
+
+    @property
+    def epoch(self) -> str:
+        return self.age[1]
 
 
 @dataclass(slots=True)
@@ -217,12 +225,12 @@ class Inbox:
         Raises Unavailable(BUFFER_FULL) for a new lane where the partner already has too many in use.
         """
         lane = self._lane((session, topic, source, name.writer), name, now)
-        if name.epoch in lane.past:
+        if name.age < lane.age and now - lane.used < LANE_IDLE_S:
             self.counts.stale += 1
             return Verdict.STALE
-        if name.epoch != lane.epoch:
-            lane.past = (*lane.past, lane.epoch)[-PAST_EPOCHS:]
-            lane.epoch, lane.expected = name.epoch, name.floor
+        lane.used = now
+        if name.age != lane.age:
+            lane.age, lane.expected = name.age, name.floor
         elif name.floor > lane.expected:
             self.counts.skipped += name.floor - lane.expected
             lane.expected = name.floor
@@ -251,9 +259,8 @@ class Inbox:
     def recall(self, session: SessionId, topic: str, source: NodeId, name: Name, *, now: float) -> None:
         """A message that was taken before a restart: the lane goes on behind it."""
         lane = self._lane((session, topic, source, name.writer), name, now)
-        if name.epoch != lane.epoch:
-            lane.past = (*lane.past, lane.epoch)[-PAST_EPOCHS:]
-            lane.epoch, lane.expected = name.epoch, 0
+        if name.age != lane.age:
+            lane.age, lane.expected = name.age, 0
         lane.expected = max(lane.expected, name.sequence + 1)
 
     def state(self, session: SessionId) -> Iterator[tuple[str, NodeId, Name]]:
@@ -285,9 +292,8 @@ class Inbox:
                     raise Unavailable("the partner uses too many topics at a time", kind=Kind.BUFFER_FULL)
                 self._by_session[oldest[0]].discard(oldest)
                 del lanes[oldest]
-            lane = lanes[key] = _Lane(name.epoch, name.floor)
+            lane = lanes[key] = _Lane(name.age, name.floor, now)
             self._by_session.setdefault(key[0], set()).add(key)
         else:
             lanes.move_to_end(key)
-        lane.used = now
         return lane

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, unique
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from specs.codes import Transport
 
 TOPIC_CHARS: Final = 1024
 SESSION_CHARS: Final = 256
+NOTHING_YET: Final = "0"
 JSON_CONTENT: Final = "application/json"
 PROTO_CONTENT: Final = "application/x-protobuf"
 RAW_CONTENT: Final = "application/proto"
@@ -94,6 +96,8 @@ class Envelope:
     """x-ptp-timeout of mesh; overrides the body's."""
     message: str = ""
     """x-interconn-message: which message of its sender this is; "" where the sender does not number them."""
+    ack: str = ""
+    """x-interconn-ack of a pop: the message that the reader has, NOTHING_YET, or "" where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,7 @@ def read_envelope(headers: Mapping[str, str], limits: Limits) -> Envelope:
         topic=topic,
         timeout_ms=int(timeout) if timeout.isdecimal() and int(timeout) > 0 else None,
         message=value(h.MESSAGE, chars),
+        ack=value(h.ACK, chars),
     )
 
 
@@ -230,9 +235,17 @@ def answer_codec(headers: Mapping[str, str], *, invoke: bool = False) -> Codec:
 
 
 def decode(
-    operation: Operation, envelope: Envelope, body: Buffer, *, limits: Limits, query_timeout: str | None = None
+    operation: Operation,
+    envelope: Envelope,
+    body: Buffer,
+    *,
+    limits: Limits,
+    query_timeout: str | None = None,
+    parsed: tuple[str, Buffer] | None = None,
 ) -> Frame:
     """A north-south request -> Frame. query_timeout: seconds in the query of a raw pop (T-040).
+
+    parsed: topic and payload of a JSON push that `long_json` has read.
 
     Raises ProtocolViolation(MALFORMED, CODEC).
     """
@@ -240,7 +253,9 @@ def decode(
     topic = ""
     payload: Buffer = b""
     timeout: int | None = None
-    if codec is Codec.JSON:
+    if parsed is not None:
+        topic, payload = parsed
+    elif codec is Codec.JSON:
         topic, payload, timeout = _from_json(operation, body)
     elif codec is Codec.PROTO:
         topic, payload, timeout = _from_proto(operation, body)
@@ -286,13 +301,17 @@ def operation_of_uri(uri: str) -> Operation:
     raise Refused(f"{h.PTP_URI}: no such resource", kind=Kind.NOT_FOUND)
 
 
-def decode_invoke(envelope: Envelope, body: Buffer, *, limits: Limits) -> Frame:
-    """A partner's invoke -> Frame of a push. Raises as `invoke_mode` and `decode`."""
+def decode_invoke(
+    envelope: Envelope, body: Buffer, *, limits: Limits, parsed: tuple[str, Buffer] | None = None
+) -> Frame:
+    """A partner's invoke -> Frame of a push. parsed: as for `decode`. Raises as `invoke_mode` and `decode`."""
     mode = invoke_mode(envelope)
     if mode is Mode.PASS_THROUGH:
-        return decode(Operation.PUSH, envelope, body, limits=limits)
+        return decode(Operation.PUSH, envelope, body, limits=limits, parsed=parsed)
     if mode is Mode.RAW:
         return Frame(Operation.PUSH, Codec.RAW, envelope, envelope.topic, body)
+    if parsed is not None:
+        return Frame(Operation.PUSH, Codec.JSON, envelope, envelope.topic or _checked(parsed[0]), parsed[1])
     if envelope.content_type == JSON_CONTENT:
         inner: Buffer = _bytes_member(_json_object(body), "payload")
         # `{` would open a group of field 15, so no PushInbound starts with it: OSx and mesh put JSON in JSON (9.5).
@@ -321,6 +340,11 @@ def east_west(outgoing: Outgoing, *, uri: str = PUSH_PATH) -> dict[str, str]:
         h.PTP_TARGET_NODE: envelope.target_node,
         h.PTP_TARGET_INST: outgoing.target_inst or envelope.target_inst,
     }
+
+
+def passes_through(frame: Frame) -> bool:
+    """Whether a push goes on as it came: `x-ptp-version: 1` of the container selects that (T-034)."""
+    return frame.envelope.version == h.PTP_VERSION_1 and frame.codec is not Codec.RAW
 
 
 def invoke(outgoing: Outgoing, *, uri: str = PUSH_PATH, protobuf_only: bool = False) -> Invoke:
@@ -373,13 +397,19 @@ def metadata_of(body: Buffer) -> Mapping[str, str]:
 
 
 def encode_answer(
-    codec: Codec, code: str, message: str, payload: Buffer | None = None, *, named: str = ""
+    codec: Codec,
+    code: str,
+    message: str,
+    payload: Buffer | None = None,
+    *,
+    named: str = "",
+    encoded: Pieces | None = None,
 ) -> tuple[str, Pieces]:
     """(Content-Type, body in pieces) of an answer to a container or, without payload, to a partner.
 
     JSON carries the payload as `content` and as `payload` (T-amb 1), and neither when there is none (T-018).
     Protobuf is the new layout, raw the old one (9.3). named: the message's name, given back as metadata to one who
-    gave it; the old layout has no place for it.
+    gave it; the old layout has no place for it. encoded: the payload's base64, where `long_json` has made it.
     """
     if codec is Codec.JSON:
         value: dict[str, Any] = {"code": code, "message": message}
@@ -388,17 +418,26 @@ def encode_answer(
         text = json.dumps(value, separators=(",", ":")).encode()
         if payload is None:
             return JSON_CONTENT, (text,)
-        encoded = base64.b64encode(payload)
-        return JSON_CONTENT, (text[:-1], b',"content":"', encoded, b'","payload":"', encoded, b'"}')
+        if encoded is None:
+            encoded = (base64.b64encode(payload),)
+        return JSON_CONTENT, (text[:-1], b',"content":"', *encoded, b'","payload":"', *encoded, b'"}')
     first = 2 if codec is Codec.PROTO else 1
-    entry = (*wire.member(1, h.MESSAGE.encode()), *wire.member(2, named.encode()))
     pieces = (
-        *(wire.member(1, b"".join(entry)) if named and codec is Codec.PROTO else ()),
+        *(wire.member(1, b"".join(_entry(named))) if named and codec is Codec.PROTO else ()),
         *wire.member(first, payload or b""),
-        *wire.member(first + 1, code.encode()),
-        *wire.member(first + 2, message.encode()),
+        _outcome(first + 1, code, message),
     )
     return _content_type(codec), pieces
+
+
+def _entry(named: str) -> Pieces:
+    return (*wire.member(1, h.MESSAGE.encode()), *wire.member(2, named.encode()))
+
+
+@lru_cache(maxsize=256)
+def _outcome(number: int, code: str, message: str) -> bytes:
+    """The members code and message; nearly all answers have the same."""
+    return b"".join((*wire.member(number, code.encode()), *wire.member(number + 1, message.encode())))
 
 
 def encode_error(codec: Codec, error: GatewayError) -> tuple[int, str, Pieces]:
@@ -452,7 +491,9 @@ def _str(value: object) -> str:
 
 
 def _content_type(codec: Codec) -> str:
-    return {Codec.JSON: JSON_CONTENT, Codec.PROTO: PROTO_CONTENT, Codec.RAW: RAW_CONTENT}[codec]
+    if codec is Codec.PROTO:
+        return PROTO_CONTENT
+    return JSON_CONTENT if codec is Codec.JSON else RAW_CONTENT
 
 
 def _from_proto(operation: Operation, body: Buffer) -> tuple[str, Buffer, int | None]:

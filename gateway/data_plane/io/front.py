@@ -44,6 +44,8 @@ HEAD_BYTES: Final = 64 << 10
 SCRATCH: Final = 64 << 10
 JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
+TURN: Final = 1 << 20
+"""Bytes of a body that are read before others have their turn."""
 _NEVER: Final = float("inf")
 _READS: Final = frozenset({"pop", "peek"})
 _GONE: Final = "the caller went away"
@@ -221,6 +223,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_body",
         "_closing",
         "_drained",
+        "_ended",
         "_filled",
         "_front",
         "_full",
@@ -233,6 +236,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_read",
         "_request",
         "_transport",
+        "_turn",
         "_until",
         "_worker",
         "address",
@@ -261,6 +265,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Bytes of the request's body that nobody has taken; they begin in `_kept`."""
         self._body: memoryview | None = None
         self._at = 0
+        self._turn = 0
         self._until = _NEVER
         self._lent = 0
         self._filled: asyncio.Future[None] | None = None
@@ -271,6 +276,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._closing = False
         """After the present request."""
+        self._ended = False
+        """The other end sends no more."""
 
     # -- what the transport says
 
@@ -309,8 +316,8 @@ class _Connection(asyncio.BufferedProtocol):
         request = self._request
         if request is None or len(self._kept) < self._left or self.ssl_object is not None:
             return False
-        self._closing = True
-        return not (request.name in _READS and self._front.cancel_with_client)
+        self._ended = True
+        return not self._may_be_gone(request)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -321,7 +328,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._drained.set_result(None)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._front.scratch if self._body is None else self._body[self._at :]
+        return self._front.scratch if self._body is None else self._body[self._at : self._at + PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._body is not None:
@@ -414,6 +421,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._kept = bytes(kept[end:])
         self._left = request.length
         self.due = _NEVER
+        if self._ended and (len(self._kept) < self._left or self._may_be_gone(request)):
+            self.close()
+            return
         if len(self._kept) < self._left:
             # Who asks is judged by the head alone; until then the body is left where it is.
             self._reading(on=False)
@@ -421,6 +431,10 @@ class _Connection(asyncio.BufferedProtocol):
             self._worker = front.loop.create_task(self._work())
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def _may_be_gone(self, request: http1.Request) -> bool:
+        """Whether a caller that sends no more may have left, and a message with it."""
+        return request.name in _READS and self._front.cancel_with_client
 
     def _hand_over(self, protocol: asyncio.Protocol) -> None:
         """Leave the connection, with all bytes that nobody has served, to another protocol."""
@@ -467,6 +481,7 @@ class _Connection(asyncio.BufferedProtocol):
                     self._idle = front.loop.create_future()
                     await self._idle
                     continue
+                after: list[Callable[[bool], None]] = []
                 call = door.Call(
                     method="POST",
                     name=request.name,
@@ -474,8 +489,13 @@ class _Connection(asyncio.BufferedProtocol):
                     prove=partial(front.prove, self),
                     body=self._body_of,
                     wait=request.wait,
+                    after=after,
                 )
-                await self._answer(request, await front.doors.chan(call))
+                try:
+                    await self._answer(request, await front.doors.chan(call))
+                    door.tell(after, written=self._transport is not None and not self._transport.is_closing())
+                finally:
+                    door.tell(after, written=False)
                 if not self._done():
                     return
                 if self._request is not None:
@@ -529,6 +549,8 @@ class _Connection(asyncio.BufferedProtocol):
         self.due = self._front.loop.time() + (LINGER_S if self._left else IDLE_S)
         if self._kept:
             self._begin(0)
+        if self._ended and self._request is None:
+            self.close()
         return self._transport is not None
 
     # -- bodies
@@ -582,11 +604,21 @@ class _Connection(asyncio.BufferedProtocol):
         self._left -= nbytes
         if self._left:
             self.due = min(self._front.loop.time() + pace.STALL_S, self._until)
+            self._turn += nbytes
+            if self._turn >= TURN:
+                # uvloop reads on for as long as there is something; others would wait.
+                self._turn = 0
+                self._reading(on=False)
+                self._front.loop.call_soon(self._read_on)
             return
         self._body = None
         self.due = _NEVER
         if self._filled is not None and not self._filled.done():
             self._filled.set_result(None)
+
+    def _read_on(self) -> None:
+        if self._body is not None:
+            self._reading(on=True)
 
     def _break_off(self, error: Exception) -> None:
         """The body will not be whole."""

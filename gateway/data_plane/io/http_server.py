@@ -4,12 +4,14 @@ chan/* is served here by a `door`, all else goes to control.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import wire
@@ -28,10 +30,20 @@ JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
 
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp wants to log is an error of ours. Of requests that are no HTTP it would quote the lines, and
+    in them tokens.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Server:
     """An HTTP/1.1 server around a handler, with our bounds. Bodies are never decompressed."""
+    log = logging.Logger("interconn.http")  # noqa: LOG001  # the filter is this server's, not the whole process's
+    log.addFilter(_ours)
     return web.Server(
         handler,
+        logger=log,
         handler_cancellation=cancel_with_client,
         keepalive_timeout=75.0,
         access_log=None,
@@ -72,6 +84,7 @@ class _Listener:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         shown = _ssl_object(request)
+        after: list[Callable[[bool], None]] = []
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if path.startswith(self._prefix):
@@ -94,9 +107,14 @@ class _Listener:
                 prove=partial(self._edge.prove, shown),
                 body=lambda limit: body_of(request, self._budget, limit=limit),
                 wait=request.rel_url.query.get("timeout"),
+                after=after,
             )
             reply = await self._door.chan(call)
-            return await _write(request, reply)
+            response = await _write(request, reply)
+            if after:
+                await response.prepare(request)
+                await response.write_eof()
+                door.tell(after, written=request.transport is not None and not request.transport.is_closing())
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
             return forward.refusal(error)
@@ -104,6 +122,10 @@ class _Listener:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: nothing of it may reach the caller
             return forward.refusal(door.internal(self._journal, error))
+        else:
+            return response
+        finally:
+            door.tell(after, written=False)
 
     async def _upgrade(self, request: web.BaseRequest, streams: Streams, shown: Any | None) -> web.StreamResponse:
         """Hand the connection over; returns when the stream has ended."""

@@ -310,6 +310,8 @@ class _Parking(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self.taken: asyncio.Future[bytes] = self._loop.create_future()
+        # Whoever waited for it may have left by the time the connection ends.
+        self.taken.add_done_callback(lambda taken: taken.cancelled() or taken.exception())
 
     @property
     def silent_s(self) -> float:

@@ -1,7 +1,8 @@
 """The data process: puts queues, sessions, listeners and the link together, serves until told to stop.
 
 Owns the ports that partners and components see, so that a bulk transfer never delays the control process. It keeps
-nothing on disk but `data.json` (its ports, written when it serves); after a restart control tells it everything again.
+nothing on disk but `data.json` (its ports, written when it serves) and its spools; after a restart control tells it
+everything else again.
 """
 
 import asyncio
@@ -26,32 +27,37 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.ledger import SentBytes
 from gateway.data_plane.core.session import Queues
 from gateway.data_plane.io import door, hop, http_server, link
+from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.edge import Edge, roots_of
 from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.one_port import OnePort
 from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.pump import Room
 from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.spool import Spool
 from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
 from gateway.data_plane.io.upgrade import Pipes
+from gateway.data_plane.keeping import Spools
 from gateway.errors import CallerError
 from gateway.model import Limits, NodeId, ProxyAddress
 from gateway.ports import Clock, Entropy, Journal, Network, PeerRoute
 from specs.routes import OWN_PIPES
 
 READY_FILE: Final = "data.json"
+PLATFORM_SOCKET: Final = "platform.sock"
+"""In the run folder: the platform listener once more, for processes of this user."""
 DRAIN_S: Final = 5.0
 CONTROL_WAIT_S: Final = 30.0
 ROOM_MORE: Final = 16 << 20
-HANDSHAKE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class DataSettings:
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    one_port: bool = False
+    """The platform listener has the edge's port, for this machine alone (io/one_port.py), and none of its own."""
     edge_grpc: bool = True
     """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
     platform_grpc: bool = True
@@ -92,6 +100,9 @@ class DataSettings:
     proxy_credentials: Mapping[ProxyAddress, str] = field(default_factory=dict)
     """file: URIs of `user:password`."""
     gap_s: float = 5.0
+    room_s: float = 2.0
+    spool_dir: Path | None = None
+    """Where messages go for which memory has no room, and those of sessions kept on disk. None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,7 @@ class DataProcess:
         self._edge = Edge(clock, self._lists)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
         self._routes: dict[NodeId, PeerRoute] = {}
+        self._network = Network()
         self._roads = Roads(settings.proxy, settings.proxy_credentials)
         self._dialer = Dialer(
             self._roads,
@@ -125,7 +137,17 @@ class DataProcess:
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
         )
         self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
-        budget = Budget(process_bytes=limits.process_bytes, session_bytes=limits.session_bytes)
+        budget = Budget(
+            process_bytes=limits.process_bytes,
+            session_bytes=limits.session_bytes,
+            partner_bytes=limits.partner_bytes,
+            disk_bytes=limits.spool_bytes,
+            disk_session_bytes=limits.spool_session_bytes,
+        )
+        where = settings.spool_dir
+        kept = None if where is None else Spool(where / "kept", durable=True)
+        overflow = None if where is None else Spool(where / "overflow", durable=False)
+        self._spools = [spool for spool in (kept, overflow) if spool is not None]
         keeps = settings.peek_keeps or settings.strict
         self.channel = Channel(
             node_id=settings.node_id,
@@ -135,10 +157,16 @@ class DataProcess:
             sent=SentBytes(),
             partners=self._partners,
             limits=limits,
-            policy=Policy(strict=settings.strict, push_retry_s=settings.push_retry_s, gap_s=settings.gap_s),
+            policy=Policy(
+                strict=settings.strict,
+                push_retry_s=settings.push_retry_s,
+                gap_s=settings.gap_s,
+                room_s=settings.room_s,
+            ),
             clock=clock,
             entropy=entropy,
             journal=journal,
+            spools=Spools(kept, overflow),
         )
         self._rooms = Rooms(limits.process_bytes // 8)
         self._streams = Streams(
@@ -148,7 +176,8 @@ class DataProcess:
         # One each: whatever partners and strangers do, our own side's calls come through.
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
-        asked: Mapping[str, Any] = {"channel": self.channel, "limits": limits, "journal": journal}
+        self._rooms = Rooms(limits.process_bytes // 8)
+        asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
         shared: Mapping[str, Any] = {"edge": self._edge, "budget": budget, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
@@ -187,19 +216,22 @@ class DataProcess:
             close_session=self.channel.close_session,
             sent_bytes=self.channel.sent_bytes,
             stats=self.stats,
+            figures=lambda limit: self.channel.figures(limit=limit),
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
         self._fronts: list[Front] = []
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
-        """Learn everything from control, then listen; data.json is there when this returns.
+        """Learn everything from disk and control, then listen; data.json is there when this returns.
 
-        Raises Unavailable when control doesn't answer, OSError when a port is taken.
+        Raises Unavailable when control doesn't answer, OSError when a port is taken, CallerError for a spool that
+        another version has written.
         """
         settings = self._settings
+        await self._open_spools()
         routes, rules, shown, network = await link.pull_snapshot(settings.run_dir, wait_s=CONTROL_WAIT_S)
         self.show(*shown)
         self.set_network(network)
@@ -231,8 +263,12 @@ class DataProcess:
             **self._shared,
         )
         self._fronts = [edge, platform]
-        edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
-        platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        if settings.one_port:
+            edge_port = platform_port = self._listen_once(edge, platform)
+        else:
+            edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
+            platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
         await self._tasks.start(settings.run_dir)
         ports = Ports(
             edge_port,
@@ -244,7 +280,7 @@ class DataProcess:
                 self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
             ),
         )
-        self.set_network(network)  # once more: what calls us over connections that we hold is served from now on
+        self.set_network(self._network)  # what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
@@ -272,6 +308,9 @@ class DataProcess:
             await self._runner.cleanup()
         self._listening, self._fronts, self._runner = [], [], None
         await self._roads_door.stop()
+        await self.channel.end()
+        for spool in self._spools:
+            await spool.close()
         await self._partners.close()
         for control in self._control:
             await control.close()
@@ -295,6 +334,7 @@ class DataProcess:
 
     def set_network(self, network: Network) -> None:
         """Reach partners in these ways from now on; connections that stand go on."""
+        self._network = network
         self._roads.set_ways(network.ways)
         self._relay.set_pairs(network.relays)
         if self._fronts:
@@ -319,25 +359,41 @@ class DataProcess:
             "relayed_bytes": self._relay.carried(),
         }
 
+    async def _open_spools(self) -> None:
+        for spool in self._spools:
+            found = await asyncio.to_thread(spool.open)
+            spool.start()
+            self.channel.recall(found)
+            if spool.damage.cut or spool.damage.lost:
+                self._journal.note("spool.damaged", bytes_cut=spool.damage.cut, records_lost=spool.damage.lost)
+
     async def _serve_inside(self, raw: socket.socket) -> None:
         """Answer a connection that a partner has taken as if it had come to the edge."""
         await asyncio.get_running_loop().connect_accepted_socket(
             self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
 
+    def _listen_once(self, edge: Front, platform: Front) -> int:
+        """Both listeners on the edge's port."""
+        listening = _listening_socket(self._settings.edge_host, self._settings.edge_port)
+        self._listening.append(OnePort(listening, edge, self._tls.listening, platform=platform, journal=self._journal))
+        bound: int = listening.getsockname()[1]
+        return bound
+
+    async def _listen_unix(self, front: Front, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
+
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listening = _listening_socket(host, port)
         try:
-            listening.setblocking(False)
-            patience = HANDSHAKE_S if context else None
-            server = await asyncio.get_running_loop().create_server(
-                front, sock=listening, ssl=context, ssl_handshake_timeout=patience
-            )
+            if context is not None:
+                self._listening.append(TlsListener(listening, front, context))
+            else:
+                self._listening.append(await asyncio.get_running_loop().create_server(front, sock=listening))
         except BaseException:
             listening.close()
             raise
-        self._listening.append(server)
         bound: int = listening.getsockname()[1]
         return bound
 
@@ -414,6 +470,13 @@ def _check(settings: DataSettings) -> None:
         loopback = False
     if not loopback and not settings.insecure_platform_nonloopback:
         raise CallerError(f"platform listener on {host}: plain HTTP is for loopback only")
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=512)
+    listening.setblocking(False)
+    return listening
 
 
 def _write(file: Path, text: str) -> None:

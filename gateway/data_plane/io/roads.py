@@ -12,12 +12,16 @@ from types import MappingProxyType
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from aiohappyeyeballs import start_connection
+
 from gateway.data_plane.io.proxy import Proxy
 from gateway.errors import Kind, Unavailable
 from gateway.model import DIRECT, NodeId, PartnerWay, ProxyAddress
 
 CONNECT_S: Final = 10.0
 """To a connected socket, however it is come by."""
+NEXT_ADDRESS_S: Final = 0.25
+"""An address that has not answered after so long is not waited for alone."""
 DEFAULT_PORT: Final = 443
 
 
@@ -106,22 +110,8 @@ def _end(address: str) -> tuple[str, int]:
 
 
 async def connect(host: str, port: int) -> socket.socket:
-    """A connected socket: the first of the addresses that takes the connection. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in found:
-        raw = socket.socket(family, kind, protocol)
-        try:
-            raw.setblocking(False)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(raw, address)
-        except OSError as e:
-            raw.close()
-            failure = e
-        except BaseException:
-            raw.close()
-            raise
-        else:
-            return raw
-    raise failure
+    """A connected socket: to the first of the name's addresses that takes the connection (RFC 8305). Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    raw = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return raw

@@ -354,7 +354,12 @@ class StreamPartner:
         except CallerError:  # an address that another way may still understand
             self._not_before = math.inf
             return None
-        _, stream = await self._way.open(lambda: _Asked(request))
+        try:
+            _, stream = await self._way.open(lambda: _Asked(request))
+        except GatewayError:
+            if self._asked and not self._offered:
+                self._not_before = loop.time() + BUSY_S
+            raise
         try:
             async with asyncio.timeout(ASK_S):
                 await stream.given

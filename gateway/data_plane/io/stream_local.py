@@ -5,7 +5,7 @@ rules, asked for every message. The socket is open to this user only, and whoeve
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -85,6 +85,7 @@ class TaskLine(FrameLine):
         self._flows: dict[int, Envelope | GatewayError] = {}
         self.under_way: set[asyncio.Task[None]] = set()
         self._answers: list[Buffer] = []
+        self._settle: list[Callable[[bool], None]] = []
         self._borrowed = 0
         self._writable = asyncio.Event()
         self._writable.set()
@@ -106,6 +107,7 @@ class TaskLine(FrameLine):
     def more(self, most: int) -> Sequence[Buffer]:
         del most
         answers, self._answers = self._answers, []
+        door.tell(self._settle, written=True)
         return answers
 
     def room(self, frame: st.Frame) -> memoryview | None:
@@ -134,6 +136,7 @@ class TaskLine(FrameLine):
         # Who waits on a line that is gone must take no message.
         for task in self.under_way:
             task.cancel()
+        door.tell(self._settle, written=False)
         self._lines.budget.repay(self._borrowed)
         self._borrowed = 0
         self._lines.closed(self)
@@ -208,16 +211,17 @@ class TaskLine(FrameLine):
                 channel.release(asked)
                 self.ack(ref)
                 return
-            payload = await (channel.pop(asked) if asked.operation is Operation.POP else channel.peek(asked))
+            popped = await (channel.pop(asked) if asked.operation is Operation.POP else channel.peek(asked))
         except GatewayError as e:
             self._refuse(ref, asked.envelope, e, asked.operation)
         except Exception as e:  # noqa: BLE001  # the edge
             self._nack(ref, door.internal(self._lines.journal, e))
         else:
-            if payload is None:
+            if popped is None:
                 self._answers.append(st.pack(st.NOTHING, ref=ref))
             else:
-                self._answers += (st.pack(st.MESSAGE, size=len(payload), ref=ref), payload)
+                self._answers += (st.pack(st.MESSAGE, size=len(popped.payload), ref=ref), popped.payload)
+                self._settle.append(popped.settle)
             self.schedule()
 
     def _refuse(self, ref: int, known: Envelope | GatewayError, error: GatewayError, operation: Operation) -> None:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import Kind, ProtocolViolation
-from gateway.model import DatasetId, JobId, Json, Limits, NodeId, Party, SessionId, TaskName
+from gateway.model import DURABILITIES, DatasetId, JobId, Json, Limits, NodeId, Party, SessionId, TaskName
 from specs.description import Description, ParameterError
 from specs.states import SyncType, TaskState
 
@@ -338,6 +338,8 @@ def parse_plan(dag: object, config: object, limits: Limits) -> Plan:
     sync = common.get("sync_type") or SyncType.POLL
     if sync not in set(SyncType):
         raise DagError("config.job_params.common.sync_type", "must be poll or callback")
+    if (common.get("durability") or DURABILITIES[0]) not in DURABILITIES:
+        raise DagError("config.job_params.common.durability", "must be memory or spool")
     rerun_of, reused = _rerun(common.get(RERUN), nodes, order, limits)
     task_params = _params(conf, "task_params", roles)
     _check_blocks(task_params)

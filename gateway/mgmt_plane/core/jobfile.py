@@ -19,7 +19,19 @@ DAG_VERSION: Final = "2.0"
 CONFIG_VERSION: Final = "2.0.0"
 
 _TOP: Final = frozenset(
-    {"name", "project", "parties", "data", "step", "result_to", "deadlines", "resources", "sync_type", "flow"}
+    {
+        "name",
+        "project",
+        "parties",
+        "data",
+        "step",
+        "result_to",
+        "deadlines",
+        "resources",
+        "sync_type",
+        "flow",
+        "durability",
+    }
 )
 _STEP: Final = frozenset({"name", "component", "version", "provider", "params", "inputs", *ROLES})
 _DEADLINES: Final = {
@@ -299,6 +311,9 @@ def _result_to(body: Mapping[str, Any], parties: Mapping[str, Sequence[str]]) ->
 
 def _job_params(body: Mapping[str, Any], parties: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     common: dict[str, Any] = {"sync_type": _text(body, "sync_type", "") or "poll"}
+    durability = _text(body, "durability", "")
+    if durability:
+        common["durability"] = durability
     deadlines = _table(body, "deadlines", "")
     _only(deadlines, frozenset(_DEADLINES), "deadlines")
     for key, value in deadlines.items():

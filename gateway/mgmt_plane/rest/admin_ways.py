@@ -18,9 +18,15 @@ Stats = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class WayAdmin:
-    """The handlers; `routes` lists them. stats: of the data process. What bodies may hold, specs/schemas says."""
+    """The handlers; `routes` lists them. What bodies may hold, specs/schemas says.
 
-    def __init__(self, *, ways: Ways, store: Store, stats: Stats, journal: Journal) -> None:
+    stats: of the data process. tell: it what is new, so that an answer says what is done.
+    """
+
+    def __init__(
+        self, *, ways: Ways, store: Store, stats: Stats, tell: Callable[[], Awaitable[None]], journal: Journal
+    ) -> None:
+        self._tell = tell
         self._ways = ways
         self._store = store
         self._stats = stats
@@ -59,6 +65,7 @@ class WayAdmin:
             return asdict(self._ways.set(tx, node_id, wanted))
 
         way = await self._store.run(work)
+        await self._tell()
         self._journal.note("partner.way", peer=node_id, **{name: way[name] for name in ("relay", "hold", "held")})
         return {**way, "parked": (await self._levels("parked")).get(node_id, 0)}
 
@@ -76,9 +83,12 @@ class WayAdmin:
         made = await self._store.run(
             lambda tx: self._ways.allow(tx, one, other, bytes_per_s=body.get("bytes_per_s") or 0)
         )
+        await self._tell()
         return asdict(made)
 
     async def forbid(self, _params: Params, _query: Params, body: Body) -> Answer:
         """{nodes: [one, other]} -> the pair that is not relayed any more."""
         one, other = map(NodeId, body["nodes"])
-        return asdict(await self._store.run(lambda tx: self._ways.forbid(tx, one, other)))
+        gone = await self._store.run(lambda tx: self._ways.forbid(tx, one, other))
+        await self._tell()
+        return asdict(gone)

@@ -399,7 +399,7 @@ class SignedClient:
         except TimeoutError as e:
             raise Unavailable(f"{address} does not answer in time", kind=Kind.PEER_TIMEOUT) from e
         except Unavailable as e:  # no way there
-            raise Unavailable(f"{address} cannot be reached: {e}", detail=address) from e
+            raise Unavailable(f"{address} cannot be reached: {e}", detail=f"{address}: {e}") from e
         except (OSError, ssl.SSLError) as e:
             raise Unavailable(f"{address} cannot be reached: {type(e).__name__}", detail=address) from e
         try:

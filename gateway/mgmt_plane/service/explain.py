@@ -165,7 +165,12 @@ class Story:
         elif any(words in job.reason for words in _GRANT_WORDS):
             text += " Ask for a grant that covers the job: interconn dataset apply."
         elif job.outcome is Outcome.FAILED and not failed:
-            text += " The cause lies with another party; its operator finds it with interconn job show there."
+            text += (
+                " The cause lies with another party; its operator finds it with interconn job show there. Where that "
+                f"side consents, a part is shown here: interconn job logs {job.job_id} --partner NODE."
+            )
+            if job.initiator == self.book.own and "4001" in job.reason:
+                text += f" Where the job file names it wrongly: interconn job rerun {job.job_id} --file FILE."
         if job.initiator == self.book.own and any(share.status is TaskState.SUCCESS for share in self.shares):
             text += (
                 f" What has succeeded need not run again: interconn job rerun {job.job_id}, "

@@ -110,6 +110,8 @@ class JobRules:
     max_running: int = 4
     max_cpus: float = math.inf
     max_memory_gib: float = math.inf
+    durability: str = "memory"
+    """Of the messages of a job that does not say."""
 
     def of(self, plan: Plan, key: str) -> float:
         """The rule `key` for one job."""

@@ -26,9 +26,13 @@ _LIVE: Final = (JobState.PENDING, JobState.READY, JobState.RUNNING)
 
 
 class DeclaredSessions:
-    """The declarations of one node. A contract that ends takes its partner out of them."""
+    """The declarations of one node. A contract that ends takes its partner out of them.
 
-    def __init__(self, *, partners: Partners, book: JobBook, clock: Clock) -> None:
+    durability: of the messages of all of them.
+    """
+
+    def __init__(self, *, partners: Partners, book: JobBook, clock: Clock, durability: str = "memory") -> None:
+        self._durability = durability
         self._partners = partners
         self._book = book
         self._clock = clock
@@ -90,6 +94,7 @@ class DeclaredSessions:
                 outgoing={},
                 prefix=each.prefix,
                 until=each.expires,
+                durability=self._durability,
             )
             for each in tx.select(DeclaredSession)
             if not each.ended(now)

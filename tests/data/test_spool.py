@@ -1,0 +1,275 @@
+"""The spool: what was said to be kept is found again, what was not is not; a full or damaged disk is said."""
+
+import asyncio
+import errno
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.data_plane.core import records
+from gateway.data_plane.core.delivery import Name
+from gateway.data_plane.io.spool import FILE, HEAD, Found, Spool, Stored, _Job, room
+from gateway.errors import CallerError, Kind, Unavailable
+from gateway.model import NodeId, SessionId
+
+SEGMENT = 1 << 16
+
+
+def spool(folder: Path, *, durable: bool = True) -> Spool:
+    return Spool(folder / "s", durable=durable, segment_bytes=SEGMENT)
+
+
+async def filled(folder: Path, count: int, *, size: int = 200) -> Spool:
+    made = spool(folder)
+    made.open()
+    made.start()
+    for n in range(count):
+        made.append(1, b"m%d" % n, b"%d" % n * size, _ignored)
+    await made.barrier()
+    return made
+
+
+def _ignored(error: OSError | None) -> None:
+    assert error is None
+
+
+def found(folder: Path) -> tuple[list[Found], Spool]:
+    made = spool(folder)
+    return [each for each in made.open() if not each.freed], made
+
+
+async def test_what_was_kept_is_found_in_order(tmp_path: Path) -> None:
+    made, heard = await filled(tmp_path, 900), list[int]()
+    stored = [made.append(2, b"x", bytes(9), lambda e, n=n: heard.append(n)) for n in range(5)]
+    await made.barrier()
+    assert heard == [0, 1, 2, 3, 4]
+    for each in stored[1:3]:
+        each.free()
+    await made.barrier()
+    await asyncio.sleep(0)
+    await made.barrier()
+    left, again = found(tmp_path)
+    assert [each.meta for each in left] == [*(b"m%d" % n for n in range(900)), b"x", b"x", b"x"]
+    assert left[17].stored.read() == b"17" * 200
+    assert len(list((tmp_path / "s").glob("*.seg"))) > 3
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "s").iterdir()} == {0o600}
+    # Freed records still tell their metas, for the lanes; then nothing is left of them.
+    again.start()
+    for each in left:
+        each.stored.free()
+    again.append(1, b"new", b"", _ignored)
+    await again.barrier()
+    await asyncio.sleep(0.05)
+    await again.barrier()
+    assert len(list((tmp_path / "s").glob("*.seg"))) == 1
+    await again.close()
+    await made.close()
+    assert [each.meta for each in found(tmp_path)[0]] == [b"new"]
+
+
+async def test_segments_that_are_mostly_dead_are_emptied(tmp_path: Path) -> None:
+    """One message that nobody reads does not pin everything that came after it, and is still there after a restart."""
+    made = spool(tmp_path)
+    made.open()
+    made.start()
+    first = made.append(1, b"first", b"kept", _ignored)
+    for _ in range(40):
+        batch = [made.append(1, b"m", bytes(3000), _ignored) for _ in range(40)]
+        await made.barrier()
+        for each in batch:
+            each.free()
+    async with asyncio.timeout(5):
+        while made.size > 12 * SEGMENT:
+            await asyncio.sleep(0.01)
+            await made.barrier()
+    assert first.read() == b"kept"
+    await made.close()
+    assert [(each.meta, bytes(each.stored.read())) for each in found(tmp_path)[0]] == [(b"first", b"kept")]
+
+
+@given(cut=st.integers(0, 3000), junk=st.binary(max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_a_torn_end_costs_only_what_was_torn(tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes) -> None:
+    folder = tmp_path_factory.mktemp("torn")
+    asyncio.run(_close_after(folder, 12))
+    (file,) = (folder / "s").glob("*.seg")
+    size = FILE.size + sum(HEAD.size + len(b"m%d" % n) + len(b"%d" % n * 200) for n in range(12))
+    os.truncate(file, max(FILE.size, size - cut))
+    with file.open("ab") as appended:
+        appended.write(junk)
+    left, _ = found(folder)
+    assert [each.meta for each in left] == [b"m%d" % n for n in range(len(left))]
+    assert all(each.stored.read() == each.meta[1:] * 200 for each in left)
+    assert bool(cut) == (len(left) < 12) or cut == 0
+    # Cut once, the file is whole for the next start.
+    more, last = found(folder)
+    assert (len(more), last.damage.cut) == (len(left), 0)
+    shutil.rmtree(folder)
+
+
+async def _close_after(folder: Path, count: int) -> None:
+    made = await filled(folder, count)
+    await made.close()
+
+
+@given(at=st.floats(0, 1), flip=st.integers(1, 255))
+@settings(max_examples=60, deadline=None)
+def test_damage_is_said_and_never_read_as_a_message(
+    tmp_path_factory: pytest.TempPathFactory, at: float, flip: int
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    asyncio.run(_close_after(folder, 400))
+    files = sorted((folder / "s").glob("*.seg"))
+    assert len(files) > 2
+    whole = bytearray(files[0].read_bytes())
+    place = min(len(whole) - 1, int(at * len(whole)))
+    whole[place] ^= flip
+    files[0].write_bytes(whole)
+    try:
+        left, again = found(folder)
+    except CallerError:
+        assert 16 <= place < FILE.size
+        return
+    metas = [each.meta for each in left]
+    assert metas == sorted(metas, key=lambda meta: int(meta[1:]))
+    assert all(each.stored.read() == each.meta[1:] * 200 for each in left)
+    if len(metas) < 400:
+        assert again.damage.lost >= 1
+    else:
+        # The number of the segment or a pad byte: nothing that anybody reads.
+        assert len(metas) == 400
+    shutil.rmtree(folder)
+
+
+def test_another_version_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    (tmp_path / "s" / "000000000001.seg").write_bytes(FILE.pack(b"interconn-spool\n", 2, 0, 1))
+    with pytest.raises(CallerError):
+        spool(tmp_path).open()
+    (tmp_path / "s").chmod(0o755)
+    with pytest.raises(CallerError):
+        spool(tmp_path).open()
+
+
+async def test_a_full_disk_keeps_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    """What was kept before stays; what fails fails in order, with all that was appended before that was heard of."""
+    made = await filled(tmp_path, 10)
+    heard: list[tuple[int, int | None]] = []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SEGMENT // 2, before[1]))
+    try:
+        for n in range(3):
+            made.append(1, b"big", bytes(SEGMENT), lambda e, n=n: heard.append((n, e.errno if e else None)))
+        with pytest.raises(OSError, match=r"."):
+            await made.barrier()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [n for n, _ in heard] == [0, 1, 2]
+    assert heard[0][1] in {errno.EFBIG, errno.ENOSPC}
+    assert all(code is not None or n > 0 for n, code in heard)
+    made.append(1, b"after", b"", _ignored)
+    await made.barrier()
+    await made.close()
+    assert [each.meta for each in found(tmp_path)[0]] == [*(b"m%d" % n for n in range(10)), b"after"]
+
+
+async def test_what_a_failed_write_left_is_never_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of equal size written over the first of a failed batch: the second of that batch stays dead."""
+    made = await filled(tmp_path, 1)
+    synced = os.fdatasync
+
+    def fails(fd: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", synced)
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    failed: list[bool] = []
+    with made._wanted:
+        # One batch: the thread finds them together.
+        for n in range(3):
+            made._jobs.append(made_job(made, b"f%d" % n, failed))
+        made._wanted.notify()
+    with pytest.raises(OSError, match=r"."):
+        await made.barrier()
+    assert failed == [True] * 3
+    made.append(1, b"g0", b"xx", _ignored)
+    await made.barrier()
+    await made.close()
+    assert [each.meta for each in found(tmp_path)[0]] == [b"m0", b"g0"]
+
+
+def made_job(made: Spool, meta: bytes, failed: list[bool]) -> _Job:
+    """A job as append makes it."""
+    stored = Stored(made, made._next_ident, 2)
+    made._next_ident += 1
+    return _Job(1, stored.ident, meta, b"xx", stored, lambda e: failed.append(e is not None), made._round, sync=True)
+
+
+async def test_a_damaged_payload_is_not_given_out(tmp_path: Path) -> None:
+    made = spool(tmp_path)
+    made.open()
+    made.start()
+    stored = made.append(1, b"m", b"payload", _ignored)
+    await made.barrier()
+    (file,) = (tmp_path / "s").glob("*.seg")
+    with file.open("r+b") as changed:
+        changed.seek(stored.offset)
+        changed.write(b"P")
+    with pytest.raises(Unavailable) as caught:
+        stored.read()
+    assert caught.value.kind is Kind.STORAGE
+    await made.close()
+
+
+async def test_the_overflow_is_emptied_by_a_start(tmp_path: Path) -> None:
+    made = spool(tmp_path, durable=False)
+    made.open()
+    made.start()
+    stored = made.append(1, b"", b"x" * 100, _ignored)
+    await made.barrier()
+    assert stored.read() == b"x" * 100
+    made._loop = None
+    await made.close()
+    again = spool(tmp_path, durable=False)
+    assert again.open() == []
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_room_for_a_large_body(tmp_path: Path) -> None:
+    view = room(tmp_path, 1 << 20)
+    view[-3:] = b"end"
+    assert (len(view), bytes(view[:2]), bytes(view[-3:])) == (1 << 20, b"\0\0", b"end")
+    assert list(tmp_path.iterdir()) == []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"."):
+            room(tmp_path, 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+S, A = SessionId("s"), NodeId("LX-A")
+MADE = [
+    records.Arrived(S, "t", A, ""),
+    records.Arrived(S, "t\u00e9", A, "0123456789-1-0"),
+    records.Lanes(S, [("t", A, str(Name("a" * 8, 3, 3)))]),
+    records.Leaving(S, "t", A, "0123456789-1-0", "json", "application/json", "1", "p", "tr", "i", "", "", ""),
+]
+
+
+@pytest.mark.parametrize("record", MADE)
+def test_a_record_reads_as_written(record: records.Arrived | records.Lanes | records.Leaving) -> None:
+    assert records.read(*records.write(record)) == record
+
+
+@given(st.integers(0, 4), st.binary(max_size=80) | st.sampled_from([records.write(each)[1] for each in MADE]))
+def test_metas_are_read_or_none(kind: int, meta: bytes) -> None:
+    record = records.read(kind, meta)
+    assert record is None or records.read(*records.write(record)) == record
