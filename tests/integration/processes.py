@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(slots=True)
 class Gateway:
-    """A data process in `folder`. settings: of DataSettings, besides where everything is."""
+    """A data process in `folder`. settings: of DataSettings; spool_dir from there, or elsewhere by {name}."""
 
     name: NodeId
     folder: Path
@@ -102,16 +102,21 @@ class Gateway:
             return await link.stats()
 
     def resident(self) -> int:
-        """RssAnon, in bytes: what the process has written and nobody else has."""
+        """As the function of this name, of the process."""
         assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-        return int(line.split()[1]) << 10
+        return resident(self.process.pid)
 
     def task(self, session: SessionId = rig.SID) -> AsyncChannel:
         """A task's way to it, over the Unix socket."""
         local = str(self.folder / stream_local.SOCKET)
         return AsyncChannel(Line(f"127.0.0.1:{self.platform}", session, "trace-1", rig.TOKEN, local=local))
+
+
+def resident(pid: int | None = None) -> int:
+    """RssAnon, in bytes: what a process, or this one, has written and nobody else has."""
+    status = Path(f"/proc/{pid or 'self'}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) << 10
 
 
 @contextlib.asynccontextmanager
@@ -143,8 +148,10 @@ def main() -> int:
         tls_key=folder / "tls.key",
         run_dir=folder,
         limits=Limits(**told["limits"]),
-        **{name: folder / value if name == "spool_dir" else value for name, value in told["settings"].items()},
+        **told["settings"],
     )
+    if settings.spool_dir is not None:
+        settings = replace(settings, spool_dir=folder / str(settings.spool_dir).format(name=settings.node_id))
     clock = SystemClock()
     journal = FileJournal(folder / "data.log", clock, process="data")
     return run_data_process(settings, journal=journal, clock=clock, entropy=SystemEntropy())

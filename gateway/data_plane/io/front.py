@@ -582,7 +582,12 @@ class _Connection(asyncio.BufferedProtocol):
         self.due = min(now + pace.STALL_S, self._until)
         self._filled = front.loop.create_future()
         self._reading(on=True)
-        await self._filled
+        try:
+            await self._filled
+        except BaseException:
+            # The error knows this frame: both stay until they are collected, which may be long after; the room may not.
+            whole.release()
+            raise
         return whole
 
     def repay(self) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.data_plane.io.accept import HANDSHAKE_S, TlsListener
+from gateway.data_plane.io.tls import TLS_HANDSHAKE
 from gateway.ports import Journal
 
-TLS_HANDSHAKE: Final = b"\x16"
 TELL_S: Final = 60.0
 """How often the log says at most that plain text came from elsewhere."""
 HERE: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
