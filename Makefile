@@ -43,6 +43,7 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.kept --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.integration.transport_soak $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.full_disk
 
 lint: $(STAMP)

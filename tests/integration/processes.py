@@ -56,7 +56,7 @@ class Gateway:
             "settings": dict(self.settings),
         }
         command = ["-m", "tests.integration.processes", str(self.folder), json.dumps(told)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONPATH": str(ROOT)}
         self.process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, env=environment)
         async with asyncio.timeout(60):
             while not ready.exists():

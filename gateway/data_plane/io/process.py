@@ -422,6 +422,8 @@ class DataProcess:
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    # gRPC would print a line for each wrong header that anybody sends; it reads this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Every connection is an open file, and the usual bound is there for programs that poll with select.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
