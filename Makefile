@@ -43,6 +43,7 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.integration.havoc --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.crash --runs $(JOBS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.kept --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.integration.transport_soak $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.integration.full_disk
 	$(BIN)/python -m tests.integration.large --mib 1024
 	$(BIN)/python -m tests.integration.large --mib 1024 --durability spool
@@ -69,7 +70,8 @@ bench-transport: $(STAMP)
 bench-control: $(STAMP)
 	$(BIN)/python -m bench.control
 
-# The native kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer (gcc), beside the tree.
+# The native kernels' tests, and those of the CUDA sources on the CPU, on a build with AddressSanitizer and
+# UndefinedBehaviorSanitizer (gcc), beside the tree.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
 sanitize: $(STAMP)
 	rm -rf build/sanitize && mkdir -p build/sanitize
@@ -77,8 +79,8 @@ sanitize: $(STAMP)
 	rm -f build/sanitize/accel/*.so
 	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. \
-	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference"
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. SHIM_FLAGS="$(SANITIZE)" \
+	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference and not compiles"
 
 # Whether what the kernels do depends on their secrets (bench/ct/check.c): branches and addresses of the portable core
 # under valgrind; `make ct-trace` steps through every core's instructions, which is slow on some virtual machines.

@@ -7,7 +7,8 @@ backend needs no Python object per element:
 - a *ring array* holds elements of Z_{2^128}, shape (..., 2), low limb first;
 - a *plain batch* holds non-negative integers, shape (count, limbs), low limb first.
 
-Bad arguments (shape, dtype, range, a foreign ciphertext) raise `BadInput` before any work. What a partner sent enters
+Bad arguments (shape, dtype, range, a foreign ciphertext) raise `BadInput` before any work; only a backend on an
+accelerator raises `DeviceFailed`. What a partner sent enters
 through `load` and `load_public` only, which validate it; the caller turns `BadInput` from there into its own error.
 """
 
@@ -29,6 +30,12 @@ RING_BITS: Final = 128
 
 class BadInput(ValueError):
     """An argument outside its contract; nothing was computed. The text never quotes a value."""
+
+
+class DeviceFailed(RuntimeError):
+    """An accelerator could not do its part: too little memory, a failed launch. Nothing was returned or written; the
+    arguments may be tried again on another backend. The text never quotes a value.
+    """
 
 
 class RandomSource(Protocol):
@@ -407,6 +414,12 @@ class ModularRing(Protocol):
 
     def products(self, a: Residues, index: Ints, starts: Ints) -> Residues:
         """Product s is that of a[index[starts[s]]] to a[index[starts[s + 1] - 1]]; an empty one is 1."""
+        ...
+
+    def matvec(self, matrix: SparseMatrix, a: Residues) -> Residues:
+        """Multi-exponentiation: result i is the product over j of a[j]^matrix[i, j]; len(a) = cols. Time depends on the
+        matrix. With a negative entry every residue must be invertible, else BadInput.
+        """
         ...
 
 

@@ -32,7 +32,9 @@ class BackendRefused(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """refuses: None, or the reason in words. make: the kernel; the factory of a scheme takes insecure_min_bits."""
+    """refuses: None, or the reason in words. make: the kernel; the factory of a scheme takes insecure_min_bits.
+    A backend of negative priority is taken only where it is asked for by name.
+    """
 
     name: str
     priority: int
@@ -93,6 +95,25 @@ def _reference(name: str, **fixed: str) -> Callable[..., Any]:
     return make
 
 
+def _needs_cuda(machine: Machine) -> str | None:
+    if "cupy" not in machine.modules:
+        return "cupy is not installed (the extra `cuda`)"
+    from accel.backends import cuda  # noqa: PLC0415  # CuPy is slow to load
+
+    return cuda.refusal() or _needs_gmpy2(machine)
+
+
+def _cuda(name: str) -> Backend:
+    """Until somebody has run and measured it on a device, it must not replace what is known."""
+
+    def make(**options: int) -> Any:
+        from accel.backends import cuda  # noqa: PLC0415  # there may be no CuPy
+
+        return getattr(cuda, name)(**options)
+
+    return Backend("cuda", -10, _needs_cuda, make)
+
+
 def _backends(native: str, reference: str, **fixed: str) -> tuple[Backend, ...]:
     return (
         Backend("avx512ifma", 20, _needs_ifma, _native(native, "avx512ifma", **fixed)),
@@ -112,12 +133,13 @@ def _digests(algorithm: str) -> tuple[Backend, ...]:
 def _masks(cipher: str) -> tuple[Backend, ...]:
     """`avx512ifma` is the name of the whole generation of CPUs, so that one forced name does for all kernels."""
     wide = _needs_flags(*_IFMA_FLAGS, "vaes", "aes")
-    return (
+    masks = (
         Backend("avx512ifma", 20, wide, _native("NativeMasks", "avx512ifma", cipher=cipher)),
         Backend("avx2", 15, _needs_flags("avx2", "aes"), _native("NativeMasks", "avx2", cipher=cipher)),
         Backend("portable", 10, _needs_native, _native("NativeMasks", "portable", cipher=cipher)),
         Backend("reference", 0, _needs_gmpy2, _reference("OpensslMasks", cipher=cipher)),
     )
+    return (*masks, _cuda("CudaMasks")) if cipher == "aes128ctr" else masks
 
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
@@ -125,8 +147,8 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "he.ou": _backends("OkamotoUchiyama", "OkamotoUchiyama"),
     "he.paillier": _backends("Paillier", "Paillier"),
     "he.paillier-textbook": _backends("TextbookPaillier", "TextbookPaillier"),
-    "modpow": _backends("NativePower", "GmpPower"),
-    "x25519": _backends("NativeX25519", "OpensslX25519"),
+    "modpow": (*_backends("NativePower", "GmpPower"), _cuda("CudaPower")),
+    "x25519": (*_backends("NativeX25519", "OpensslX25519"), _cuda("CudaX25519")),
     "curve.p256": _backends("NativeCurve", "IntegerCurve", curve="p256"),
     "curve.sm2": _backends("NativeCurve", "IntegerCurve", curve="sm2"),
     "group25519": _backends("NativeGroup25519", "IntegerGroup25519"),
@@ -134,7 +156,7 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = {
     "hash.sm3": _digests("sm3"),
     "mask.aes128ctr": _masks("aes128ctr"),
     "mask.chacha20": _masks("chacha20"),
-    "ringmatrices": _backends("NativeRingMatrices", "NumpyRingMatrices"),
+    "ringmatrices": (*_backends("NativeRingMatrices", "NumpyRingMatrices"), _cuda("CudaRingMatrices")),
 }
 """Every kernel and its backends."""
 
@@ -164,8 +186,11 @@ def choose(
     *,
     machine: Machine | None = None,
     backends: Mapping[str, tuple[Backend, ...]] = BACKENDS,
+    explain: bool = False,
 ) -> tuple[Backend | None, Choice]:
-    """The backend for a kernel and why; None where nothing may serve it. A candidate gives its known answers first."""
+    """The backend for a kernel and why; None where nothing may serve it. A candidate gives its known answers first.
+    explain: also looks whether those could serve that are taken by name only, which may wake up a device.
+    """
     if kernel not in backends:
         raise BackendRefused(f"there is no kernel {kernel}")
     machine = machine or probe()
@@ -174,6 +199,9 @@ def choose(
     for backend in sorted(backends[kernel], key=lambda b: -b.priority):
         if forced is not None and backend.name != forced:
             reasons[backend.name] = f"not asked for ({forced} is forced)"
+        elif forced is None and backend.priority < 0:
+            refusal = backend.refuses(machine) if explain else None
+            reasons[backend.name] = refusal or "is taken only where it is asked for by name"
         elif chosen is not None:
             reasons[backend.name] = f"{chosen.name} is preferred"
         else:
@@ -187,7 +215,7 @@ def choose(
 
 def describe(forced: str | None = None) -> list[Choice]:
     """One choice for every kernel, for a human."""
-    return [choose(kernel, forced)[1] for kernel in BACKENDS]
+    return [choose(kernel, forced, explain=True)[1] for kernel in BACKENDS]
 
 
 def ring128(forced: str | None = None, *, threads: int = 1) -> Ring128:

@@ -269,6 +269,12 @@ class Config:
     delivery: DeliverySection = field(default_factory=DeliverySection)
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def one_port(self) -> bool:
+        """Whether edge and platform listener are to share a port, because they cannot both have it."""
+        same = self.edge.host in {"0.0.0.0", "::", self.platform.host}  # noqa: S104  # compared, not bound
+        return same and self.edge.port == self.platform.port
+
     def path(self, relative: Path) -> Path:
         """A path of the file, absolute."""
         return relative if relative.is_absolute() else self.folder / relative
@@ -362,6 +368,7 @@ def _check(config: Config) -> None:
     for name, section in (("platform", config.platform), ("admin", config.admin)):
         if section.host not in {"127.0.0.1", "::1", "localhost"} and not section.insecure_allow_remote:
             raise ConfigError(f"{name}.host {section.host} is not loopback and {name}.insecure_allow_remote is not set")
+    _check_one_port(config)
     _check_network(config)
     _check_store(config.store.url)
     if config.tracing.endpoint and not config.tracing.endpoint.startswith(("http://", "https://")):
@@ -392,6 +399,20 @@ def _check(config: Config) -> None:
         raise ConfigError("keys.overlap_h must be 0 to 8760")
     if not config.node.address.startswith(("https://", "http://")):
         raise ConfigError("node.address must be an http(s) URL")
+
+
+def _check_one_port(config: Config) -> None:
+    """On a shared port plain text from this machine is our own side's, so nobody else's may seem to come from here."""
+    if not config.one_port:
+        return
+    if config.platform.insecure_allow_remote:
+        raise ConfigError("platform.insecure_allow_remote needs a platform.port of its own, not edge.port")
+    address = urlsplit(config.node.address)
+    if (address.port or 443) != config.edge.port or address.path.strip("/"):
+        raise ConfigError(
+            "platform.port is edge.port, but node.address is another port or has a path: what stands in front of the "
+            "edge would make strangers look local; give platform.port another number"
+        )
 
 
 def _check_network(config: Config) -> None:

@@ -157,6 +157,7 @@ _TABLE: Final[Mapping[str, _Row]] = {
         "A job's receipt, or a partner's countersigned.",
         "job receipt",
     ),
+    "channel.show": ("GET", "/channel", _ALL, "What passes, by session and partner.", "channel top"),
     "session.list": ("GET", "/sessions", _ALL, "Sessions without a job of ours.", "session list"),
     "session.declare": ("POST", "/sessions", _A, "Let partners use a session without a job.", "session declare"),
     "session.close": ("POST", "/sessions/close", _A, "End a declared session.", "session close"),

@@ -1,8 +1,18 @@
-/* Numbers modulo 2^255 - 19 in five limbs of 51 bits; see accel/notes/x25519.md. For inclusion by one source file each. */
+/* Numbers modulo 2^255 - 19 in five limbs of 51 bits; see accel/notes/x25519.md. For inclusion by one source file each:
+ * plain C, or accel/cuda, which defines DEVICE, NOINLINE and the integer types. */
 #ifndef INTERCONN_F25519_PORTABLE_H
 #define INTERCONN_F25519_PORTABLE_H
 
+#ifndef DEVICE
+#define DEVICE
+#define NOINLINE
 #pragma GCC optimize("O3")
+#endif
+#ifdef __CUDACC__
+#define FIVE_TIMES _Pragma("unroll")
+#else
+#define FIVE_TIMES _Pragma("GCC unroll 5")
+#endif
 #define MASK51 ((UINT64_C(1) << 51) - 1)
 
 typedef unsigned __int128 wide;
@@ -10,7 +20,7 @@ typedef struct {
     uint64_t d[5];
 } field;
 
-static inline field add(field a, field b) {
+DEVICE static inline field add(field a, field b) {
     for (int i = 0; i < 5; i++) {
         a.d[i] += b.d[i];
     }
@@ -18,7 +28,7 @@ static inline field add(field a, field b) {
 }
 
 /* a - b + 4 p, for b below 2^53 in every limb */
-static inline field sub(field a, field b) {
+DEVICE static inline field sub(field a, field b) {
     const uint64_t middle = (UINT64_C(1) << 53) - 4;
     const uint64_t bias[5] = {(UINT64_C(1) << 53) - 76, middle, middle, middle, middle};
     for (int i = 0; i < 5; i++) {
@@ -27,7 +37,7 @@ static inline field sub(field a, field b) {
     return a;
 }
 
-static inline field carry(wide z[5]) {
+DEVICE static inline field carry(wide z[5]) {
     field r;
     for (int i = 0; i < 4; i++) {
         z[i + 1] += (uint64_t)(z[i] >> 51);
@@ -41,16 +51,16 @@ static inline field carry(wide z[5]) {
     return r;
 }
 
-static inline field mul(field a, field b) {
+DEVICE static NOINLINE inline field mul(field a, field b) {
     wide z[5];
     uint64_t b19[5];
     for (int i = 0; i < 5; i++) {
         b19[i] = 19 * b.d[i];
     }
-#pragma GCC unroll 5
+    FIVE_TIMES
     for (int k = 0; k < 5; k++) {
         z[k] = 0;
-#pragma GCC unroll 5
+        FIVE_TIMES
         for (int i = 0; i < 5; i++) {
             z[k] += (wide)a.d[i] * (i <= k ? b.d[k - i] : b19[k - i + 5]);
         }
@@ -58,7 +68,7 @@ static inline field mul(field a, field b) {
     return carry(z);
 }
 
-static inline field sqr(field a) {
+DEVICE static NOINLINE inline field sqr(field a) {
     const uint64_t a0 = 2 * a.d[0], a1 = 2 * a.d[1], a3 = 19 * a.d[3], a4 = 19 * a.d[4], a42 = 2 * a4;
     wide z[5] = {
         (wide)a.d[0] * a.d[0] + (wide)a42 * a.d[1] + (wide)(2 * a3) * a.d[2],
@@ -70,7 +80,7 @@ static inline field sqr(field a) {
     return carry(z);
 }
 
-static inline field add_scaled(field a, field b) {
+DEVICE static inline field add_scaled(field a, field b) {
     wide z[5];
     for (int i = 0; i < 5; i++) {
         z[i] = (wide)b.d[i] * 121665 + a.d[i];
@@ -78,14 +88,14 @@ static inline field add_scaled(field a, field b) {
     return carry(z);
 }
 
-static field square_times(field a, int times) {
+DEVICE static NOINLINE field square_times(field a, int times) {
     while (times--) {
         a = sqr(a);
     }
     return a;
 }
 
-static void pack(uint8_t out[32], field a) {
+DEVICE static void pack(uint8_t out[32], field a) {
     for (int round = 0; round < 2; round++) {
         a.d[0] += 19 * (a.d[4] >> 51);
         a.d[4] &= MASK51;

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kernels import machine
+from bench.transport import beside
 
 KIB, MIB = 1 << 10, 1 << 20
 DEPTH = {KIB: 32, 64 * KIB: 8, MIB: 4, 16 * MIB: 2}
@@ -106,13 +107,14 @@ def servers(first: int | None, second: int | None) -> Iterator[Servers]:
 
         def pair(name: str, cores: tuple[int | None, int | None], **more: Any) -> tuple[Child, Child]:
             made = []
+            rule = {"durability": "spool"} if more.get("spool") else {}
             for letter, core in zip("AB", cores, strict=True):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icb")))
                 folder.chmod(0o700)
                 made.append(start("gateway", node=f"{name}-{letter}", folder=str(folder), core=core, **more))
             for one, other, letter in ((made[0], made[1], "B"), (made[1], made[0], "A")):
                 ready = other.ready
-                one.write(node=f"{name}-{letter}", edge=ready["edge"], ca=ready["ca"], profile="strict-1.2")
+                one.write(node=f"{name}-{letter}", edge=ready["edge"], ca=ready["ca"], profile="strict-1.2", rule=rule)
                 one.read()
             return made[0], made[1]
 
@@ -123,14 +125,15 @@ def servers(first: int | None, second: int | None) -> Iterator[Servers]:
             alone=alone[0].ready,
         )
         for name, settings in WAYS.items():
-            a, b = pair(name, (first, second), settings=settings)
+            a, b = pair(name, (first, second), settings=settings, spool=name == SPOOL)
             found.ways[name] = (a.ready, b.ready)
             found.gateways += (a, b)
         yield found
 
 
-WAYS: dict[str, dict[str, Any]] = {"standard": {"streams": False}, "stream": {}}
+WAYS: dict[str, dict[str, Any]] = {"standard": {"streams": False}, "stream": {}, "stream, spool": {}}
 """Name of a way between two gateways -> settings of both: `standard` is what a stranger gets, chan/invoke."""
+SPOOL = "stream, spool"
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def rows(up: Servers, plan: Plan, core: int | None, other: int | None) -> Iterat
                 f"whole way, {name}",
                 size,
                 lambda out=out, into=into: run(("pop", into), ("push", out))[0],  # type: ignore[misc]
-                goal,
+                goal if name == "standard" else None,
             )
         out = load(KIB, port=a["platform"], target=f"{name}-B", topic="slow", stamp=True, pause=0.002)
         into = load(KIB, port=b["platform"], target=f"{name}-A", topic="slow", stamp=True)
@@ -253,13 +256,21 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name and size in bytes contain this")
     parser.add_argument("--json", type=Path, default=Path("build/bench/transport.json"))
     args = parser.parse_args()
-    plan = Plan(1, 0.3, 1.0) if args.quick else Plan(5, 0.5, 2.0)
+    plan = Plan(1, 0.5, 1.0) if args.quick else Plan(3, 1.0, 1.5)
     about = machine()
     print(f"{about['cpu']}, {about['cores']} cores, load {about['load_average_before']:.1f} before")
     print(HEAD)
     found = measure(plan, args.only)
+    report: dict[str, Any] = {"machine": about, "rows": found}
+    by = {(row["name"], row["size"]): row["rate"] for row in found}
+    kept, held = by.get((f"whole way, {SPOOL}", MIB)), by.get(("whole way, stream", MIB))
+    if kept and held:
+        print(f"spool mode at 1 MiB: {kept / held:.2f} of memory mode (at least 0.5)")
+    if args.only in beside.__name__:
+        report["beside"] = beside.measure(run, 3 if args.quick else 10)
+        print(beside.line(report["beside"]))
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({"machine": about, "rows": found}, indent=1))
+    args.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ async def gateway(config: dict[str, Any]) -> None:
         tls_key=pki.tls_key,
         run_dir=run_dir,
         limits=Limits(**config.get("limits", {})),
+        spool_dir=run_dir / "spool" if config.get("spool") else None,
         **config.get("settings", {}),
     )
     process = DataProcess(settings, journal=Silent(), clock=SystemClock(), entropy=SystemEntropy())

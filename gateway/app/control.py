@@ -37,6 +37,7 @@ from gateway.errors import GatewayError, Kind, PeerError, Refused, Unavailable
 from gateway.mgmt_plane.core.expiry import Deadline
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.rest.admin import Admin, AdminContext
+from gateway.mgmt_plane.rest.admin_channel import ChannelAdmin
 from gateway.mgmt_plane.rest.admin_crls import CrlAdmin, Write
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
@@ -457,6 +458,7 @@ class Control:
                 store=self._store,
                 trail=self._trail,
                 stats=self._watch.stats,
+                figures=self._watch.figures,
                 clock=clock,
                 more=self._expiry.exposition,
             ),
@@ -501,6 +503,7 @@ class Control:
             *outbox_admin.routes(),
             *way_admin.routes(),
             *session_admin.routes(),
+            *ChannelAdmin(self._watch.figures).routes(),
             *health.routes(),
         ]
         guard = UserGuard(users=users, store=self._store, clock=clock)

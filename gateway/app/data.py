@@ -26,6 +26,7 @@ def run_data(config: Config) -> int:
         tls_key=config.key_file(config.keys.tls_key),
         platform_host=config.platform.host,
         platform_port=config.platform.port,
+        one_port=config.one_port,
         platform_grpc=config.platform.grpc,
         platform_grpc_port=config.platform.grpc_port or None,
         insecure_platform_nonloopback=config.platform.insecure_allow_remote,

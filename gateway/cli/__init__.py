@@ -12,6 +12,8 @@ from typing import Final
 
 from gateway.cli import (
     audit,
+    bench,
+    channel,
     component,
     dataset,
     invite,
@@ -45,13 +47,13 @@ Run a node      interconn init --dir node --node-id ID --name NAME
                 interconn serve --config node/node.toml
                 interconn node                       who it is, and what ends soon
 Work with it    interconn invite | partner | key | dataset | audit | component | project | job
-See how it is   interconn node | pending | events | job status
+See how it is   interconn node | pending | events | job status | channel top
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
                 interconn partner way        proxies, relays, partners that cannot be reached
                 interconn session declare | list | close
-About           interconn version | backends
+About           interconn version | backends | bench gpu
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
 --lab DIR --as NAME. --json prints one JSON value instead of tables.
@@ -85,10 +87,12 @@ def parser() -> argparse.ArgumentParser:
     jobs = add_group(actions, "job", "jobs and their results")
     job.add(jobs)
     receipt.add(jobs)
+    channel.add(add_group(actions, "channel", "what passes between our containers and the partners"))
     session.add(add_group(actions, "session", "sessions for the containers of other products"))
     user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
+    bench.add(add_group(actions, "bench", "how fast this machine computes"))
     return top
 
 

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from gateway.data_plane.backlog import Backlog, Item
@@ -26,7 +26,7 @@ from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.declared import Declared
 from gateway.data_plane.core.delivery import TASK, Inbox, Name, Outbox, read_name
 from gateway.data_plane.core.frame import Envelope, Frame, Operation
-from gateway.data_plane.core.ledger import Flow, SentBytes
+from gateway.data_plane.core.ledger import SentBytes, in_all
 from gateway.data_plane.core.quota import Quotas
 from gateway.data_plane.core.records import Leaving
 from gateway.data_plane.core.session import Message, Queues
@@ -258,28 +258,44 @@ class Channel:
             **self._keeper.sizes(),
         }
 
-    def snapshot(self, *, limit: int = 1000) -> Mapping[str, Any]:
+    def figures(self, *, limit: int) -> Mapping[str, Any]:
         """What passes, by session and partner: for an admin's eyes and for metrics. Ids and figures, never content.
 
-        sessions: at most `limit`, those in which messages wait first.
+        sessions: at most `limit`; half of them those that moved last, then those in which messages wait.
         """
-        waiting = [session for session in self._queues.sessions() if session in self._rules]
-        names = itertools.islice(dict.fromkeys(itertools.chain(waiting, self._rules)), limit)
+        moved = self._sent.latest()
+        names = dict.fromkeys(itertools.islice(moved, limit // 2))
+        for session in itertools.chain(self._queues.sessions(), moved):
+            if len(names) >= limit:
+                break
+            if session in self._rules:
+                names[session] = None
+        now = self._clock.monotonic()
         return {
-            "sessions": [self._session_figures(session) for session in names],
+            "at": self._clock.now_ms(),
+            "node_id": self._node_id,
+            "bytes_held": self._budget.used,
+            "bytes_bound": self._limits.process_bytes,
+            "bytes_on_disk": self._budget.on_disk,
+            "readers": self._readers.waiting,
             "sessions_in_all": len(self._rules),
-            "partners": {node: _flow_figures(flow) for node, flow in self._sent.partners.items()},
+            "sessions": [self._session_figures(session, now) for session in names],
+            "partners": [{"node_id": node, **flow.shown()} for node, flow in self._sent.partners.items()],
         }
 
-    def _session_figures(self, session: SessionId) -> Mapping[str, Any]:
-        flows = {node: _flow_figures(flow) for node, flow in self._sent.flows(session).items()}
+    def _session_figures(self, session: SessionId, now: float) -> Mapping[str, Any]:
+        flows = self._sent.flows(session)
+        oldest = self._queues.oldest(session)
         return {
             "session_id": session,
             "durability": self._rules[session].durability,
             "depth": self._queues.depth(session),
             "bytes_held": self._budget.used_by(session),
             "bytes_on_disk": self._budget.on_disk_of(session),
-            "nodes": flows,
+            "oldest_s": None if oldest is None else round(now - oldest, 3),
+            "readers": self._readers.of(session),
+            **in_all(flows.values()).shown(),
+            "nodes": [{"node_id": node, **flow.shown()} for node, flow in flows.items()],
         }
 
     # -- containers (north-south)
@@ -851,11 +867,6 @@ class _LaterError(Exception):
 def _read_by(ack: str, name: str) -> bool:
     """Whether a reader that has the record `ack` has read the record `name` too: they are read in order."""
     return ack[1:].isdecimal() and len(ack) <= 20 and int(name[1:]) <= int(ack[1:])
-
-
-def _flow_figures(flow: Flow) -> Mapping[str, float]:
-    """waited_s: seconds that the messages read had waited, all together."""
-    return asdict(flow)
 
 
 def _digest(token: str) -> str:

@@ -201,6 +201,10 @@ class Readers:
     def __contains__(self, session: SessionId) -> bool:
         return session in self._lines
 
+    def of(self, session: SessionId) -> int:
+        """How many wait in a session."""
+        return sum(len(line) for line in self._lines.get(session, {}).values())
+
     def place(self) -> int:
         """A place in the line: who came first is served first, also after having been woken for nothing."""
         self._numbers += 1

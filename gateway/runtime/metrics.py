@@ -1,12 +1,13 @@
 """What monitoring asks of a gateway: counters fed by the journal, levels read when asked, in Prometheus text format.
 
-Written by hand: the format is a page long, and every label here comes from our own tables, so that no partner can make
-us remember names of its choosing. docs/audit-trail.md lists what is told.
+Written by hand: the format is a page long, and labels come from our own tables, so that no partner can make us remember
+names of its choosing. Ids of sessions alone are others', and only so many of them are told at a time.
+docs/audit-trail.md lists what is told.
 """
 
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.errors import WIRE, GatewayError, Kind
@@ -31,7 +32,21 @@ _NETWORK: Final = (
 )
 _CHANNEL_LEVELS: Final = ("sessions", "sessions_with_messages", "bytes_held", "waiting", "partners")
 _CHANNEL_COUNTS: Final = ("pushed_local", "pushed_out", "pushed_in", "popped", "bytes_out", "bytes_in")
+_SESSIONS: Final = 20
+"""Told by name; those in which most has passed or waits."""
+_LOOKED_AT: Final = 100
+_SESSION_LEVELS: Final = (
+    ("depth", "Messages that wait."),
+    ("bytes_held", "Bytes of messages in memory."),
+    ("bytes_on_disk", "Bytes of messages in the spool."),
+    ("readers", "Readers that wait for a message."),
+)
+_WAITS: Final = (("sum", "waited_s"), ("count", "read"))
+_OTHERS: Final = "(others)"
+"""In place of a session: all that are not told by name, of those that moved last or hold messages."""
 
+Figures = Callable[[int], Awaitable[Mapping[str, Any]]]
+"""What passes in the data process, of at most so many sessions; raises Unavailable."""
 Stats = Callable[[], Awaitable[Mapping[str, Any]]]
 """Counters of the data process; raises Unavailable."""
 
@@ -174,6 +189,7 @@ async def exposition(
     store: Store,
     trail: Trail,
     stats: Stats,
+    figures: Figures,
     clock: Clock,
     more: Callable[[], Awaitable[str]] | None = None,
 ) -> str:
@@ -184,13 +200,14 @@ async def exposition(
     chain = _one("interconn_trail_entries", "gauge", "Entries of the audit trail.", state["entries"]) + _one(
         "interconn_trail_unsealed", "gauge", "Entries after the last seal.", state["unsealed"]
     )
-    return counters.text() + levels + chain + (await more() if more is not None else "") + await _channel(stats)
+    told = await more() if more is not None else ""
+    return counters.text() + levels + chain + told + await _channel(stats, figures)
 
 
-async def _channel(stats: Stats) -> str:
+async def _channel(stats: Stats, figures: Figures) -> str:
     up = "interconn_data_process_up"
     try:
-        found = await stats()
+        found, passing = await stats(), await figures(_LOOKED_AT)
     except GatewayError:
         return _one(up, "gauge", "Whether the data process answers.", 0)
     parts = [_one(up, "gauge", "Whether the data process answers.", 1)]
@@ -209,7 +226,46 @@ async def _channel(stats: Stats) -> str:
         if isinstance(by, Mapping):
             of = [(((label, str(key)),), float(count)) for key, count in by.items()]
             parts.append(family(f"interconn_{name}", kind, words, of))
+    return "".join((*parts, _flows(passing)))
+
+
+def _flows(passing: Mapping[str, Any]) -> str:
+    """What has passed by partner and by session, and what waits by session. passing: as of Figures."""
+    sessions = sorted(passing["sessions"], key=lambda each: (-_weight(each), each["session_id"]))
+    named, others = sessions[:_SESSIONS], sessions[_SESSIONS:]
+    by_partner = [((("partner", str(each["node_id"])),), each) for each in passing["partners"]]
+    by_session = [
+        ((("session", str(session["session_id"])), ("partner", str(each["node_id"]))), each)
+        for session in named
+        for each in session["nodes"]
+    ]
+    parts = [*_passed("partner", by_partner), *_passed("session", by_session)]
+    for name, text in _SESSION_LEVELS:
+        levels: list[Sample] = [((("session", str(each["session_id"])),), float(each[name])) for each in named]
+        if others:
+            levels.append(((("session", _OTHERS),), float(sum(each[name] for each in others))))
+        parts.append(family(f"interconn_session_{name}", "gauge", text, levels))
+    ages: list[Sample] = [((("session", str(each["session_id"])),), float(each["oldest_s"] or 0)) for each in named]
+    parts.append(family("interconn_session_oldest_seconds", "gauge", "Age of the message that waits longest.", ages))
     return "".join(parts)
+
+
+def _weight(session: Mapping[str, Any]) -> float:
+    return float(session["bytes_in"] + session["bytes_out"] + session["bytes_held"] + session["bytes_on_disk"])
+
+
+def _passed(whose: str, flows: Sequence[tuple[Labels, Mapping[str, Any]]]) -> Iterable[str]:
+    """Three families of counters. flows: labels, and figures of a node."""
+    for unit, text in (("messages", "Messages"), ("bytes", "Payload bytes")):
+        passed: list[Sample] = [
+            ((*labels, ("direction", way)), float(each[f"{unit}_{way}"]))
+            for labels, each in flows
+            for way in ("in", "out")
+        ]
+        yield family(f"interconn_{whose}_{unit}_total", "counter", f"{text} that passed.", passed)
+    name = f"interconn_{whose}_wait_seconds"
+    waits = (_sample(f"{name}_{end}", labels, float(each[member])) for labels, each in flows for end, member in _WAITS)
+    yield "\n".join((*_head(name, "summary", "How long messages waited for their reader."), *waits)) + "\n"
 
 
 async def readiness(*, writable: Callable[[], Awaitable[str]], stats: Stats) -> Mapping[str, str]:

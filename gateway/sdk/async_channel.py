@@ -165,7 +165,8 @@ class AsyncChannel:
 
     async def push(self, topic: str, *parts: Buffer, to: Address, deadline: float, repeatable: bool = False) -> None:
         """As Channel.push; deadline by the loop's clock. Messages pushed one after another keep their order, also when
-        nobody waits for one before the next.
+        nobody waits for one before the next, unless a buffer is full: one that is refused is pushed again behind those
+        that were not. Who fills buffers waits, or numbers its messages.
         """
         views = [memoryview(part).cast("B") for part in parts] or [memoryview(b"")]
         push = partial(self._push, topic, views, to=to, deadline=deadline, repeatable=repeatable)

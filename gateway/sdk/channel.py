@@ -1,8 +1,9 @@
 """A component's line to its own transport module: push, pop, peek and release (part 4 sections 3, 4).
 
-HTTP/1.1 with std-proto bodies, which every module understands, or, where the gateway has named one, its Unix socket
-(`gateway.sdk.local`). One kept connection per thread. What to retry, how long to wait and in which order messages
-count is decided by `gateway.sdk.drive`; here only what is certain not to have happened is tried again.
+HTTP/1.1 with std-proto bodies, which modules that follow the standard understand, or in a declared dialect
+(`gateway.sdk.osx`); or, where the gateway has named one, its Unix socket (`gateway.sdk.local`). One kept connection per
+thread. What to retry, how long to wait and in which order messages count is decided by `gateway.sdk.drive`; here only
+what is certain not to have happened is tried again.
 """
 
 import http.client
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.sdk import codec
+from gateway.sdk import codec, osx
 from gateway.sdk.arrays import pieces_of, value_of
-from gateway.sdk.environment import Address
+from gateway.sdk.environment import OSX_HTTP, Address
 from gateway.sdk.local import LocalLine
 from gateway.sdk.once import Key, Once
 from gateway.sdk.result import Code, ComponentError
@@ -43,7 +44,8 @@ Payload = bytes | bytearray | memoryview
 class Line:
     """Where the transport module is and what every call says (A-041). address: host:port, with or without scheme.
 
-    local: the module's Unix socket, "" for none; where nobody listens there, address is used.
+    local: the module's Unix socket, "" for none; where nobody listens there, address is used. dialect: "" or OSX_HTTP.
+    source_node: our node, said only to modules that do not know it.
     """
 
     address: str
@@ -52,6 +54,8 @@ class Line:
     token: str = field(repr=False)
     provider: str = PROVIDER
     local: str = ""
+    dialect: str = ""
+    source_node: str = ""
     connect_seconds: float = 10.0
     answer_seconds: float = 60.0
 
@@ -243,7 +247,7 @@ class Channel:
         """
         line = self._line_of_mine(wait)
         if line is None or sum(map(len, parts)) > line.most:
-            return self._call(operation, _body(operation, topic, parts, wait_ms), address, mark=mark, wait=wait)
+            return self._call(operation, topic, parts, wait_ms, address, mark=mark, wait=wait)
         try:
             if operation == "push":
                 return line.push(said(self._line, address, topic), parts, name=mark, wait=wait)
@@ -275,16 +279,31 @@ class Channel:
         return self._turns.setdefault((operation, key), threading.Lock())
 
     def _call(
-        self, operation: str, body: list[Payload], address: Address, *, mark: str = "", wait: float
+        self,
+        operation: str,
+        topic: str,
+        parts: Sequence[memoryview],
+        wait_ms: int,
+        address: Address,
+        *,
+        mark: str = "",
+        wait: float,
     ) -> codec.Outbound:
-        size = str(sum(len(piece) for piece in body))
-        sent = {**said(self._line, address), "Content-Type": "application/x-protobuf", "Content-Length": size}
+        is_osx, path = self._line.dialect == OSX_HTTP, f"/v1/interconn/chan/{operation}"
+        sent = {**said(self._line, address), "Content-Type": "application/x-protobuf"}
         if mark:
             sent[headers.MESSAGE if operation == "push" else headers.ACK] = mark
+        if is_osx:
+            body: list[Payload] = [osx.request(operation, topic, parts, wait_ms)]
+            sent |= {"Content-Type": osx.CONTENT_TYPE, headers.PTP_SOURCE_NODE: self._line.source_node}
+            sent |= {headers.PTP_URI: path} if operation == "push" else {}
+        else:
+            body = _body(operation, topic, parts, wait_ms)
+        sent["Content-Length"] = str(sum(len(piece) for piece in body))
         try:
             connection = self._connection(wait)
             connection.sock.settimeout(wait)
-            connection.request("POST", f"/v1/interconn/chan/{operation}", body=body, headers=sent)
+            connection.request("POST", path, body=body, headers=sent)
             response = connection.getresponse()
             data = _read_body(response)
             # A connection that ends before the first byte of the body closes the response too; length then says so.
@@ -297,6 +316,11 @@ class Channel:
             if len(data) <= MAX_ANSWER_BYTES:
                 raise http.client.IncompleteRead(b"")
             raise ComponentError(Code.TRANSPORT, f"answer to {operation} longer than {MAX_ANSWER_BYTES} bytes")
+        if is_osx and response.status == http.HTTPStatus.OK:
+            try:
+                return osx.read(operation, data)
+            except codec.CodecError as e:
+                raise ComponentError(Code.TRANSPORT, f"{operation} answered: {e}") from e
         return _read_answer(operation, response.status, response.headers.get_content_type(), data)
 
 

@@ -24,8 +24,9 @@ from typing import Any, Final, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.operators.party import PartyName, Progress
+from gateway.sdk import osx
 from gateway.sdk.channel import Channel, Line
-from gateway.sdk.drive import Link, Patience
+from gateway.sdk.drive import PART_BYTES, Link, Patience
 from gateway.sdk.environment import Artifact, Environment, read_environment
 from gateway.sdk.places import storage_secrets
 from gateway.sdk.result import Code, ComponentError
@@ -234,9 +235,17 @@ class Task:
             environment.trace_id,
             environment.token,
             local=environment.channel,
+            dialect=environment.dialect,
+            source_node=environment.parties[environment.party].node_id,
         )
         channel = Channel(line)
-        link = Link(channel, task_id=environment.task_id, own=environment.party, parties=self._addressed())
+        link = Link(
+            channel,
+            task_id=environment.task_id,
+            own=environment.party,
+            parties=self._addressed(),
+            part_bytes=PART_BYTES if environment.dialect == "" else osx.PART_BYTES,
+        )
         self.output.count_bytes(lambda: link.moved)
         try:
             yield link

@@ -20,6 +20,7 @@ INPUT: Final = "runtime.component.input."
 OUTPUT: Final = "runtime.component.output."
 NODE_ID: Final = "config.node_id."
 INST_ID: Final = "config.inst_id."
+OSX_HTTP: Final = "osx-http"
 
 _PARTY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\.(?:0|[1-9][0-9]{0,5})")
 
@@ -46,7 +47,8 @@ class Environment:
 
     party: own `<role>.<index>`; roles: all of them where one process serves several. parties: every party of the task,
     own included. callback: None where reporting is left to the exit code. transport: host:port, with or without scheme.
-    channel: a Unix socket that does what `transport` does, only faster; "" where a gateway has none.
+    channel: a Unix socket that does what `transport` does, only faster; "" where a gateway has none. dialect: what is
+    spoken with `transport`, "" for the standard.
     """
 
     component: str
@@ -60,6 +62,7 @@ class Environment:
     storage: str = field(repr=False)
     transport: str
     channel: str
+    dialect: str
     callback: str | None
     control_port: int
     log_path: str
@@ -103,6 +106,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         storage=_required(variables, "system.storage"),
         transport=_required(variables, "system.transport"),
         channel=variables.get("interconn.channel", ""),
+        dialect=_dialect(variables.get("interconn.dialect", "").strip()),
         callback=variables.get("system.callback") or None,
         control_port=_port(variables),
         log_path=variables.get("config.log.path", ""),
@@ -110,6 +114,12 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         inputs=MappingProxyType({k: _artifact(INPUT + k, v) for k, v in _suffixes(variables, INPUT).items()}),
         outputs=MappingProxyType({k: _artifact(OUTPUT + k, v) for k, v in _suffixes(variables, OUTPUT).items()}),
     )
+
+
+def _dialect(text: str) -> str:
+    if text not in {"", OSX_HTTP}:
+        raise _bad("interconn.dialect", f"{OSX_HTTP}, or nothing for the standard")
+    return text
 
 
 def _bad(name: str, problem: str) -> ComponentError:

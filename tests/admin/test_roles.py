@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.mgmt_plane.core.admin_messages import schemas
+from gateway.mgmt_plane.rest.admin_channel import ChannelAdmin
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_logs import LogAdmin
@@ -33,6 +34,7 @@ def all_routes(node: Node) -> list[AdminRoute]:
         *ReceiptAdmin(nothing, nothing).routes(),
         *LogAdmin(nothing).routes(),
         *ExpiryAdmin(soon=nothing, clock=nothing).routes(),
+        *ChannelAdmin(nothing).routes(),
         *WayAdmin(ways=nothing, store=nothing, stats=nothing, tell=nothing, journal=nothing).routes(),
         *Health(ready=nothing, metrics=nothing).routes(),
     ]

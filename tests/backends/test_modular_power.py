@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.kernels import BadInput, ModularPower, Uints
+from accel.kernels import BadInput, ModularPower, SparseMatrix, Uints
 from accel.probe import probe
 from accel.registry import BACKENDS
 
@@ -87,6 +87,35 @@ def test_batches_that_stay_in_their_own_form(kernel: ModularPower, bits: int) ->
     ):
         with pytest.raises(BadInput):
             bad()
+
+
+@pytest.mark.parametrize("bits", [2, 64, 1024])
+def test_matvec(kernel: ModularPower, bits: int) -> None:
+    """Row i is the product of a[j]^matrix[i, j]: empty rows, one long row, entries of both signs and of 40 bits."""
+    rng = random.Random(bits)
+    n = rng.getrandbits(bits) | 1 | 1 << (bits - 1)
+    units = [v for v in [1, n - 1, *(rng.randrange(1, n) for _ in range(130))] if math.gcd(v, n) == 1]
+    a, ring = units[:70], kernel.ring(n)
+    a += [1] * (70 - len(a))
+    x = ring.load(plain(a, (bits + 63) // 64))
+    edges = [1, -1, (1 << 40) - 1, 1 - (1 << 40), 15, 16, -17]
+    rows = [[(j, rng.choice(edges)) for j in range(70)], [], [(3, 1)], [(0, 0), (69, -5)], [(7, 3 << 38)]]
+    for signed in (True, False):
+        entries = [[(j, v if signed else abs(v)) for j, v in row] for row in rows]
+        starts = np.cumsum([0, *map(len, entries)])
+        cols, values = (np.array([entry[i] for row in entries for entry in row], np.int64) for i in (0, 1))
+        matrix = SparseMatrix(len(entries), 70, starts, cols, values)
+        wanted = [math.prod(pow(a[j], v, n) for j, v in row) % n for row in entries]
+        assert numbers(ring.dump(ring.matvec(matrix, x))) == wanted
+    nothing = np.zeros(0, np.int64)
+    empty = SparseMatrix(2, 70, np.zeros(3, np.int64), nothing, nothing)
+    assert numbers(ring.dump(ring.matvec(empty, x))) == [1, 1]
+    assert len(ring.matvec(SparseMatrix(0, 70, np.zeros(1, np.int64), nothing, nothing), x)) == 0
+    with pytest.raises(BadInput):
+        ring.matvec(empty, ring.load(plain([1], 1)))
+    minus = SparseMatrix(1, 1, np.array([0, 1]), np.array([0]), np.array([-1]))
+    with pytest.raises(BadInput):
+        ring.matvec(minus, ring.load(plain([0], 1)))
 
 
 @given(

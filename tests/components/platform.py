@@ -93,8 +93,8 @@ class Platform:
 
 
 @contextmanager
-def running_platform() -> Iterator[Platform]:
-    platform = Platform()
+def running_platform(made: Platform | None = None) -> Iterator[Platform]:
+    platform = made or Platform()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -138,10 +138,14 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
             found = (await world["A"].jobs.show(job_id))["waiting"]
             return [(w["node_id"], w["task_name"]) for w in found] == [("B", "psi_1")] and found[0]["since"] > 0
 
+        async def runs_at_b() -> bool:
+            found = (await world["B"].jobs.show(job_id))["waiting"]
+            return bool(found) and found[0]["what"].startswith("psi_1 here (host.0")
+
         await eventually(waits)
-        at_b = await world["B"].jobs.show(job_id)
-        assert at_b["waiting"][0]["what"].startswith("psi_1 here (host.0")
-        assert at_b["waiting"][0]["until"] > at_b["waiting"][0]["since"]
+        await eventually(runs_at_b)
+        at_b = (await world["B"].jobs.show(job_id))["waiting"][0]
+        assert at_b["until"] > at_b["since"]
 
 
 async def test_the_cause_names_party_component_and_code(tmp_path: Path) -> None:

@@ -51,7 +51,16 @@ def test_never_reads_more_than_protobuf_and_never_fails_otherwise(body: bytes) -
 
 @pytest.mark.parametrize(
     "body",
-    [b"\x0a", b"\x0a\x05abc", b"\x0b\x0c", b"\x00\x00", b"\xff" * 11, b"\x0d\x01", b"\x0a\xff\xff\xff\xff\xff\x01"],
+    [
+        b"\x1a\x00" * (wire.MEMBERS + 1),
+        b"\x0a",
+        b"\x0a\x05abc",
+        b"\x0b\x0c",
+        b"\x00\x00",
+        b"\xff" * 11,
+        b"\x0d\x01",
+        b"\x0a\xff\xff\xff\xff\xff\x01",
+    ],
 )
 def test_broken_messages_are_refused(body: bytes) -> None:
     with pytest.raises(ProtocolViolation) as caught:

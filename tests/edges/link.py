@@ -1,4 +1,6 @@
-"""A TCP link that is cut, slowed down or deaf, whatever is spoken over it: TLS goes through unread."""
+"""A TCP link that is cut, half-closed, slow, far, deaf or repeats itself, whatever is spoken over it: TLS goes through
+unread.
+"""
 
 import asyncio
 import contextlib
@@ -21,8 +23,16 @@ class Link:
     """Of the bytes towards upstream, from the start: there every connection is cut, and the place is dropped."""
     refuse: bool = False
     """New connections are closed at once."""
+    half_close_after: list[int] = field(default_factory=list)
+    """As cut_after; there upstream is told that no more comes, and what it says still goes back."""
     swallow_answers: bool = False
     """What upstream says does not come back."""
+    delay_s: float = 0.0
+    """Of each byte, either way."""
+    bytes_per_s: float = 0.0
+    """Of each connection, either way; 0: as fast as it goes."""
+    recorded: bytearray | None = None
+    """Where one is given, what went upstream over the first connection."""
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -62,7 +72,21 @@ class Link:
             far_writer.transport.abort()
         writer.transport.abort()
 
+    async def repeat(self) -> bytes:
+        """Say upstream once more what was recorded; what it answers until it hangs up or falls silent."""
+        assert self.recorded is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        answer = b""
+        with contextlib.suppress(OSError, TimeoutError):
+            writer.write(self.recorded)
+            while piece := await asyncio.wait_for(reader.read(CHUNK), 1):
+                answer += piece
+        writer.transport.abort()
+        return answer
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        out = _Far(writer, self.delay_s, self.bytes_per_s)
+        first, ended = up and self.connections == 1, False
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
                 if not up:
@@ -71,11 +95,50 @@ class Link:
                         continue
                 else:
                     self.up += len(data)
+                    if first and self.recorded is not None:
+                        self.recorded += data
                     if self.cut_after and self.up >= self.cut_after[0]:
                         del self.cut_after[0]
                         self.cut()
                         return
-                writer.write(data)
-                await writer.drain()
+                    if self.half_close_after and self.up >= self.half_close_after[0]:
+                        del self.half_close_after[0]
+                        ended = True
+                        writer.write_eof()
+                    if ended:
+                        continue
+                await out.write(data)
+            await out.flush()
         with contextlib.suppress(OSError):
             writer.close()
+
+
+class _Far:
+    """A writer at the end of a line: bytes come out later, and no faster than so many a second."""
+
+    def __init__(self, writer: asyncio.StreamWriter, delay_s: float, bytes_per_s: float) -> None:
+        self._writer = writer
+        self._delay_s = delay_s
+        self._bytes_per_s = bytes_per_s
+        self._free = 0.0
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the line can take more, though what is on its way may not be out."""
+        if not (self._delay_s or self._bytes_per_s):
+            self._writer.write(data)
+        else:
+            loop = asyncio.get_running_loop()
+            self._free = max(self._free, loop.time())
+            if self._bytes_per_s:
+                self._free += len(data) / self._bytes_per_s
+            loop.call_at(self._free + self._delay_s, self._out, data)
+            await asyncio.sleep(self._free - loop.time())
+        await self._writer.drain()
+
+    async def flush(self) -> None:
+        """Returns when everything is out."""
+        await asyncio.sleep(self._free + self._delay_s - asyncio.get_running_loop().time())
+
+    def _out(self, data: bytes) -> None:
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)

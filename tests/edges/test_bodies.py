@@ -1,6 +1,7 @@
 """Bodies that lie, break off or come to nothing: no message, no memory kept, and the connection's fault only."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -11,6 +12,7 @@ from gateway.data_plane.io import hop
 from gateway.model import NodeId
 from tests.edges import rig
 from tests.edges.rig import Container, Node, node, pair, settle
+from tests.integration.processes import resident
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
 
@@ -44,14 +46,34 @@ async def test_a_body_that_breaks_off(extra: str) -> None:
 async def test_a_claimed_length_takes_no_memory() -> None:
     async with node(A) as a:
         alone(a)
-        writers = [(await connect(a))[1] for _ in range(20)]
+        before = resident()
+        writers = [(await connect(a))[1] for _ in range(50)]
         for writer in writers:
             writer.write(head("Content-Length: 134217728\r\n") + b"x")
-        await settle(lambda: a.process.stats()["bytes_held"] >= 20)
-        assert a.process.stats()["bytes_held"] == 20
+        await settle(lambda: a.process.stats()["bytes_held"] >= 50)
+        assert a.process.stats()["bytes_held"] == 50
+        assert resident() - before < 20 << 20
         for writer in writers:
             writer.close()
         await settle(lambda: a.process.stats()["bytes_held"] == 0)
+
+
+async def test_a_large_body_that_breaks_off_is_let_go_at_once() -> None:
+    """Not when Python next looks for cycles."""
+    async with node(A) as a:
+        alone(a)
+        before = resident()
+        gc.disable()
+        try:
+            for n in range(1, 6):
+                _, writer = await connect(a)
+                writer.write(head("Content-Length: 100000000\r\n") + bytes(30 << 20))
+                await settle(lambda: a.process.stats()["bytes_held"] == 30 << 20)
+                writer.close()
+                await settle(lambda: a.process.stats()["bytes_held"] == 0)
+                assert resident() - before < 100 << 20, n
+        finally:
+            gc.enable()
 
 
 async def test_a_body_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +98,10 @@ async def test_a_body_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
         "bad header\r\n",
     ],
 )
-async def test_requests_that_are_no_http(extra: str) -> None:
+async def test_requests_that_are_no_http(
+    extra: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closed, and nothing of them, such as a token, is in what the process prints."""
     async with node(A) as a:
         alone(a)
         reader, writer = await connect(a)
@@ -85,6 +110,7 @@ async def test_requests_that_are_no_http(extra: str) -> None:
         assert answer in {b"HTTP/1.1 400", b"HTTP/1.0 400", b""}
         writer.close()
         assert a.process.stats()["pushed_local"] == 0
+    assert (caplog.text, capfd.readouterr().err) == ("", "")
 
 
 async def test_a_caller_that_asks_first() -> None:

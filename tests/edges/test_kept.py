@@ -210,12 +210,14 @@ async def test_figures_of_a_session_and_a_partner(client: aiohttp.ClientSession,
         for _ in range(3):
             await Container(client, a.platform).push(B, b"12345")
         await Container(client, b.platform).pop()
-        seen = b.process.channel.snapshot()
+        seen = b.process.channel.figures(limit=10)
         (session,) = seen["sessions"]
-        flow = session["nodes"][A]
+        (flow,) = session["nodes"]
         assert (session["session_id"], session["durability"], session["depth"]) == (rig.SID, "spool", 2)
         assert (flow["messages_in"], flow["bytes_in"], flow["read"], flow["waited_s"] > 0) == (3, 15, 1, True)
         assert session["bytes_on_disk"] == session["bytes_held"] == 2 * (5 + MESSAGE_OVERHEAD)
-        assert seen["partners"][A] == flow
-        out = a.process.channel.snapshot()["sessions"][0]["nodes"][B]
-        assert (out["messages_out"], out["bytes_out"]) == (3, 15)
+        assert session["oldest_s"] >= 0
+        assert seen["partners"] == [flow]
+        assert flow["node_id"] == A
+        ((out,),) = (each["nodes"] for each in a.process.channel.figures(limit=10)["sessions"])
+        assert (out["node_id"], out["messages_out"], out["bytes_out"]) == (B, 3, 15)

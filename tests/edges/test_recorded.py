@@ -101,16 +101,26 @@ async def test_imesh(client: aiohttp.ClientSession, packed: grpc.Compression) ->
         assert (await Container(client, b.platform).peek(session="s-1")).payload in {None, b""}
 
 
-async def test_a_packed_bomb_is_refused() -> None:
-    """gRPC unpacks for us: no further than a message may be."""
-    bomb = bytes(32 << 20)
-    assert len(gzip.compress(bomb)) < 100_000
-    async with pair(session=False, limits=Limits(channel_body_bytes=4 << 20)) as (a, _):
+@pytest.mark.parametrize("size", [3 << 20, 48 << 20])
+async def test_a_packed_bomb_is_refused(size: int) -> None:
+    """Unpacked by us, counted, and no further than a packed message may be."""
+    bomb = b"\x12\x80\x80\x80\x10" + bytes(size)
+    assert len(gzip.compress(bomb)) < size >> 8
+    async with pair(session=False, limits=Limits(channel_body_bytes=2 << 20)) as (a, _):
         a.process.channel.open_session(rule(A, B, session="s-1", token=None))
         options = [("grpc.max_send_message_length", -1)]
         target = f"127.0.0.1:{a.ports.platform}"
+        to = [*IMESH, ("x-ptp-target-node-id", "LX-A")]
         async with grpc.aio.insecure_channel(target, compression=grpc.Compression.Gzip, options=options) as channel:
             push = channel.unary_unary("/org.ppc.ptp.PrivateTransferTransport/push")
+            assert ptp_pb2.TransportOutbound.FromString(await push(bomb, metadata=to)).code == "E0000000413"
+        async with grpc.aio.insecure_channel(target) as channel:
+            push = channel.unary_unary("/org.ppc.ptp.PrivateTransferTransport/push")
+            for torn in (gzip.compress(b"x" * 100)[:-9], gzip.compress(b"x") + b"y", b"\x1f\x8bx"):
+                assert ptp_pb2.TransportOutbound.FromString(await push(torn, metadata=to)).code == "E0000000616"
+        async with grpc.aio.insecure_channel(target, compression=grpc.Compression.Deflate) as channel:
+            push = channel.unary_unary("/org.ppc.ptp.PrivateTransferTransport/push")
             with pytest.raises(grpc.aio.AioRpcError) as failed:
-                await push(b"\x12\x80\x80\x80\x10" + bomb, metadata=[*IMESH, ("x-ptp-target-node-id", "LX-A")])
-            assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                await push(b"\x12\x7f" + bytes(127), metadata=to)
+            assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert a.process.channel.stats()["bytes_held"] == 0

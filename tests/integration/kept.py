@@ -14,86 +14,21 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import aiohttp
 
 from gateway.data_plane.io.link import DataPlaneLink
 from gateway.data_plane.io.stream_local import SOCKET
 from gateway.model import NodeId
-from gateway.ports import PeerRoute
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.environment import Address
 from tests.edges import rig
+from tests.integration.processes import Gateway, gateway
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
 OK = "E0000000000"
-MAIN = """
-import sys
-from pathlib import Path
-from gateway.data_plane.io.process import DataSettings, run_data_process
-from gateway.model import InstId, NodeId
-from gateway.runtime.system import SystemClock, SystemEntropy
-from tests.edges.rig import ListJournal
-run, name, edge, platform = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-settings = DataSettings(node_id=NodeId(name), inst_id=InstId("i"), edge_host="127.0.0.1", edge_port=edge,
-    platform_port=platform, tls_chain=run / "tls.pem", tls_key=run / "tls.key", run_dir=run, spool_dir=run / "spool")
-sys.exit(run_data_process(settings, journal=ListJournal(), clock=SystemClock(), entropy=SystemEntropy()))
-"""
-
-
-@dataclass(slots=True)
-class Gateway:
-    """A data process that can be killed and started again on the same ports."""
-
-    name: NodeId
-    folder: Path
-    ca: rig.Authority
-    control: rig.FakeControl
-    edge: int = 0
-    platform: int = 0
-    process: asyncio.subprocess.Process | None = None
-    starts: int = 0
-
-    async def start(self) -> None:
-        arguments = [str(self.folder), self.name, str(self.edge), str(self.platform)]
-        ready = self.folder / "data.json"
-        ready.unlink(missing_ok=True)
-        self.process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, *arguments)
-        async with asyncio.timeout(60):
-            while not ready.exists():
-                if self.process.returncode is not None:
-                    raise RuntimeError(f"{self.name} ended with {self.process.returncode}")
-                await asyncio.sleep(0.01)
-        ports = json.loads(ready.read_text())
-        self.edge, self.platform = ports["edge_port"], ports["platform_port"]
-        self.starts += 1
-
-    async def kill(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-    def route(self) -> PeerRoute:
-        return PeerRoute(self.name, "i", f"https://127.0.0.1:{self.edge}", self.ca.pem, "strict-1.2")
-
-
-@contextlib.asynccontextmanager
-async def gateway(name: NodeId) -> AsyncIterator[Gateway]:
-    with rig.folder() as folder:
-        ca = rig.authority()
-        rig.issue(folder, ca, rig.urn(name))
-        control = rig.FakeControl(folder)
-        await control.start()
-        made = Gateway(name, folder, ca, control)
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.kill()
-            await control.stop()
 
 
 @dataclass(slots=True)
@@ -182,8 +117,8 @@ class Trial:
 async def run(*, messages: int, kills: int, topics: int, seed: int) -> Trial:
     """Raises AssertionError with what was lost, doubled or swapped."""
     async with (
-        gateway(A) as a,
-        gateway(B) as b,
+        gateway(A, spool_dir="spool") as a,
+        gateway(B, spool_dir="spool") as b,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as client,
     ):
         rule = replace(rig.rule(A, B), durability="spool")

@@ -15,18 +15,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
-from gateway.data_plane.io.link import DataPlaneLink
 from gateway.data_plane.io.stream_client import RESEND
-from gateway.ports import PeerRoute
+from gateway.data_plane.io.stream_local import SOCKET
+from gateway.model import NodeId
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.environment import Address
 from tests.edges import rig
 from tests.edges.link import Link
-from tests.integration.kept import A, B, Gateway, gateway
+from tests.integration.processes import Gateway, gateway
 
+A, B = NodeId("LX-A"), NodeId("LX-B")
 CUTS = 3
 T = TypeVar("T")
 
@@ -45,17 +45,13 @@ class Figures:
 
 async def run(*, size: int, durability: str = "memory") -> Figures:
     """Raises AssertionError where the message is not what was sent, or too much of it was sent again."""
-    async with gateway(A) as a, gateway(B) as b, Link(b.edge) as link:
+    async with gateway(A, spool_dir="spool") as a, gateway(B, spool_dir="spool") as b, Link(b.edge) as link:
         rule = replace(rig.rule(A, B), durability=durability)
-        to_b = PeerRoute(B, "i", f"https://127.0.0.1:{link.port}", b.ca.pem, "strict-1.2")
-        for one, peer in ((a, to_b), (b, a.route())):
-            one.control.routes, one.control.rules = [peer], [rule]
-            told = DataPlaneLink(one.folder)
-            await told.replace_all([peer], [rule])
-            await told.close()
+        await a.told([b.route(link.port)], [rule])
+        await b.told([a.route()], [rule])
         with tempfile.TemporaryFile() as file:
             digest = _fill(file.fileno(), size)
-            before = {one.name: _own(one) for one in (a, b)}
+            before = {one.name: one.resident() for one in (a, b)}
             link.cut_after = [size * (n + 1) // (CUTS + 1) for n in range(CUTS)]
             payload = _mapped(file.fileno(), size)
             push = _timed(lambda: _channel(a).push("t", payload, to=Address(B, "i"), deadline=time.monotonic() + 3600))
@@ -73,7 +69,7 @@ async def run(*, size: int, durability: str = "memory") -> Figures:
 
 
 def _channel(at: Gateway) -> Channel:
-    line = Line(f"127.0.0.1:{at.platform}", rig.SID, "trace-1", rig.TOKEN, local=str(at.folder / "tasks.sock"))
+    line = Line(f"127.0.0.1:{at.platform}", rig.SID, "trace-1", rig.TOKEN, local=str(at.folder / SOCKET))
     return Channel(line)
 
 
@@ -104,23 +100,14 @@ async def _watched(
     call: Callable[[], tuple[T, float]], gateways: tuple[Gateway, ...]
 ) -> tuple[T, float, dict[str, int]]:
     """Run a call in a thread, looking at the memory of the gateways meanwhile."""
-    most = {one.name: _own(one) for one in gateways}
+    most = {one.name: one.resident() for one in gateways}
     calling = asyncio.create_task(asyncio.to_thread(call))
     while not calling.done():
         await asyncio.wait({calling}, timeout=0.02)
         for one in gateways:
-            most[one.name] = max(most[one.name], _own(one))
+            most[one.name] = max(most[one.name], one.resident())
     result, seconds = await calling
     return result, seconds, most
-
-
-def _own(at: Gateway) -> int:
-    """Bytes of memory that are the process's alone."""
-    assert at.process is not None
-    for line in Path(f"/proc/{at.process.pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    raise RuntimeError("no RssAnon")
 
 
 def main() -> int:

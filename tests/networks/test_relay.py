@@ -101,6 +101,19 @@ async def test_a_relay_does_not_use_a_relay(client: aiohttp.ClientSession) -> No
         assert r.process.stats()["relayed"] == {}
 
 
+async def test_nothing_but_tls_is_relayed() -> None:
+    """Whatever listens at an address that a partner has named, its plain listeners are out of reach."""
+    async with three(pair()) as (a, b, r):
+        await r.process.set_routes([a.route(), b.route(address=b.platform.replace("http:", "https:"))])
+        raw = await RoadsLink(a.folder).reach(B, NOWHERE)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(raw, b"GET /v1/interconn/chan/peek HTTP/1.1\r\nHost: b\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert b"HTTP" not in await loop.sock_recv(raw, 1000)
+        raw.close()
+        await settle(lambda: r.process.stats()["relayed"] == {})
+
+
 @pytest.mark.parametrize("end", ["pair", "contract"])
 async def test_what_is_taken_back_is_cut(client: aiohttp.ClientSession, end: str) -> None:
     async with three(pair()) as (a, b, r):

@@ -21,7 +21,7 @@ from tests.mgmt.world import ListJournal, Node, World
 
 TOKEN = "t" * 40
 _DATASET = AuditKind.DATASET
-_LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\\n]*",?)*)\})? (-?[0-9.e+-]+|\+Inf)')
+_LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["n])*",?)*)\})? (-?[0-9.e+-]+|\+Inf)')
 
 
 class DataProcess:
@@ -40,6 +40,19 @@ class DataProcess:
             "unknown": 1,
         }
 
+    sessions = 1
+
+    async def figures(self, limit: int) -> Mapping[str, Any]:
+        flow = {"messages_in": 3, "bytes_in": 30, "messages_out": 1, "bytes_out": 5, "read": 2, "waited_s": 1.5}
+        level = {"depth": 1, "bytes_held": 256, "bytes_on_disk": 0, "oldest_s": 0.5, "readers": 2}
+        return {
+            "partners": [{"node_id": "B", **flow}],
+            "sessions": [
+                {"session_id": f's-{n}"\n', **flow, **level, "nodes": [{"node_id": "B", **flow}]}
+                for n in range(min(limit, self.sessions))
+            ],
+        }
+
 
 def parsed(text: str) -> dict[str, float]:
     """`name{labels}` -> value; every sample must stand under its TYPE."""
@@ -51,7 +64,7 @@ def parsed(text: str) -> dict[str, float]:
             family = line.split()[2]
         elif line.startswith("# TYPE "):
             assert line.split()[2] == family
-            assert line.split()[3] in ("counter", "gauge", "histogram")
+            assert line.split()[3] in ("counter", "gauge", "histogram", "summary")
         else:
             match = _LINE.fullmatch(line)
             assert match, line
@@ -82,7 +95,15 @@ async def base(b: Node, data: DataProcess, counters: Counters) -> AsyncIterator[
 
     health = Health(
         ready=partial(readiness, writable=database, stats=data.stats),
-        metrics=partial(exposition, counters=counters, store=b.store, trail=b.trail, stats=data.stats, clock=b.clock),
+        metrics=partial(
+            exposition,
+            counters=counters,
+            store=b.store,
+            trail=b.trail,
+            stats=data.stats,
+            figures=data.figures,
+            clock=b.clock,
+        ),
     )
     app = admin_app(health.routes(), token=TOKEN, limits=Limits(), journal=b.journal)
     server = TestServer(app)
@@ -132,6 +153,22 @@ async def test_counts_and_levels(world: World, a: Node, b: Node, c: Node, base: 
     assert found['interconn_parked{peer="B"}'] == 4
     assert found['interconn_relayed_bytes_total{pair="A B"}'] == 7
     assert "interconn_channel_unknown" not in text
+
+
+async def test_what_passes_is_told_of_a_bounded_number_of_sessions(base: str, data: DataProcess) -> None:
+    found = parsed((await ask(f"{base}/metrics", token=True))[2])
+    assert found['interconn_partner_bytes_total{partner="B",direction="in"}'] == 30
+    assert found['interconn_partner_messages_total{partner="B",direction="out"}'] == 1
+    assert found['interconn_partner_wait_seconds_sum{partner="B"}'] == 1.5
+    session = 's-0\\"\\n'
+    assert found[f'interconn_session_bytes_total{{session="{session}",partner="B",direction="out"}}'] == 5
+    assert found[f'interconn_session_wait_seconds_count{{session="{session}",partner="B"}}'] == 2
+    levels = {"depth": 1, "bytes_held": 256, "bytes_on_disk": 0, "readers": 2, "oldest_seconds": 0.5}
+    assert {name: found[f'interconn_session_{name}{{session="{session}"}}'] for name in levels} == levels
+    data.sessions = 10_000
+    found = parsed((await ask(f"{base}/metrics", token=True))[2])
+    assert len([name for name in found if name.startswith("interconn_session_")]) < 300
+    assert found['interconn_session_depth{session="(others)"}'] == 80
 
 
 async def test_health_needs_no_token_and_metrics_do(b: Node, base: str, data: DataProcess) -> None:  # noqa: F811

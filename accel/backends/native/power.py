@@ -4,10 +4,12 @@ import gmpy2
 import numpy as np
 
 from accel import kernels
+from accel.backends.native import multiexp
 from accel.backends.native.residues import Octets, ResidueRing, octets
-from accel.backends.reference.group import check_segments
-from accel.backends.reference.power import check_modulus_of_batch
-from accel.kernels import BadInput, Ints, Uints, check_threads
+from accel.backends.reference.group import check_fits, check_segments
+from accel.backends.reference.modular import check_batch
+from accel.backends.reference.power import PowerByRing, check_modulus_of_batch
+from accel.kernels import BadInput, Ints, SparseMatrix, Uints, check_threads
 
 
 class NativeResidues:
@@ -42,7 +44,7 @@ class NativeModularRing:
         return f"NativeModularRing({self.name}, {self.modulus.bit_length()} bits)"
 
     def load(self, plain: Uints) -> NativeResidues:
-        _check_batch(plain)
+        check_batch(plain)
         ring, data = self._ring, octets(plain)
         if data.shape[1] > ring.size and data[:, ring.size :].any():
             raise BadInput("a base is not below the modulus")
@@ -67,7 +69,7 @@ class NativeModularRing:
 
     def power(self, a: kernels.Residues, exponents: Uints, *, secret: bool = True) -> NativeResidues:
         rows = self._own(a)
-        _check_batch(exponents)
+        check_batch(exponents)
         if len(exponents) not in (1, len(rows)):
             raise BadInput("one exponent for all, or one for each base")
         if not len(rows):
@@ -86,6 +88,11 @@ class NativeModularRing:
         begin, end = int(starts[0]), int(starts[-1])
         return self._made(self._ring.product(rows, np.ascontiguousarray(index[begin:end]), starts - begin))
 
+    def matvec(self, matrix: SparseMatrix, a: kernels.Residues) -> NativeResidues:
+        rows = self._own(a)
+        check_fits(matrix, len(rows))
+        return self._made(multiexp.matvec(self._ring, matrix, rows))
+
     def _own(self, a: kernels.Residues) -> Uints:
         if not isinstance(a, NativeResidues) or a.modulus != self._ring.modulus or a.core != self._ring.core:
             raise BadInput("residues of another modulus or backend")
@@ -95,7 +102,7 @@ class NativeModularRing:
         return NativeResidues(rows, self._ring)
 
 
-class NativePower:
+class NativePower(PowerByRing):
     """See accel.kernels.ModularPower for the contract. The last modulus' constants are kept."""
 
     __slots__ = ("_last", "_threads", "name")
@@ -108,33 +115,10 @@ class NativePower:
     def __repr__(self) -> str:
         return f"NativePower({self.name})"
 
-    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:
-        ring = self.ring(modulus)
-        return ring.dump(ring.power(ring.load(bases), exponents, secret=secret))
-
-    def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
-        ring = self.ring(modulus)
-        if len(a) != len(b):
-            raise BadInput("the batches have different lengths")
-        return ring.dump(ring.multiply(ring.load(a), ring.load(b)))
-
-    def square(self, modulus: int, a: Uints) -> Uints:
-        ring = self.ring(modulus)
-        return ring.dump(ring.square(ring.load(a)))
-
-    def invert(self, modulus: int, a: Uints) -> Uints:
-        ring = self.ring(modulus)
-        return ring.dump(ring.invert(ring.load(a)))
-
     def ring(self, modulus: int) -> NativeModularRing:
         if self._last is None or self._last.modulus != modulus:
             self._last = NativeModularRing(self.name, modulus, threads=self._threads)
         return self._last
-
-
-def _check_batch(batch: Uints) -> None:
-    if batch.dtype != np.uint64 or batch.ndim != 2 or batch.shape[1] < 1:
-        raise BadInput("a plain batch is uint64 of shape (count, limbs)")
 
 
 def _limbs(data: Octets, ring: ResidueRing) -> Uints:

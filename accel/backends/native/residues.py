@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel import _native
+from accel.backends.reference.group import cut_segments
 from accel.backends.reference.modular import Mpz, to_mpz
 from accel.kernels import BadInput, Ints, Uints, check_threads
 
@@ -211,18 +212,14 @@ class ResidueRing:
         """Row s is the product of src[idx[starts[s] : starts[s + 1]]]. Long ones are cut, so that all lanes work."""
         count = len(starts) - 1
         piece = max(_LONG, (len(idx) >> 6) + 1)
-        lengths = np.diff(starts)
-        pieces = np.maximum(1, -(-lengths // piece))
-        if int(pieces.max(initial=1)) == 1:
+        cuts, groups = cut_segments(starts, piece)
+        if len(cuts) == len(starts):
             out = self.empty(count)
             _native.segments(self._handle, out, src, idx, starts)
             return out
-        first = np.concatenate([np.zeros(1, np.int64), np.cumsum(pieces)])
-        which = np.repeat(np.arange(count, dtype=np.int64), pieces)
-        cuts = starts[which] + (np.arange(len(which), dtype=np.int64) - first[which]) * piece
-        parts = self.empty(len(which))
-        _native.segments(self._handle, parts, src, idx, np.append(cuts, starts[-1]))
-        return self.product(parts, np.arange(len(parts), dtype=np.int64), first)
+        parts = self.empty(len(cuts) - 1)
+        _native.segments(self._handle, parts, src, idx, cuts)
+        return self.product(parts, np.arange(len(parts), dtype=np.int64), groups)
 
     def invert(self, a: Uints) -> Uints:
         """Element-wise inverses by one inversion and three multiplications each (Montgomery's trick, as a tree).

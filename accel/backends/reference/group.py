@@ -118,8 +118,7 @@ class GroupPublicKey:
 
     def matvec(self, matrix: SparseMatrix, vector: Ciphertexts) -> Residues:
         bases = self._own(vector)
-        if len(bases) != matrix.cols:
-            raise BadInput("vector does not fit the matrix")
+        check_fits(matrix, len(bases))
         return self._batch(power_matvec(matrix, bases, self._modulus))
 
     def mask(self, a: Ciphertexts, plain: Uints, random: RandomSource, *, noise_bits: int) -> Residues:
@@ -188,6 +187,23 @@ def check_segments(count: int, index: Ints, starts: Ints) -> None:
         raise BadInput("starts do not rise within the index")
     if len(index) and (index.min() < 0 or index.max() >= count):
         raise BadInput("an index lies outside the batch")
+
+
+def cut_segments(starts: Ints, longest: int) -> tuple[Ints, Ints]:
+    """The starts of pieces of at most `longest` places, and where in these pieces each segment starts: their products
+    by segments are what was asked for. Starts as check_segments has them.
+    """
+    pieces = np.maximum(1, -(-np.diff(starts) // longest))
+    groups = np.concatenate([np.zeros(1, np.int64), np.cumsum(pieces)])
+    which = np.repeat(np.arange(len(pieces), dtype=np.int64), pieces)
+    cuts = starts[which] + (np.arange(len(which), dtype=np.int64) - groups[which]) * longest
+    return np.append(cuts, starts[-1]), groups
+
+
+def check_fits(matrix: SparseMatrix, count: int) -> None:
+    """Refuse a vector that is not as long as the rows of the matrix."""
+    if count != matrix.cols:
+        raise BadInput("vector does not fit the matrix")
 
 
 def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:

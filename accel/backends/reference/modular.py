@@ -70,10 +70,15 @@ def to_mpz(data: bytes | memoryview) -> Mpz:
     return gmpy2.mpz(int.from_bytes(data, "little"))
 
 
+def check_batch(batch: Uints) -> None:
+    """Refuse what is no plain batch."""
+    if batch.dtype != np.uint64 or batch.ndim != 2 or batch.shape[1] < 1:
+        raise BadInput("a plain batch is uint64 of shape (count, limbs)")
+
+
 def plain_rows(plain: Uints, count: int | None = None) -> list[bytes]:
     """Each integer of a plain batch as little-endian bytes, trailing zeros kept."""
-    if plain.dtype != np.uint64 or plain.ndim != 2 or plain.shape[1] < 1:
-        raise BadInput("a plain batch is uint64 of shape (count, limbs)")
+    check_batch(plain)
     if count is not None and len(plain) != count:
         raise BadInput("the batches have different lengths")
     data = np.ascontiguousarray(plain, dtype="<u8").tobytes()

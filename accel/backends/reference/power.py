@@ -3,25 +3,20 @@
 import gmpy2
 
 from accel import kernels
-from accel.backends.reference.group import check_segments, segment_products
-from accel.backends.reference.modular import Residues, plain_rows, to_limbs, to_mpz
-from accel.kernels import BadInput, Ints, Uints
+from accel.backends.reference.group import check_fits, check_segments, segment_products
+from accel.backends.reference.modular import Residues, plain_rows, power_matvec, to_limbs, to_mpz
+from accel.kernels import BadInput, Ints, ModularRing, SparseMatrix, Uints
 
 
-class GmpPower:
-    """ModularPower by gmpy2; not constant in time, `secret` or not."""
+class PowerByRing:
+    """ModularPower where everything is done by what `ring` gives."""
 
-    name = "reference"
+    def ring(self, modulus: int) -> ModularRing:
+        raise NotImplementedError
 
-    def __init__(self, *, threads: int = 1) -> None:
-        del threads
-
-    def __repr__(self) -> str:
-        return "GmpPower()"
-
-    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:  # noqa: ARG002
+    def power(self, modulus: int, bases: Uints, exponents: Uints, *, secret: bool = True) -> Uints:
         ring = self.ring(modulus)
-        return ring.dump(ring.power(ring.load(bases), exponents))
+        return ring.dump(ring.power(ring.load(bases), exponents, secret=secret))
 
     def multiply(self, modulus: int, a: Uints, b: Uints) -> Uints:
         ring = self.ring(modulus)
@@ -36,6 +31,18 @@ class GmpPower:
     def invert(self, modulus: int, a: Uints) -> Uints:
         ring = self.ring(modulus)
         return ring.dump(ring.invert(ring.load(a)))
+
+
+class GmpPower(PowerByRing):
+    """ModularPower by gmpy2; not constant in time, `secret` or not."""
+
+    name = "reference"
+
+    def __init__(self, *, threads: int = 1) -> None:
+        del threads
+
+    def __repr__(self) -> str:
+        return "GmpPower()"
 
     def ring(self, modulus: int) -> "GmpRing":
         return GmpRing(modulus)
@@ -92,6 +99,14 @@ class GmpRing:
         values = self._own(a)
         check_segments(len(values), index, starts)
         return self._made(segment_products(values, index, starts, self.modulus))
+
+    def matvec(self, matrix: SparseMatrix, a: kernels.Residues) -> Residues:
+        bases = self._own(a)
+        check_fits(matrix, len(bases))
+        try:
+            return self._made(power_matvec(matrix, bases, gmpy2.mpz(self.modulus)))
+        except ZeroDivisionError:
+            raise BadInput("not invertible") from None
 
     def _own(self, a: kernels.Residues) -> list[gmpy2.mpz]:
         if not isinstance(a, Residues) or a.modulus != self.modulus:

@@ -26,7 +26,7 @@ from specs import headers as h
 
 WINDOW: Final = 256
 """Messages of a lane that may be on their way at a time."""
-OPEN_LANES: Final = 65_536
+OPEN_LANES: Final = 131_072
 """Lanes remembered per sending process and, by a receiver, per partner."""
 LANE_IDLE_S: Final = 120.0
 """A receiver forgets the lane unused longest for a new one over the bound, but none that was used so recently."""

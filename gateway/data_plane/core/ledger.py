@@ -1,7 +1,7 @@
 """What has passed, per session and partner and per partner in all; kept for a bounded number of ended sessions."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.model import NodeId, SessionId
@@ -18,13 +18,38 @@ class Flow:
     read: int = 0
     waited_s: float = 0.0
 
+    def shown(self) -> Mapping[str, float]:
+        """By name. Written out, for of `asdict` a hundred sessions are felt."""
+        return {
+            "messages_out": self.messages_out,
+            "bytes_out": self.bytes_out,
+            "messages_in": self.messages_in,
+            "bytes_in": self.bytes_in,
+            "read": self.read,
+            "waited_s": self.waited_s,
+        }
+
+
+def in_all(flows: Iterable[Flow]) -> Flow:
+    """Their sum."""
+    total = Flow()
+    for flow in flows:
+        total.messages_out += flow.messages_out
+        total.bytes_out += flow.bytes_out
+        total.messages_in += flow.messages_in
+        total.bytes_in += flow.bytes_in
+        total.read += flow.read
+        total.waited_s += flow.waited_s
+    return total
+
 
 class SentBytes:
     """Counts what partners took and gave. `closed_sessions`: how many ended sessions are remembered, newest first."""
 
     def __init__(self, *, closed_sessions: int = 1024) -> None:
         self._keep = closed_sessions
-        self._open: dict[SessionId, dict[NodeId, Flow]] = {}
+        # By what passed last, the longest ago first.
+        self._open: OrderedDict[SessionId, dict[NodeId, Flow]] = OrderedDict()
         self._closed: OrderedDict[SessionId, dict[NodeId, Flow]] = OrderedDict()
         self.partners: dict[NodeId, Flow] = {}
         """In all, also of sessions that are forgotten."""
@@ -42,6 +67,10 @@ class SentBytes:
         self._closed[session] = counts
         while len(self._closed) > self._keep:
             self._closed.popitem(last=False)
+
+    def latest(self) -> Iterator[SessionId]:
+        """Open sessions, the one in which something passed last first."""
+        return reversed(self._open)
 
     def is_closed(self, session: SessionId) -> bool:
         """Whether the session is known to have ended."""
@@ -77,6 +106,8 @@ class SentBytes:
         counts = self._open.get(session)
         if counts is None:
             counts = self._closed.get(session)
+        else:
+            self._open.move_to_end(session)
         if counts is None:
             return
         for known in (counts, self.partners):

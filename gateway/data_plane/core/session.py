@@ -12,11 +12,16 @@ payload lies on disk the queue holds the spool's handle (`stored`), which it doe
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.wire import Buffer
 from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId, SessionId
+
+LOOKED_AT: Final = 64
+"""Topics of a session that are looked at for its oldest message."""
 
 
 @dataclass(eq=False, slots=True)
@@ -79,6 +84,14 @@ class Queues:
         """Messages that wait in a session."""
         held = self._sessions.get(session)
         return held.depth if held else 0
+
+    def oldest(self, session: SessionId) -> float | None:
+        """When the message was pushed that waits longest; looked for in the LOOKED_AT topics that hold some longest."""
+        held = self._sessions.get(session)
+        if held is None:
+            return None
+        lines = (line for sources in islice(held.topics.values(), LOOKED_AT) for line in sources.values())
+        return min(line[0].at for line in lines)
 
     def room(self, session: SessionId, topic: str) -> None:
         """Raises Unavailable(BUFFER_FULL) where the session may not have another topic."""

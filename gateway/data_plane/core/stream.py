@@ -219,6 +219,10 @@ class Inbox:
         self._large, self._place = None, memoryview(b"")
         self._deliver(frame)
 
+    def close(self) -> None:
+        """Nothing comes any more: let go of what it was read into, or it stays until Python collects the connection."""
+        self._view = self._place = memoryview(b"")
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Bytes that someone else has read."""
         rest = memoryview(data)

@@ -6,6 +6,7 @@ What `specs.proto.ptp_pb2` makes of the same bytes is the truth that the tests c
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from gateway.errors import Kind, ProtocolViolation
 
@@ -16,6 +17,8 @@ Pieces = tuple[Buffer, ...]
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
 _MASK64 = (1 << 64) - 1
+MEMBERS: Final = 1024
+"""Of one message. Each costs a microsecond or two, and a body of the largest size has room for 60 million."""
 
 
 def members(body: Buffer) -> Mapping[int, memoryview | int]:
@@ -27,10 +30,13 @@ def members(body: Buffer) -> Mapping[int, memoryview | int]:
 
 
 def walk(body: Buffer) -> Iterator[tuple[int, memoryview | int]]:
-    """Every member in its order, as `members`."""
+    """Every member in its order, as `members`; one that has too many raises ProtocolViolation(CODEC), too."""
     view = memoryview(body).cast("B")
-    at, end = 0, len(view)
+    at, end, left = 0, len(view), MEMBERS
     while at < end:
+        left -= 1
+        if left < 0:
+            raise ProtocolViolation("protobuf: too many members", kind=Kind.CODEC)
         tag, at = _varint(view, at)
         number, kind = tag >> 3, tag & 7
         if number == 0 or number > 0x1FFFFFFF:

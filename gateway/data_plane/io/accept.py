@@ -56,7 +56,8 @@ class TlsListener:
                 self._give_up(address)
             elif len(self._under_way) >= HANDSHAKES:
                 self._give_up(next(iter(self._under_way.values())))
-            task = loop.create_task(self._greet(accepted))
+            accepted.setblocking(False)
+            task = loop.create_task(self._greet(accepted, address))
             self._addresses[address] += 1
             self._under_way[task] = address
             task.add_done_callback(self._end)
@@ -74,12 +75,16 @@ class TlsListener:
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    async def _greet(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
+    async def _greet(self, accepted: socket.socket, _address: str) -> None:
+        await self._join(accepted, self._factory, self._context)
+
+    async def _join(
+        self, accepted: socket.socket, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None
+    ) -> None:
         # What fails is the other end's, and the loop closes the socket.
         with contextlib.suppress(OSError):
             # As asyncio's servers do: an answer is not held back for a fuller packet.
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._factory, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S
+                factory, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_S if context else None
             )

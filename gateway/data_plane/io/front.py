@@ -582,11 +582,14 @@ class _Connection(asyncio.BufferedProtocol):
             await self._receive(whole, now)
             return whole
         block = front.rooms.take(BLOCK)
-        for at in range(0, length, BLOCK):
-            piece = block[: length - at]
-            await self._receive(piece, front.loop.time())
-            await self._file.write(piece, at)
-            self._return_memory()
+        try:
+            for at in range(0, length, BLOCK):
+                piece = block[: length - at]
+                await self._receive(piece, front.loop.time())
+                await self._file.write(piece, at)
+                self._return_memory()
+        finally:
+            block.release()
         return self._file.whole(length)
 
     async def _receive(self, room: memoryview, now: float) -> None:
@@ -606,7 +609,12 @@ class _Connection(asyncio.BufferedProtocol):
         self.due = min(now + pace.STALL_S, self._until)
         self._filled = front.loop.create_future()
         self._reading(on=True)
-        await self._filled
+        try:
+            await self._filled
+        except BaseException:
+            # The error knows this frame: both stay until they are collected, which may be long after; the room may not.
+            room.release()
+            raise
 
     def repay(self) -> None:
         """The body is not held for this call any more."""

@@ -7,6 +7,7 @@ who called is asked by the connection's name. A call is judged by its metadata b
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from gateway.data_plane.core.wire import Buffer, Pieces
 from gateway.data_plane.io import door
 from gateway.data_plane.io.body import SLOWEST_BYTES_PER_S, STALL_S, too_large
 from gateway.data_plane.io.grpc_entry import Caller
-from gateway.errors import ProtocolViolation
+from gateway.errors import Kind, ProtocolViolation
 from gateway.model import Limits
 from specs import headers as h
 
@@ -34,6 +35,16 @@ WINDOW: Final = 1 << 20
 OVER: Final = 1 << 20
 """A message too long by so much is answered with a code; gRPC itself cuts off a longer one."""
 LARGE: Final = 1 << 20
+PACKED: Final = 16 << 20
+"""Bytes that a compressed message may have once unpacked. gRPC would unpack up to the bound of any message, uncounted
+and for any number of callers; so messages are unpacked here.
+"""
+_GZIP: Final = b"\x1f\x8b"
+"""How gzip begins. No protobuf message begins so: wire type 7."""
+_ONLY_GZIP: Final = 1 << 0 | 1 << 2
+"""gRPC's bits of identity and gzip."""
+_MOST_PER_BYTE: Final = 1032
+"""What a byte of gzip may become."""
 IDLE_MS: Final = 300_000
 PING_MS: Final = 60_000
 
@@ -59,6 +70,8 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", self._most + OVER),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.per_message_decompression", 0),
+                ("grpc.compression_enabled_algorithms_bitset", _ONLY_GZIP),
                 ("grpc.max_metadata_size", limits.header_bytes),
                 ("grpc.absolute_max_metadata_size", limits.header_bytes),
                 ("grpc.max_concurrent_streams", STREAMS),
@@ -107,6 +120,8 @@ class GrpcServer:
         """Each message is an invoke of its own, answered in its turn (T-039)."""
         caller, headers = await self._caller(context), list(_headers(context))
         while (message := await context.read()) is not grpc.aio.EOF:
+            if message.startswith(_GZIP):
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "compressed messages are taken in unary calls only")
             call = door.Call(
                 method="POST",
                 codec=fr.Codec.PROTO,
@@ -143,11 +158,31 @@ class GrpcServer:
         limit = min(limit, self._most)
         if len(message) > limit:
             raise too_large(limit)
-        self._budget.borrow(len(message))
+        packed = message.startswith(_GZIP)
+        bound = min(limit, PACKED, len(message) * _MOST_PER_BYTE)
+        room = len(message) + (bound if packed else 0)
+        self._budget.borrow(room)
         try:
-            yield message
+            yield await asyncio.to_thread(_unpacked, message, bound) if packed else message
         finally:
-            self._budget.repay(len(message))
+            self._budget.repay(room)
+
+
+def _unpacked(message: bytes, bound: int) -> bytearray:
+    """Raises ProtocolViolation(TOO_LARGE) where it would be more than `bound` bytes, (CODEC) where it is no gzip."""
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    whole, left = bytearray(), message
+    try:
+        while left and not unpacking.eof:
+            whole += unpacking.decompress(left, LARGE)
+            left = unpacking.unconsumed_tail
+            if len(whole) > bound:
+                raise too_large(bound)
+    except zlib.error as e:
+        raise ProtocolViolation("message: not gzip", kind=Kind.CODEC) from e
+    if not unpacking.eof or unpacking.unused_data:
+        raise ProtocolViolation("message: not gzip", kind=Kind.CODEC)
+    return whole
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types

@@ -4,12 +4,14 @@ chan/* is served here by a `door`, all else goes to control.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import wire
@@ -28,10 +30,20 @@ JOIN_BELOW: Final = 64 << 10
 PIECE: Final = 256 << 10
 
 
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp wants to log is an error of ours. Of requests that are no HTTP it would quote the lines, and
+    in them tokens.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 def server(handler: Any, limits: Limits, *, cancel_with_client: bool) -> web.Server:
     """An HTTP/1.1 server around a handler, with our bounds. Bodies are never decompressed."""
+    log = logging.Logger("interconn.http")  # noqa: LOG001  # the filter is this server's, not the whole process's
+    log.addFilter(_ours)
     return web.Server(
         handler,
+        logger=log,
         handler_cancellation=cancel_with_client,
         keepalive_timeout=75.0,
         access_log=None,

@@ -1,7 +1,7 @@
 """The Unix-socket line between control and data process, both ends: what control tells, as JSON over HTTP.
 
 Server side (data process): POST /link/snapshot, /link/routes, /link/network, /link/shown, /link/sessions,
-/link/sessions/close; GET /link/sent, /link/stats.
+/link/sessions/close; GET /link/sent, /link/stats, /link/figures.
 Client side (control process): `DataPlaneLink`, a ports.DataPlane. A data process that starts knows nothing and pulls
 `GET /link/snapshot` from control before it listens; while it is away, calls of `DataPlaneLink` wait a little for it.
 The socket lies in a folder that only this user may enter; that is the whole of its access control.
@@ -208,6 +208,10 @@ class DataPlaneLink:
         """Counters and levels of the data process."""
         return await self._call("GET", "/link/stats", None)
 
+    async def figures(self, limit: int) -> Mapping[str, Any]:
+        """What passes by session and partner (Channel.figures); at most `limit` sessions."""
+        return await self._call("GET", f"/link/figures?limit={limit}", None)
+
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
@@ -275,6 +279,7 @@ class LinkDoor:
         close_session: Callable[[SessionId], None],
         sent_bytes: Callable[[SessionId], Mapping[NodeId, int]],
         stats: Callable[[], Mapping[str, Any]],
+        figures: Callable[[int], Mapping[str, Any]],
     ) -> None:
         self._set_routes = set_routes
         self._set_network = set_network
@@ -284,6 +289,7 @@ class LinkDoor:
         self._close_session = close_session
         self._sent_bytes = sent_bytes
         self._stats = stats
+        self._figures = figures
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -320,8 +326,16 @@ class LinkDoor:
                 return {"sent": self._sent_bytes(SessionId(request.query.get("session", "")))}
             case "GET", "/link/stats":
                 return self._stats()
+            case "GET", "/link/figures":
+                return self._figures(_count(request.query.get("limit", "")))
             case _:
                 raise ProtocolViolation("no such path", kind=Kind.NOT_FOUND)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4):
+        raise ProtocolViolation("limit: a number")
+    return int(text)
 
 
 async def _json(request: web.BaseRequest) -> Mapping[str, Any]:

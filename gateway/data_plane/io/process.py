@@ -35,6 +35,7 @@ from gateway.data_plane.io.forward import ControlForward
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.grpc_entry import GrpcEntry
 from gateway.data_plane.io.handover import SOCKET, RoadsDoor
+from gateway.data_plane.io.one_port import OnePort
 from gateway.data_plane.io.park import Holder, Parked
 from gateway.data_plane.io.partners import PartnerWays
 from gateway.data_plane.io.pump import Room
@@ -80,6 +81,8 @@ class DataSettings:
     platform_port: int = 0
     insecure_platform_nonloopback: bool = False
     """Components talk plain HTTP to the platform listener; anywhere but on loopback their data lie open."""
+    one_port: bool = False
+    """The platform listener has the edge's port, for this machine alone (io/one_port.py), and none of its own."""
     edge_grpc: bool = True
     """gRPC on the port of HTTP, where a caller speaks HTTP/2."""
     platform_grpc: bool = True
@@ -217,6 +220,7 @@ class DataProcess:
             close_session=self.channel.close_session,
             sent_bytes=self.channel.sent_bytes,
             stats=self.stats,
+            figures=lambda limit: self.channel.figures(limit=limit),
         )
         self._roads_door = RoadsDoor(settings.run_dir / SOCKET, self._roads)
         self._runner: web.ServerRunner | None = None
@@ -263,8 +267,11 @@ class DataProcess:
             **self._shared,
         )
         self._fronts = [edge, platform]
-        edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
-        platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
+        if settings.one_port:
+            edge_port = platform_port = self._listen_once(edge, platform)
+        else:
+            edge_port = await self._listen_tcp(edge, settings.edge_host, settings.edge_port, self._tls.listening)
+            platform_port = await self._listen_tcp(platform, settings.platform_host, settings.platform_port, None)
         await self._listen_unix(platform, settings.run_dir / PLATFORM_SOCKET)
         await self._tasks.start(settings.run_dir)
         ports = Ports(
@@ -370,15 +377,20 @@ class DataProcess:
             self._fronts[0], sock=raw, ssl=self._tls.listening, ssl_handshake_timeout=HANDSHAKE_S
         )
 
+    def _listen_once(self, edge: Front, platform: Front) -> int:
+        """Both listeners on the edge's port."""
+        listening = _listening_socket(self._settings.edge_host, self._settings.edge_port)
+        self._listening.append(OnePort(listening, edge, self._tls.listening, platform=platform, journal=self._journal))
+        bound: int = listening.getsockname()[1]
+        return bound
+
     async def _listen_unix(self, front: Front, file: Path) -> None:
         file.unlink(missing_ok=True)
         self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
 
     async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listening = _listening_socket(host, port)
         try:
-            listening.setblocking(False)
             if context is not None:
                 self._listening.append(TlsListener(listening, front, context))
             else:
@@ -414,6 +426,8 @@ class DataProcess:
 
 def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, entropy: Entropy) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
+    # gRPC would print a line for each wrong header that anybody sends; it reads this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Every connection is an open file, and the usual bound is there for programs that poll with select.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -462,6 +476,13 @@ def _check(settings: DataSettings) -> None:
         loopback = False
     if not loopback and not settings.insecure_platform_nonloopback:
         raise CallerError(f"platform listener on {host}: plain HTTP is for loopback only")
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=512)
+    listening.setblocking(False)
+    return listening
 
 
 def _write(file: Path, text: str) -> None:

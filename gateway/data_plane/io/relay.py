@@ -119,7 +119,9 @@ class _Relayed:
         transport.pause_reading()
         if raw is None:
             return
-        self._tube = Tube(bytes_per_s=self.pair.bytes_per_s, counted=lambda size: self._relay.count(key, size))
+        self._tube = Tube(
+            bytes_per_s=self.pair.bytes_per_s, counted=lambda size: self._relay.count(key, size), only_tls=True
+        )
         await self._tube.join(transport, raw)
         await self._tube.over.wait()
 

@@ -13,7 +13,9 @@ from typing import Final
 _LOOKS: Final = 8
 _SMALLEST: Final = 64 << 10
 _HUGE_FROM: Final = 4 << 20
-"""From here on the system is asked for pages of 2 MiB."""
+"""Behind so many bytes of a block the system is asked for pages of 2 MiB. Not before: who claims a large body and sends
+a byte of it would cost us such a page, uncounted.
+"""
 
 
 class Rooms:
@@ -59,9 +61,9 @@ def _size_for(length: int) -> int:
 
 def _fresh(size: int) -> mmap.mmap:
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size > _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):
-            block.madvise(mmap.MADV_HUGEPAGE)
+            block.madvise(mmap.MADV_HUGEPAGE, _HUGE_FROM, size - _HUGE_FROM)
     return block
 
 

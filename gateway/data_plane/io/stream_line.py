@@ -149,6 +149,8 @@ class FrameLine(asyncio.BufferedProtocol):
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Bytes that another protocol had read before this one took the connection over."""
+        if self.over.is_set():
+            return
         try:
             self._inbox.feed(data)
         except GatewayError as failure:
@@ -189,6 +191,8 @@ class FrameLine(asyncio.BufferedProtocol):
         self.over.set()
         if self._watching is not None:
             self._watching.cancel()
+        # Whoever is reading just now goes on to the end of its turn.
+        self.loop.call_soon(self._inbox.close)
         self.ended(self._failure)
 
     def _watch(self) -> None:

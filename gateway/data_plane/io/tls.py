@@ -21,6 +21,8 @@ from gateway.auth.revocation import Revocations
 from gateway.errors import CallerError, Kind, Refused
 from gateway.model import NodeId
 
+TLS_HANDSHAKE: Final = b"\x16"
+"""What a connection begins with on which TLS is spoken."""
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _PEM_END: Final = "-----END CERTIFICATE-----"
 

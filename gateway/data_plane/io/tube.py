@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.data_plane.io.pump import Half
+from gateway.data_plane.io.tls import TLS_HANDSHAKE
+from gateway.errors import ProtocolViolation
 
 IDLE_S: Final = 300.0
 """Pooled connections end before, and streams ask more often."""
@@ -19,11 +21,21 @@ _AHEAD_S: Final = 0.05
 
 
 class Tube:
-    """Two connections joined. bytes_per_s: both ways together, 0 for as fast as it goes. over: both have ended."""
+    """Two connections joined. over: both have ended.
+
+    bytes_per_s: both ways together, 0 for as fast as it goes. only_tls: what comes from outside must begin as TLS does,
+    so that nobody reaches what speaks plainly behind the socket.
+    """
 
     def __init__(
-        self, *, idle_s: float = IDLE_S, bytes_per_s: int = 0, counted: Callable[[int], None] = lambda _bytes: None
+        self,
+        *,
+        idle_s: float = IDLE_S,
+        bytes_per_s: int = 0,
+        counted: Callable[[int], None] = lambda _bytes: None,
+        only_tls: bool = False,
     ) -> None:
+        self._only_tls = only_tls
         self.over = asyncio.Event()
         self._outer = Half(eye=lambda data: self._moved(self._outer, data), ended=self._ended)
         self._inner = Half(eye=lambda data: self._moved(self._inner, data), ended=self._ended)
@@ -72,6 +84,11 @@ class Tube:
             transport.abort()
 
     def _moved(self, half: Half, data: bytes) -> None:
+        if self._only_tls and half is self._outer:
+            self._only_tls = False
+            if not data.startswith(TLS_HANDSHAKE):
+                self.abort()
+                raise ProtocolViolation("nothing but TLS passes here")
         self._last = now = self._loop.time()
         self._counted(len(data))
         if self._bytes_per_s:
