@@ -308,6 +308,9 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
+    # The gateways import the components of this folder, which is no installed package.
+    here = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rounds, and 40 jobs instead of 200")
     parser.add_argument("--json", type=Path, default=Path("build/bench/control.json"))
