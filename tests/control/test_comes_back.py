@@ -162,6 +162,7 @@ async def test_the_cause_names_party_component_and_code(tmp_path: Path) -> None:
         assert at_a.reason.startswith("task psi_1 failed at B, role host, component psi, result code 4003 (")
         assert "row 17" not in at_a.reason, "the partner's message stays with the partner"
         assert "row 17" in (await world["B"].jobs.show(job_id))["explanation"]
+        assert f"job logs {job_id} --partner B." in (await world["A"].jobs.show(job_id))["explanation"]
 
 
 @pytest.mark.req("A-022")

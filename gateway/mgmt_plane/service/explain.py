@@ -149,6 +149,7 @@ class Story:
             results = f"Results of this node: interconn job outputs {job.job_id}."
             return f"Succeeded at {_at(job.finished)}.{asked} {results}"
         failed = [share for share in self.shares if share.status is TaskState.FAILED and share.exit_code is not None]
+        others = [node for node in self.plan.participants if node != self.book.own]
         text = f"{job.outcome.value.capitalize()} at {_at(job.finished)}: {job.reason}.{asked}"
         for share in failed:
             advice = ADVICE.get(share.result_code)
@@ -164,10 +165,11 @@ class Story:
             text += " Ask that party whether its gateway runs, and look at the connection between the nodes."
         elif any(words in job.reason for words in _GRANT_WORDS):
             text += " Ask for a grant that covers the job: interconn dataset apply."
-        elif job.outcome is Outcome.FAILED and not failed:
+        elif job.outcome is Outcome.FAILED and not failed and others:
+            named = [node for node in others if node in job.reason] or others
             text += (
                 " The cause lies with another party; its operator finds it with interconn job show there. Where that "
-                f"side consents, a part is shown here: interconn job logs {job.job_id} --partner NODE."
+                f"side consents, a part is shown here: interconn job logs {job.job_id} --partner {named[0]}."
             )
             if job.initiator == self.book.own and "4001" in job.reason:
                 text += f" Where the job file names it wrongly: interconn job rerun {job.job_id} --file FILE."
