@@ -24,7 +24,7 @@ from aiohttp import web
 from gateway.data_plane.core import http1, wire
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io import body as pace
-from gateway.data_plane.io import door
+from gateway.data_plane.io import door, transports
 from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.filed import BLOCK, File, Files
 from gateway.data_plane.io.rooms import Rooms
@@ -172,7 +172,7 @@ class Front:
             connection.abort()
         await self.rest.shutdown(drain_s)
         for transport in list(self._away):
-            transport.abort()
+            transports.abort(transport)
 
     def _evict(self, address: str | None) -> bool:
         """Close the connection that has waited longest without ever bringing a request."""
@@ -291,7 +291,7 @@ class _Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         if not front.admit(self):
-            self._transport.abort()
+            transports.abort(self._transport)
             return
         self.due = front.loop.time() + IDLE_S
         if front.http2 and self.ssl_object is not None and self.ssl_object.selected_alpn_protocol() == "h2":
@@ -393,7 +393,7 @@ class _Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close at once."""
         if self._transport is not None:
-            self._transport.abort()
+            transports.abort(self._transport)
         if self._worker is not None:
             self._worker.cancel()
 

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 
 from gateway.data_plane.core import frame as fr
+from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.http_client import ANSWER_BYTES, ANSWER_S, SLOWEST_BYTES_PER_S
 from gateway.data_plane.io.pump import Half
@@ -66,7 +67,7 @@ class _Line:
         node = self._way.route.node_id
         transport, _ = await self._way.open(lambda: self._outer)
         if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
-            transport.abort()
+            transports.abort(transport)
             raise Unavailable(f"{node}: speaks no HTTP/2 there", kind=Kind.NO_ROUTE)
         inner: asyncio.Future[Half] = asyncio.get_running_loop().create_future()
 

@@ -11,6 +11,7 @@ from yarl import URL
 
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import http1, wire
+from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.roads import CONNECT_S
 from gateway.errors import CallerError, Kind, ProtocolViolation, Unavailable
@@ -117,7 +118,7 @@ class _Line(asyncio.Protocol):
     def abort(self) -> None:
         self.usable = False
         if self._transport is not None:
-            self._transport.abort()
+            transports.abort(self._transport)
 
     def close(self) -> None:
         self.usable = False

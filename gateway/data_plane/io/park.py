@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from contextlib import suppress
 from typing import Final, cast
 
+from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Dialer
 from gateway.data_plane.io.tube import Tube
 from gateway.data_plane.io.upgrade import Prove, ask
@@ -160,7 +161,7 @@ class _Waiting(asyncio.Protocol):
             transport.pause_reading()
             self._taken.set_result(rest[1:])
         elif rest:
-            transport.abort()
+            transports.abort(transport)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._taken is not None and not self._taken.done():
@@ -172,7 +173,7 @@ class _Waiting(asyncio.Protocol):
         if self._tube is not None:
             self._tube.abort()
         elif self._transport is not None:
-            self._transport.abort()
+            transports.abort(self._transport)
 
 
 class Holder:
@@ -246,10 +247,10 @@ class Holder:
                     transport.write(PING)
                 await asyncio.wait({parked.taken}, timeout=PING_S)
                 if not parked.taken.done() and parked.silent_s > SILENT_S:
-                    transport.abort()  # which ends `taken`
+                    transports.abort(transport)  # which ends `taken`
             return transport, parked.taken.result()
         except BaseException:
-            transport.abort()
+            transports.abort(transport)
             raise
         finally:
             held.parked.discard(parked)
@@ -323,7 +324,7 @@ class _Parking(asyncio.Protocol):
         if not rest or self.taken.done():
             return
         if rest[:1] != TAKE:
-            self._transport.abort()
+            transports.abort(self._transport)
             return
         self._transport.pause_reading()
         self.taken.set_result(rest[1:])

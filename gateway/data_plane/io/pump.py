@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from gateway.data_plane.core import http2
+from gateway.data_plane.io import transports
 from gateway.errors import ProtocolViolation
 
 STALL_S: Final = 30.0
@@ -86,7 +87,7 @@ class Half(asyncio.Protocol):
         if other is None or other.lost:
             self._early += data
             if len(self._early) > EARLY and self._transport is not None:
-                self._transport.abort()
+                transports.abort(self._transport)
             return
         try:
             self._eye(data)
@@ -159,7 +160,7 @@ class Half(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         if self._transport is not None:
-            self._transport.abort()
+            transports.abort(self._transport)
 
     def close(self) -> None:
         """Close behind what was sent."""

@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.stream_send import Buffer
+from gateway.data_plane.io import transports
 from gateway.errors import GatewayError, ProtocolViolation
 
 TURN: Final = 1 << 20
@@ -180,7 +181,7 @@ class FrameLine(asyncio.BufferedProtocol):
         if self._failure is None:
             self._failure = failure
         if self._transport is not None:
-            self._transport.abort()
+            transports.abort(self._transport)
         elif not self.over.is_set():
             self.connection_lost(None)
 

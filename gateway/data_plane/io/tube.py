@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from gateway.data_plane.io import transports
 from gateway.data_plane.io.pump import Half
 from gateway.data_plane.io.tls import TLS_HANDSHAKE
 from gateway.errors import ProtocolViolation
@@ -81,7 +82,7 @@ class Tube:
     def abort(self) -> None:
         """End both at once."""
         for transport in self._transports:
-            transport.abort()
+            transports.abort(transport)
 
     def _moved(self, half: Half, data: bytes) -> None:
         if self._only_tls and half is self._outer:

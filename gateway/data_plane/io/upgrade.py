@@ -11,6 +11,7 @@ from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from gateway.data_plane.core import heads
+from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Way
 from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused, Unavailable
 from gateway.model import NodeId
@@ -76,10 +77,10 @@ async def ask(way: Way, target: str) -> tuple[asyncio.Transport, bytes]:
         async with asyncio.timeout(ASK_S):
             return transport, _switched(node, await asking.head)
     except (OSError, TimeoutError, ProtocolViolation) as e:
-        transport.abort()
+        transports.abort(transport)
         raise Unavailable(f"{node} opens no pipe", kind=Kind.NO_ROUTE) from e
     except BaseException:
-        transport.abort()
+        transports.abort(transport)
         raise
 
 
