@@ -30,7 +30,6 @@ import gzip
 import itertools
 import os
 import random
-import resource
 import socket
 import ssl
 import subprocess
@@ -47,6 +46,7 @@ import grpc
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.stream_send import RESEND
+from gateway.data_plane.io.process import open_files
 from gateway.model import Limits, NodeId, SessionId
 from gateway.sdk.channel import BUFFER_FULL
 from gateway.sdk.environment import Address
@@ -797,8 +797,7 @@ TRIALS: Final = {
 
 async def run(name: str, *, quick: bool, seed: int, two: Two = fresh) -> str:
     """One trial; its figures. two: where it gets its gateways. Raises AssertionError with what was wrong."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     trial = TRIALS[name]
     return await trial.run(two, random.Random(seed), **(trial.quick if quick else trial.long))
 

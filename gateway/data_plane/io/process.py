@@ -428,9 +428,7 @@ def run_data_process(settings: DataSettings, *, journal: Journal, clock: Clock, 
     """Serve until SIGTERM or SIGINT; returns the exit code. Uses uvloop where it is installed."""
     # gRPC would print a line for each wrong header that anybody sends; it reads this when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Every connection is an open file, and the usual bound is there for programs that poll with select.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, journal=journal, clock=clock, entropy=entropy))
 
@@ -453,6 +451,15 @@ async def _serve(settings: DataSettings, *, journal: Journal, clock: Clock, entr
         stopping.cancel()
         await process.stop()
     return 0
+
+
+def open_files() -> None:
+    """Let this process open as many files as it may.
+
+    Every connection is one, and the usual bound (1,024) is there for programs that poll with select.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
