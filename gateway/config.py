@@ -166,9 +166,15 @@ class JobsSection:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSection:
-    """durability: of messages in declared sessions and of jobs that do not say: memory, or spool, which survives."""
+    """durability: of messages in declared sessions and of jobs that do not say: memory, or spool, which survives.
+
+    peek_keeps: peek leaves the message where it is (T-022). strict: it does, and calls without provider code, trace id
+    or token are refused (T-055).
+    """
 
     durability: str = "memory"
+    peek_keeps: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ def run_data(config: Config) -> int:
         insecure_platform_nonloopback=config.platform.insecure_allow_remote,
         run_dir=config.path(config.paths.run),
         limits=config.limits,
+        strict=config.channel.strict,
+        peek_keeps=config.channel.peek_keeps,
         spool_dir=config.path(config.paths.spool),
         proxy=ProxyAddress.of(network.proxy) if network.proxy else None,
         proxy_credentials={ProxyAddress.of(each.url): config.key_uri(each.credentials) for each in network.proxies},

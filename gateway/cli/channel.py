@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin_client import AdminClient
-from gateway.cli.call import Call, Exit
+from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import Group
 from gateway.cli.show import clean, size, when
 from gateway.errors import Unavailable
@@ -129,6 +129,8 @@ def _kept(session: Figures) -> int:
 
 
 def watching(call: Call) -> Exit:
+    if call.limit is not None and call.limit < 1:
+        raise UsageError("--limit must be positive")
     client = call.client()
     names = {each["peer_node_id"]: each["peer_name"] for each in client.get("partners")}
     picture = Picture(client.get("node")["name"], names)

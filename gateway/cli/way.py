@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.cli.call import Call, Exit
+from gateway.admin_client import AdminClient
+from gateway.cli.call import Call, Exit, partner_id
 from gateway.cli.parser import Group
 
 
 def add(group: Group) -> None:
     way = group.command("way", setting, "say how a partner is reached; without options, show it")
-    way.add_argument("partner", help="node id; there need not be a contract yet")
+    way.add_argument("partner", help="node id or name; with a node id there need not be a contract yet")
     way.add_argument("--proxy", metavar="URL", help="an HTTP proxy, none: directly, default: as node.toml says")
     way.add_argument("--relay", metavar="NODE", help="another partner through which it is reached; none: no relay")
     flag = argparse.BooleanOptionalAction
@@ -28,24 +29,30 @@ def add_relay(group: Group) -> None:
 
 
 def _pair(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("one", help="node id")
-    parser.add_argument("other", help="node id")
+    parser.add_argument("one", help="node id or name")
+    parser.add_argument("other", help="node id or name")
+
+
+def _nodes(call: Call, client: AdminClient) -> list[str]:
+    return [partner_id(client, each) for each in (call.one, call.other)]
 
 
 def setting(call: Call) -> Exit:
+    client = call.client()
+    node_id = partner_id(client, call.partner)
     said = {
         "proxy": "" if call.proxy == "default" else call.proxy,
-        "relay": "" if call.relay == "none" else call.relay,
+        "relay": "" if call.relay == "none" else call.relay and partner_id(client, call.relay),
         "hold": call.hold,
         "held": call.held,
         "address": call.address,
     }
     if any(value is not None for value in said.values()):
-        way = call.client().post("partners", call.partner, "way", **said)
+        way = client.post("partners", node_id, "way", **said)
     else:
-        known = [each for each in call.client().get("ways") if each["node_id"] == call.partner]
-        way = known[0] if known else {"node_id": call.partner}
-    call.out.value(way, lambda: call.out.line(f"{call.partner}: {_words(way)}"))
+        known = [each for each in client.get("ways") if each["node_id"] == node_id]
+        way = known[0] if known else {"node_id": node_id}
+    call.out.value(way, lambda: call.out.line(f"{node_id}: {_words(way)}"))
     return Exit.OK
 
 
@@ -69,12 +76,14 @@ def relays(call: Call) -> Exit:
 
 
 def allowing(call: Call) -> Exit:
-    made = call.client().post("relays", nodes=[call.one, call.other], bytes_per_s=call.bytes_per_second)
+    client = call.client()
+    made = client.post("relays", nodes=_nodes(call, client), bytes_per_s=call.bytes_per_second)
     call.out.value(made, lambda: call.out.line(f"{made['first']} and {made['second']} may connect through this node."))
     return Exit.OK
 
 
 def removing(call: Call) -> Exit:
-    gone = call.client().post("relays", "remove", nodes=[call.one, call.other])
+    client = call.client()
+    gone = client.post("relays", "remove", nodes=_nodes(call, client))
     call.out.value(gone, lambda: call.out.line(f"{gone['first']} and {gone['second']} are not relayed any more."))
     return Exit.OK

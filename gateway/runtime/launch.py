@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -512,10 +513,16 @@ def read_lines(file: Path, level: str, *, start: int, length: int | None, limit:
     return "".join(text)
 
 
+def tail_lines(file: Path, count: int) -> list[str]:
+    """The newest `count` lines of a task's log, each with its end."""
+    return list(deque(_lines(file, "debug"), maxlen=count))
+
+
 def _lines(file: Path, level: str) -> Iterator[str]:
     shown = _SHOWN[level]
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
+        # A carriage return within a line is the component's text, and what follows it no line of the keeper's.
+        with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
             for line in lines:
                 if line.split(" ", 2)[1:2] and line.split(" ", 2)[1] in shown:
                     yield line

@@ -56,11 +56,12 @@ from gateway.runtime.launch import (
     component_environment,
     count_lines,
     read_lines,
+    tail_lines,
 )
 from gateway.runtime.slots import Capacity, Slots
 from gateway.runtime.staging import Folders, reuse, source_name, stage, staged_so
 from specs.description import ParameterError
-from specs.states import JobState, LogLevel, SyncType, TaskState
+from specs.states import JobState, SyncType, TaskState
 
 SECRET_BYTES: Final = 32
 PROGRESS_S: Final = 1.0
@@ -732,9 +733,7 @@ class TaskRunner:
 
     def tail_log(self, share: Share, lines: int) -> Sequence[str]:
         """The newest lines of the share's log. Blocking."""
-        count = count_lines(self._log_of(share), LogLevel.DEBUG)
-        start = max(0, count - lines)
-        return read_lines(self._log_of(share), LogLevel.DEBUG, start=start, length=lines).splitlines()
+        return tail_lines(self._log_of(share), lines)
 
     def artifact(self, job_id: JobId, party: Party, namespace: str, name: str) -> tuple[Path, int, int | None] | None:
         """File, bytes and rows (where its metadata counts them) of an artifact; None where there is none. Blocking."""

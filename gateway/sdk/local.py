@@ -34,7 +34,7 @@ class LocalLine:
         self._got: list[st.Frame] = []
         self._inbox = st.Inbox(st.bounds(LIMITS, KINDS), deliver=self._got.append, room=self._room)
         self._rooms = Rooms(ROOM_BYTES)
-        self._flows: dict[tuple[str, ...], int] = {}
+        self._flows: dict[tuple[tuple[str, str], ...], int] = {}
         self._ref = 0
         try:
             self._socket.settimeout(seconds)
@@ -102,7 +102,7 @@ class LocalLine:
 
     def _flow(self, headers: Mapping[str, str]) -> tuple[bytes, int]:
         """What makes the headers known, b"" where they are, and their number."""
-        key = tuple(headers.values())
+        key = tuple(headers.items())
         number = self._flows.get(key)
         if number is not None:
             return b"", number

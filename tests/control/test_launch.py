@@ -36,6 +36,7 @@ from gateway.runtime.launch import (
     component_environment,
     count_lines,
     read_lines,
+    tail_lines,
 )
 from gateway.runtime.shim import TaskLog
 from gateway.runtime.staging import Folders, source_name, stage
@@ -142,6 +143,27 @@ def test_reading_a_log(tmp_path: Path) -> None:
     assert [line[-1] for line in read_lines(file, "debug", start=1, length=2).splitlines()] == ["b", "c"]
     assert read_lines(file, "debug", start=9, length=None) == ""
     assert count_lines(tmp_path / "none", "info") == 0
+    assert [line[-2] for line in tail_lines(file, 2)] == ["c", "d"]
+    assert tail_lines(tmp_path / "none", 2) == []
+
+
+def test_the_tail_of_a_log_is_its_newest_lines_however_long_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "task.log"
+    log = TaskLog(file, limit=16 << 20)
+    for number in range(100):
+        log.line(f"{number} " + "x" * 60_000, "INFO")
+    log.close()
+    assert [line.split()[2] for line in tail_lines(file, 90)] == [str(number) for number in range(10, 100)]
+
+
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\x0b", "\x85"])
+def test_what_a_component_writes_begins_no_line_of_the_log(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "task.log"
+    log = TaskLog(file, limit=10_000)
+    log.line(f"a{end}2026-01-01T00:00:00Z ERROR ended: exit", "INFO")
+    log.close()
+    assert len(tail_lines(file, 9)) == count_lines(file, "debug") == 1
+    assert count_lines(file, "error") == 0
 
 
 def test_a_log_has_an_end(tmp_path: Path) -> None:

@@ -229,6 +229,30 @@ async def test_bounds_of_the_process_hold_on_the_socket_too() -> None:
         await rig.settle(lambda: a.process.channel.stats()["bytes_held"] == 0)
 
 
+def test_headers_of_two_kinds_with_the_same_values_are_two_flows() -> None:
+    """A release without a topic towards an instance, and one of a topic that is called so."""
+    said = {"x-ptp-target-node-id": A}
+    with rig.folder() as folder, socket.socket(socket.AF_UNIX) as listening:
+        path = str(folder / "s")
+        listening.bind(path)
+        listening.listen()
+
+        def greet() -> None:
+            with listening.accept()[0] as peer:
+                peer.sendall(st.pack_hello(st.Hello()))
+                peer.makefile("rb").read()
+
+        peer = threading.Thread(target=greet)
+        peer.start()
+        line = LocalLine(path, seconds=10)
+        first = line._flow({**said, "x-ptp-target-inst-id": "n"})
+        second = line._flow({**said, "x-ptp-topic": "n"})
+        line.close()
+        peer.join()
+    assert first[1] != second[1]
+    assert b"x-ptp-topic" in second[0]
+
+
 def test_a_socket_where_nobody_speaks_frames() -> None:
     with rig.folder() as folder:
         path = str(folder / "s")

@@ -337,6 +337,22 @@ class TestDataset:
         assert "no open dataset application 'ds-1'" in capsys.readouterr().err
 
 
+def test_ways_and_relays_are_of_partners_by_name(node, capsys):
+    way = {"proxy": "", "relay": "NODE2", "hold": False, "held": False, "parked": 0}
+    node.answers["GET", "/partners"] = [CONTRACT]
+    node.answers["GET", "/ways"] = [{"node_id": "NODE2", **way, "relay": "NODE3"}]
+    node.answers["POST", "/partners/NODE9/way"] = {"node_id": "NODE9", **way}
+    node.answers["POST", "/relays"] = {"first": "NODE2", "second": "NODE9"}
+    assert cli.main(["partner", "way", "payment"]) == 0
+    assert capsys.readouterr().out == "NODE2: through NODE3\n"
+    assert cli.main(["partner", "way", "NODE9", "--relay", "payment"]) == 0
+    assert node.bodies("/partners/NODE9/way")[0]["relay"] == "NODE2"
+    assert cli.main(["relay", "allow", "payment", "NODE9"]) == 0
+    assert node.bodies("/relays")[0]["nodes"] == ["NODE2", "NODE9"]
+    for few in ("0", "-1"):
+        assert cli.main(["channel", "top", "--limit", few]) == 2
+
+
 def test_a_project_names_what_each_brings(node):
     node.answers["POST", "/projects"] = {"project_id": "p-1", "name": "x"}
     assert cli.main(["project", "new", "x", "--data", "N1=a,b", "--data", "N2=c"]) == 0

@@ -66,7 +66,7 @@ class Ways:
         if way.proxy and way.proxy != DIRECT:
             ProxyAddress.of(way.proxy)
         if (way.held or way.relay) and (way.proxy not in ("", DIRECT) or (way.held and way.relay)):
-            raise ProtocolViolation("one of proxy, relay and held, not two of them")
+            raise ProtocolViolation("one of proxy, relay and held, not two of them: take the other back first")
         if way.held and way.hold:
             raise ProtocolViolation("either side may keep connections open to the other, not both")
 
