@@ -14,6 +14,7 @@ import pytest
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
 from gateway.data_plane.io import stream_client, stream_server
+from gateway.errors import Unavailable
 from gateway.model import Limits, NodeId, SessionId
 from specs.proto import ptp_pb2
 from tests.edges import rig
@@ -276,6 +277,19 @@ async def test_streams_of_a_partner_are_counted() -> None:
             assert (await p.next(st.PONG)).value == n
         with pytest.raises(AssertionError, match="429"):
             await stack.enter_async_context(peer(b, context))
+
+
+async def test_a_stream_whose_connection_is_gone_before_its_101_is_counted_once() -> None:
+    async with pair() as (_, b):
+        for _ in range(3):
+            b.process._streams.admit(lambda: A).end()
+        assert streams(b) == 0
+        admitted = [b.process._streams.admit(lambda: A) for _ in range(stream_server.STREAMS)]
+        with pytest.raises(Unavailable, match="too many streams"):
+            b.process._streams.admit(lambda: A)
+        for stream in admitted:
+            stream.end()
+        assert streams(b) == 0
 
 
 async def test_a_full_buffer_refuses_and_the_stream_lives_on() -> None:

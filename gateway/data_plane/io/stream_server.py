@@ -64,14 +64,19 @@ class Streams:
     def admit(self, prove: Callable[[], NodeId]) -> "PartnerStream":
         """A stream for a connection whose other end is a partner; hand the connection over after the answer 101.
 
-        prove: as of door.Call, asked again for every message. Raises Refused(UNAUTHENTICATED), Unavailable(TOO_MANY).
+        It has its place from here on, until its `end`, also where no connection is handed over any more. prove: as of
+        door.Call, asked again for every message. Raises Refused(UNAUTHENTICATED), Unavailable(TOO_MANY).
         """
         node = prove()
         if self._stopping:
             raise Unavailable("the node stops", kind=Kind.OVERLOADED)
         if self._open[node] >= STREAMS:
             raise Unavailable("too many streams of this partner", kind=Kind.TOO_MANY)
-        return PartnerStream(self, node, prove)
+        stream = PartnerStream(self, node, prove)
+        self._open[node] += 1
+        self._all.add(stream)
+        self.journal.note("stream.opened", peer=node)
+        return stream
 
     def parts(self, node: NodeId) -> Parts:
         """What is unfinished of a partner."""
@@ -81,11 +86,6 @@ class Streams:
             make, file = self.rooms.take, self.files.make
             known = self._parts[node] = Parts(self.budget, make=make, kept_bytes=kept, file=file)
         return known
-
-    def opened(self, stream: "PartnerStream") -> None:
-        self._open[stream.node] += 1
-        self._all.add(stream)
-        self.journal.note("stream.opened", peer=stream.node)
 
     def closed(self, stream: "PartnerStream", failure: GatewayError | None) -> None:
         self._open[stream.node] -= 1
@@ -128,10 +128,6 @@ class PartnerStream(FrameLine):
         self._borrowed = self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: set[asyncio.Task[None]] = set()
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        self._streams.opened(self)
-        super().begin(transport)
 
     def buffer_updated(self, nbytes: int) -> None:
         # Once for what has come together: nothing else runs in between.
