@@ -76,8 +76,13 @@ class _Line:
             else:
                 inner.set_result(half)
 
-        loop = asyncio.get_running_loop()
-        listening = await loop.create_unix_server(lambda: Half(begun=begun), str(self._socket), backlog=1)
+        try:
+            listening = await asyncio.get_running_loop().create_unix_server(
+                lambda: Half(begun=begun), str(self._socket), backlog=1
+            )
+        except OSError as e:  # our own side: no file left, perhaps
+            await self.close()
+            raise Unavailable(f"{node}: no socket for gRPC", kind=Kind.NO_ROUTE) from e
         try:
             self._channel = grpc.aio.insecure_channel(
                 f"unix:{self._socket}",
