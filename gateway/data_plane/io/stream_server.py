@@ -33,8 +33,6 @@ SILENT_S: Final = 180.0
 IGNORED: Final = 256
 """References given up whose parts may still come."""
 KINDS: Final = (st.HELLO, st.FLOW, st.MESSAGE, st.BEGIN, st.RESUME, st.CHUNK, st.PING, st.PONG)
-UPGRADED: Final = {"upgrade": st.PROTOCOL, "connection": "upgrade"}
-"""Headers of the answer 101."""
 
 
 class Streams:
