@@ -13,7 +13,7 @@ import pytest
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
-from gateway.data_plane.io import stream_client, stream_server
+from gateway.data_plane.io import stream_client, stream_line, stream_server
 from gateway.errors import Unavailable
 from gateway.model import Limits, NodeId, SessionId
 from specs.proto import ptp_pb2
@@ -340,6 +340,24 @@ async def test_transfers_go_on_in_another_stream_and_only_for_their_sender() -> 
                 p.flow(A, B)
                 p.begin(1, 11, st.RESUME, transfer=b"u" * 16)
                 assert (await p.next(st.HAVE)).value == 0
+
+
+async def test_a_message_in_parts_that_stalls_is_given_up_though_its_stream_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_line, "WATCH_S", 0.02)
+    monkeypatch.setattr(stream_server, "PART_S", 0.2)
+    async with pair() as (a, b), peer(b, rig.partner_tls(a.files)) as p:
+        p.flow(A, B)
+        p.begin(1, 10)
+        p.chunk(1, 0, b"12345")
+        assert (await p.next(st.HAVE)).value == 5
+        assert await p.code() not in {OK, None}
+        assert b.process.channel.stats()["bytes_held"] == 0
+        p.chunk(1, 5, b"6789")  # already on its way
+        p.begin(2, 10, transfer=b"u" * 16)
+        p.chunk(2, 0, b"1234567890")
+        assert await p.code() == OK
 
 
 # -- links that break

@@ -30,6 +30,8 @@ STREAMS: Final = 8
 """Open at a time, of one partner."""
 SILENT_S: Final = 180.0
 """A stream on which nothing comes for so long is closed; a sender that keeps it asks with PING."""
+PART_S: Final = 180.0
+"""A message in parts of which nothing comes for so long is given up, whatever else comes: it holds memory or disk."""
 IGNORED: Final = 256
 """References given up whose parts may still come."""
 KINDS: Final = (st.HELLO, st.FLOW, st.MESSAGE, st.BEGIN, st.RESUME, st.CHUNK, st.PING, st.PONG)
@@ -123,6 +125,8 @@ class PartnerStream(FrameLine):
         self._parts = streams.parts(node)
         self._flows: dict[int, Envelope | GatewayError] = {}
         self._carried: dict[int, Part | None] = {}
+        self._came: dict[int, tuple[int, float]] = {}
+        """Of a reference carried: bytes held when `watch` last saw more of them, and when that was."""
         self._borrowed = self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: set[asyncio.Task[None]] = set()
@@ -175,8 +179,22 @@ class PartnerStream(FrameLine):
         except GatewayError as gone:
             self.end(gone)
             return
-        if self.loop.time() - self.heard > SILENT_S:
+        now = self.loop.time()
+        if now - self.heard > SILENT_S:
             self.end()
+            return
+        self._give_up_stalled(now)
+
+    def _give_up_stalled(self, now: float) -> None:
+        before, self._came = self._came, {}
+        for ref, part in list(self._carried.items()):
+            if part is None or part.complete or part.owner != (self, ref):
+                continue
+            held, since = before.get(ref, (-1, now))
+            if part.held == held and now - since > PART_S:
+                self.give_up(ref, part, ProtocolViolation("stream: a message in parts stalled"))
+            else:
+                self._came[ref] = (held, since) if part.held == held else (part.held, now)
 
     async def settled(self) -> None:
         """Until what has come is answered, and the answers are written."""
