@@ -1,8 +1,8 @@
 """Calls to a partner's `invoke` over gRPC, for partners whose transport module has a grpcs:// address.
 
-TLS and its proof are those of every way out: a connection is opened by `dial.Way` first,
-and the library speaks through it from a Unix socket that takes one connection and is gone. So a call that finds no
-partner has certainly sent nothing, and a line that breaks is known to have broken.
+TLS and its proof are those of every way out: a connection is opened by `dial.Way` first, and the library speaks through
+it from a Unix socket that takes one connection and is gone. So a call that finds no partner has certainly sent nothing,
+and a line that breaks is known to have broken.
 """
 
 import asyncio
