@@ -19,7 +19,7 @@ import grpc.aio
 import pytest
 
 from gateway.data_plane.core import http2
-from gateway.data_plane.io import grpc_entry
+from gateway.data_plane.io import accept, grpc_entry
 from gateway.data_plane.io.pump import Half, Room
 from gateway.model import Limits, NodeId
 from gateway.ports import PeerRoute
@@ -491,6 +491,31 @@ async def test_ports_of_their_own(client: aiohttp.ClientSession) -> None:
             assert (await grpc_call(at(url), TRANSFER + "push", ns_headers(B), push)).status == 14
         with pytest.raises(aiohttp.ClientError):
             await client.get(f"http://127.0.0.1:{a.ports.platform_grpc}/v1/interconn/chan/pop")
+
+
+async def test_a_library_that_does_not_start_leaves_no_caller_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_name: str) -> None:
+        raise RuntimeError("no such library")
+
+    async with pair() as (a, _):
+        with monkeypatch.context() as patched:
+            patched.setattr(grpc_entry.importlib, "import_module", broken)
+            got = await grpc_call(at(a.platform), TRANSFER + "pop", ns_headers(B), b"")
+        assert got.status != 0
+        assert [event["error"] for event in a.events("edge.internal")][:1] == ["RuntimeError"]
+        await rig.settle(lambda: a.process.stats()["grpc_connections"] == 0)
+
+
+async def test_handshakes_at_a_port_of_its_own_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "OF_AN_ADDRESS", 2)
+    async with rig.node(B, edge_grpc_port=0) as b:
+        assert b.ports.edge_grpc is not None
+        silent = [await asyncio.open_connection("127.0.0.1", b.ports.edge_grpc) for _ in range(3)]
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionResetError):
+                assert await silent[0][0].read() == b""
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_who_can_speak_http1_is_not_led_to_grpc() -> None:

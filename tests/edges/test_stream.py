@@ -13,7 +13,8 @@ import pytest
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
-from gateway.data_plane.io import stream_client, stream_server
+from gateway.data_plane.io import stream_client, stream_line, stream_server
+from gateway.errors import Unavailable
 from gateway.model import Limits, NodeId, SessionId
 from specs.proto import ptp_pb2
 from tests.edges import rig
@@ -278,6 +279,19 @@ async def test_streams_of_a_partner_are_counted() -> None:
             await stack.enter_async_context(peer(b, context))
 
 
+async def test_a_stream_whose_connection_is_gone_before_its_101_is_counted_once() -> None:
+    async with pair() as (_, b):
+        for _ in range(3):
+            b.process._streams.admit(lambda: A).end()
+        assert streams(b) == 0
+        admitted = [b.process._streams.admit(lambda: A) for _ in range(stream_server.STREAMS)]
+        with pytest.raises(Unavailable, match="too many streams"):
+            b.process._streams.admit(lambda: A)
+        for stream in admitted:
+            stream.end()
+        assert streams(b) == 0
+
+
 async def test_a_full_buffer_refuses_and_the_stream_lives_on() -> None:
     limits = Limits(session_bytes=3 << 20, process_bytes=8 << 20)
     async with pair(limits=limits) as (a, b), peer(b, rig.partner_tls(a.files)) as p:
@@ -326,6 +340,24 @@ async def test_transfers_go_on_in_another_stream_and_only_for_their_sender() -> 
                 p.flow(A, B)
                 p.begin(1, 11, st.RESUME, transfer=b"u" * 16)
                 assert (await p.next(st.HAVE)).value == 0
+
+
+async def test_a_message_in_parts_that_stalls_is_given_up_though_its_stream_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_line, "WATCH_S", 0.02)
+    monkeypatch.setattr(stream_server, "PART_S", 0.2)
+    async with pair() as (a, b), peer(b, rig.partner_tls(a.files)) as p:
+        p.flow(A, B)
+        p.begin(1, 10)
+        p.chunk(1, 0, b"12345")
+        assert (await p.next(st.HAVE)).value == 5
+        assert await p.code() not in {OK, None}
+        assert b.process.channel.stats()["bytes_held"] == 0
+        p.chunk(1, 5, b"6789")  # already on its way
+        p.begin(2, 10, transfer=b"u" * 16)
+        p.chunk(2, 0, b"1234567890")
+        assert await p.code() == OK
 
 
 # -- links that break

@@ -163,3 +163,13 @@ async def test_a_holder_that_says_something_else(said: bytes) -> None:
             await reader.readexactly(100)
         writer.close()
         await settle(lambda: not b.process.stats()["parked"])
+
+
+async def test_a_holder_that_does_not_read_our_answers_loses_its_connections() -> None:
+    async with outbound_only() as (a, b):
+        hold(a, b)
+        await settle(lambda: parked(b, A) == park.SEATS)
+        full = next(iter(b.process._parked._all))
+        full.pause_writing()  # what the transport says then
+        await settle(lambda: full not in b.process._parked._all)
+        await settle(lambda: parked(b, A) == park.SEATS)

@@ -15,6 +15,7 @@ from gateway.errors import CallerError, Kind, ProtocolViolation
 HEAD_BYTES: Final = 16 << 10
 BYTES_PROTOCOL: Final = "interconn-bytes/1"
 """In Upgrade: after the 101 both sides send whatever they like (docs/transport.md, Networks)."""
+_SWITCHING: Final = 101
 _SAFE: Final = re.compile(r"[!-~]+")
 
 
@@ -25,6 +26,10 @@ class Head:
     status: int
     headers: Mapping[str, str]
     rest: bytes
+
+    def switches_to(self, protocol: str) -> bool:
+        """Whether the other side speaks `protocol` from here on."""
+        return self.status == _SWITCHING and self.headers.get("upgrade", "").lower() == protocol
 
 
 def authority(host: str, port: int) -> str:
@@ -49,6 +54,11 @@ def upgrade(target: str, host: str, *, protocol: str = BYTES_PROTOCOL) -> bytes:
     return (
         f"GET {_safe(target)} HTTP/1.1\r\nHost: {_safe(host)}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
     ).encode()
+
+
+def switching(protocol: str) -> bytes:
+    """The answer to such a request, after which the other protocol is spoken."""
+    return f"HTTP/1.1 {_SWITCHING} Switching Protocols\r\nupgrade: {protocol}\r\nconnection: upgrade\r\n\r\n".encode()
 
 
 def _safe(text: str) -> str:

@@ -84,10 +84,6 @@ class Sender:
     def idle(self) -> bool:
         return not self._lines and not self._unanswered
 
-    @property
-    def unanswered(self) -> int:
-        return len(self._unanswered)
-
     def waiting(self) -> Sequence[Item]:
         """The messages that wait for their answer, the oldest first."""
         return list(self._unanswered.values())

@@ -13,6 +13,10 @@ from gateway.errors import Kind, ProtocolViolation
 Buffer = bytes | bytearray | memoryview
 Pieces = tuple[Buffer, ...]
 """Bytes that are sent one after another and never joined when they are many."""
+JOIN_BELOW: Final = 64 << 10
+"""What has no more bytes is sent in one piece."""
+PIECE: Final = 256 << 10
+"""Larger things are given to a connection in views of so many bytes."""
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
@@ -116,7 +120,7 @@ def size(pieces: Pieces) -> int:
     return sum(len(piece) for piece in pieces)
 
 
-def slices(pieces: Pieces, most: int) -> Iterator[memoryview]:
+def slices(pieces: Pieces, most: int = PIECE) -> Iterator[memoryview]:
     """The pieces in views of at most `most` bytes, so that a connection can take them one by one."""
     for piece in pieces:
         view = memoryview(piece).cast("B")

@@ -146,7 +146,7 @@ def _own_or_one_hop(name: str) -> bool:
     return lower in _ONE_HOP or lower.replace("_", "-").startswith(_OWN_PREFIX)
 
 
-def _onward(headers: "CIMultiDictProxy[str]") -> list[str]:
+def _onward(headers: CIMultiDictProxy[str]) -> list[str]:
     """Names and values in turn of the headers that go along."""
     named = {name.strip().lower() for value in headers.getall("connection", ()) for name in value.split(",")}
     kept: list[str] = []

@@ -42,8 +42,6 @@ DRAIN_LOOK_S: Final = 0.01
 HEAD_BYTES: Final = 64 << 10
 """Of one head; aiohttp, which gets those that have another form, bounds their lines."""
 SCRATCH: Final = 64 << 10
-JOIN_BELOW: Final = 64 << 10
-PIECE: Final = 256 << 10
 TURN: Final = 1 << 20
 """Bytes of a body that are read before others have their turn."""
 _NEVER: Final = float("inf")
@@ -331,7 +329,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._drained.set_result(None)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._front.scratch if self._body is None else self._body[self._at : self._at + PIECE]
+        return self._front.scratch if self._body is None else self._body[self._at : self._at + wire.PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._body is not None:
@@ -518,11 +516,11 @@ class _Connection(asyncio.BufferedProtocol):
             f"Content-Length: {size}\r\nDate: {self._front.date}\r\nServer: interconn\r\n"
             f"{'Connection: close' if self._closing else 'Connection: keep-alive'}\r\n\r\n"
         ).encode()
-        if size <= JOIN_BELOW:
+        if size <= wire.JOIN_BELOW:
             transport.write(b"".join((head, *reply.body)))
         else:
             transport.write(head)
-            for piece in wire.slices(reply.body, PIECE):
+            for piece in wire.slices(reply.body):
                 if self._full:
                     await self._drain()
                 transport.write(piece)

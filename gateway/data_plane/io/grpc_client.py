@@ -1,8 +1,8 @@
 """Calls to a partner's `invoke` over gRPC, for partners whose transport module has a grpcs:// address.
 
-Implements `channel.Partner`. TLS and its proof are those of every way out: a connection is opened by `dial.Way` first,
-and the library speaks through it from a Unix socket that takes one connection and is gone. So a call that finds no
-partner has certainly sent nothing, and a line that breaks is known to have broken.
+TLS and its proof are those of every way out: a connection is opened by `dial.Way` first, and the library speaks through
+it from a Unix socket that takes one connection and is gone. So a call that finds no partner has certainly sent nothing,
+and a line that breaks is known to have broken.
 """
 
 import asyncio
@@ -19,9 +19,10 @@ import grpc.aio
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Way
-from gateway.data_plane.io.http_client import ANSWER_BYTES, ANSWER_S, SLOWEST_BYTES_PER_S
+from gateway.data_plane.io.http_client import ANSWER_BYTES
 from gateway.data_plane.io.pump import Half
 from gateway.data_plane.io.roads import CONNECT_S
+from gateway.data_plane.io.speaking import ANSWER_S, SLOWEST_BYTES_PER_S, Speaking
 from gateway.errors import Kind, Unavailable
 from specs.codes import Transport
 
@@ -77,8 +78,13 @@ class _Line:
             else:
                 inner.set_result(half)
 
-        loop = asyncio.get_running_loop()
-        listening = await loop.create_unix_server(lambda: Half(begun=begun), str(self._socket), backlog=1)
+        try:
+            listening = await asyncio.get_running_loop().create_unix_server(
+                lambda: Half(begun=begun), str(self._socket), backlog=1
+            )
+        except OSError as e:  # our own side: no file left, perhaps
+            await self.close()
+            raise Unavailable(f"{node}: no socket for gRPC", kind=Kind.NO_ROUTE) from e
         try:
             self._channel = grpc.aio.insecure_channel(
                 f"unix:{self._socket}",
@@ -113,42 +119,21 @@ class _Line:
                 await self._channel.close()
 
 
-class GrpcPartner:
+class GrpcPartner(Speaking):
     """What is spoken with one partner: gRPC. run_dir: holds the sockets between us and the library."""
 
     def __init__(self, way: Way, *, run_dir: Path) -> None:
-        self._way = way
+        super().__init__(way)
         self._run_dir = run_dir
         self._uri = f"grpcs://{urlsplit(way.route.address).netloc}{fr.GRPC_PUSH}"
         self._line: _Line | None = None
         self._opening: asyncio.Task[_Line] | None = None
-        self._in_flight = 0
-        self._retired = False
 
-    @property
-    def inst_id(self) -> str:
-        return self._way.route.inst_id
-
-    async def deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
-        """See channel.Partner."""
-        self._in_flight += 1
-        try:
-            call = fr.invoke(outgoing, uri=self._uri, protobuf_only=True)
-            line = await self._open()
-            return await self._invoke(line, call)
-        finally:
-            self._in_flight -= 1
-            if self._retired and not self._in_flight:
-                await self.close()
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        self._retired = True
-        if not self._in_flight:
-            await self.close()
+    async def _deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
+        call = fr.invoke(outgoing, uri=self._uri, protobuf_only=True)
+        return await self._invoke(await self._open(), call)
 
     async def close(self) -> None:
-        """Close the connection, calls under way included."""
         if self._opening is not None:
             self._opening.cancel()
         line, self._line = self._line, None

@@ -7,7 +7,6 @@ is started by the first caller, so a node that nobody calls by gRPC does without
 """
 
 import asyncio
-import contextlib
 import importlib
 import socket
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
-from gateway.data_plane.io.door import Door
+from gateway.data_plane.io.door import Door, internal
 from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.pump import STALL_S, Half, Room
 from gateway.errors import WIRE, Kind, Refused
@@ -156,26 +155,35 @@ class GrpcEntry:
         self._socket.unlink(missing_ok=True)
 
     async def _join(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
-        loop = asyncio.get_running_loop()
-        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             await self._start()
-            raw.setblocking(False)
-            raw.bind("")  # a name that the system makes, and nobody else has meanwhile
-            name = raw.getsockname()[1:].decode()
-            debt = _Debt(outer)
-            self._callers[f"unix-abstract:{name}"] = Caller(partial(self._edge.prove, shown), debt.owe)
+            inner = await self._lead(outer, watch, shown)
+        except Exception as e:  # noqa: BLE001  # the edge: a library that does not start leaves no caller waiting
+            internal(self._journal, e)
+            outer.turn_away(_busy())
+        else:
+            outer.join(inner)
+
+    async def _lead(self, outer: Half, watch: http2.Watch, shown: Any) -> Half:
+        """A connection to the server, under a name by which it knows who calls."""
+        loop = asyncio.get_running_loop()
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        raw.setblocking(False)
+        raw.bind("")  # a name that the system makes, and nobody else has meanwhile
+        name = raw.getsockname()[1:].decode()
+        debt = _Debt(outer)
+        self._callers[f"unix-abstract:{name}"] = Caller(partial(self._edge.prove, shown), debt.owe)
+        try:
             await loop.sock_connect(raw, str(self._socket))
             _, inner = await loop.create_unix_connection(
                 lambda: Half(eye=lambda data: self._outward(watch, debt, outer, data), ended=partial(self._gone, name)),
                 sock=raw,
             )
-        except OSError as e:
+        except BaseException:
             raw.close()
-            self._journal.note("edge.internal", error=type(e).__name__, where="grpc")
-            outer.turn_away(_busy())
-            return
-        outer.join(inner)
+            self._gone(name)
+            raise
+        return inner
 
     async def _start(self) -> None:
         async with self._starting:
@@ -217,8 +225,7 @@ class GrpcEntry:
         self._room.leave(outer)
 
     def _gone(self, name: str) -> None:
-        with contextlib.suppress(KeyError):
-            del self._callers[f"unix-abstract:{name}"]
+        self._callers.pop(f"unix-abstract:{name}", None)
 
 
 def _busy() -> http2.Refusal:

@@ -1,7 +1,7 @@
 """Calls to a partner's `chan/invoke` over HTTP/1.1: kept connections, opened by a `dial.Way`.
 
-Implements `channel.Partner`. One attempt per call; whether to try again is `channel`'s decision, so every failure says
-whether the message can have arrived. Answers are read by `core.http1`, whatever form of HTTP/1 a stranger gives them.
+One attempt per call; whether to try again is `channel`'s decision, so every failure says whether the message can have
+arrived. Answers are read by `core.http1`, whatever form of HTTP/1 a stranger gives them.
 """
 
 import asyncio
@@ -14,17 +14,14 @@ from gateway.data_plane.core import http1, wire
 from gateway.data_plane.io import transports
 from gateway.data_plane.io.dial import Way
 from gateway.data_plane.io.roads import CONNECT_S
+from gateway.data_plane.io.speaking import ANSWER_S, SLOWEST_BYTES_PER_S, Speaking
 from gateway.errors import CallerError, Kind, ProtocolViolation, Unavailable
 from specs.routes import CHANNEL
 
 CONNECTIONS: Final = 64
 KEEP_S: Final = 15.0
 """Idle connections are closed before a usual server (75 s) does it: a request on a dying one may be lost."""
-ANSWER_S: Final = 30.0
-SLOWEST_BYTES_PER_S: Final = 256 << 10
 ANSWER_BYTES: Final = 1 << 20
-JOIN_BELOW: Final = 64 << 10
-PIECE: Final = 256 << 10
 
 
 class _Line(asyncio.Protocol):
@@ -85,7 +82,7 @@ class _Line(asyncio.Protocol):
         answer: asyncio.Future[http1.Answer] = self._loop.create_future()
         self._answer = answer
         try:
-            if size <= JOIN_BELOW:
+            if size <= wire.JOIN_BELOW:
                 transport.write(b"".join((head, *body)))
             else:
                 transport.write(head)
@@ -102,7 +99,7 @@ class _Line(asyncio.Protocol):
 
     async def _send(self, transport: asyncio.Transport, body: wire.Pieces) -> None:
         """The body in slices, as fast as they are taken; an answer that comes before its end ends it."""
-        for piece in wire.slices(body, PIECE):
+        for piece in wire.slices(body):
             if self._full:
                 self._drained = self._loop.create_future()
                 await self._drained
@@ -126,11 +123,11 @@ class _Line(asyncio.Protocol):
             self._transport.close()
 
 
-class HttpPartner:
+class HttpPartner(Speaking):
     """What is spoken with one partner: HTTP/1.1."""
 
     def __init__(self, way: Way) -> None:
-        self._way = way
+        super().__init__(way)
         url = URL(way.route.address.rstrip("/") + CHANNEL["chan.invoke"].path)
         self._start = (
             f"POST {url.raw_path_qs} HTTP/1.1\r\nhost: {url.host_port_subcomponent}\r\n"
@@ -140,17 +137,9 @@ class HttpPartner:
         self._lines: set[_Line] = set()
         self._idle: list[_Line] = []
         self._expiry: asyncio.TimerHandle | None = None
-        self._in_flight = 0
-        self._retired = False
 
-    @property
-    def inst_id(self) -> str:
-        return self._way.route.inst_id
-
-    async def deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
-        """See channel.Partner."""
+    async def _deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
         node = self._way.route.node_id
-        self._in_flight += 1
         begun = False
         try:
             call = fr.invoke(outgoing)
@@ -169,19 +158,8 @@ class HttpPartner:
             raise Unavailable(f"{node}: no answer in time", kind=kind) from e
         except ConnectionError as e:
             raise Unavailable(f"{node}: {type(e).__name__}", kind=Kind.PEER_UNREACHABLE) from e
-        finally:
-            self._in_flight -= 1
-            if self._retired and not self._in_flight:
-                await self.close()
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        self._retired = True
-        if not self._in_flight:
-            await self.close()
 
     async def close(self) -> None:
-        """Close every connection, calls under way included."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -5,7 +5,7 @@ chan/* is served here by a `door`, all else goes to control.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,20 +14,19 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.data_plane.core import frame as fr
-from gateway.data_plane.core import wire
+from gateway.data_plane.core import heads, wire
+from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
 from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.filed import Files
-from gateway.data_plane.io.stream_server import UPGRADED, Streams
-from gateway.data_plane.io.upgrade import SWITCHED, Pipes
+from gateway.data_plane.io.stream_server import Streams
+from gateway.data_plane.io.upgrade import Pipes
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
 
 NO_PIPES: Final = Pipes({})
-JOIN_BELOW: Final = 64 << 10
-PIECE: Final = 256 << 10
 
 
 def _ours(record: logging.LogRecord) -> bool:
@@ -92,7 +91,7 @@ class _Listener:
             if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
                 piped = await pipe.admit(partial(self._edge.prove, shown), request.rel_url.query)
                 try:
-                    return await _hand_over(request, SWITCHED, piped.serve)
+                    return await _hand_over(request, heads.BYTES_PROTOCOL, piped.serve)
                 finally:
                     piped.end()
             if not path.startswith(fr.CHANNEL_PREFIX):
@@ -142,7 +141,7 @@ class _Listener:
             await stream.over.wait()
 
         try:
-            return await _hand_over(request, UPGRADED, serve)
+            return await _hand_over(request, st.PROTOCOL, serve)
         finally:
             stream.end()
 
@@ -162,15 +161,14 @@ class PlatformListener(_Listener):
 
 
 async def _hand_over(
-    request: web.BaseRequest, upgraded: Mapping[str, str], serve: Callable[[asyncio.Transport], Awaitable[None]]
+    request: web.BaseRequest, protocol: str, serve: Callable[[asyncio.Transport], Awaitable[None]]
 ) -> web.StreamResponse:
     """Answer 101 and let `serve` have the connection until it has ended; aiohttp learns then that it is lost."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
     former = transport.get_protocol()
-    lines = "".join(f"{name}: {value}\r\n" for name, value in upgraded.items())
-    transport.write(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode())
+    transport.write(heads.switching(protocol))
     try:
         await serve(transport)
     finally:
@@ -184,12 +182,12 @@ async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamRespo
     """Answer; a large body goes out in slices, never joined."""
     headers = {"content-type": reply.content_type, "server": "interconn"}
     size = wire.size(reply.body)
-    if size <= JOIN_BELOW:
+    if size <= wire.JOIN_BELOW:
         return web.Response(status=reply.status, body=b"".join(reply.body), headers=headers)
     response = web.StreamResponse(status=reply.status, headers=headers)
     response.content_length = size
     await response.prepare(request)
-    for piece in wire.slices(reply.body, PIECE):
+    for piece in wire.slices(reply.body):
         await response.write(piece)
     await response.write_eof()
     return response

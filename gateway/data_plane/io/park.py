@@ -163,6 +163,10 @@ class _Waiting(asyncio.Protocol):
         elif rest:
             transports.abort(transport)
 
+    def pause_writing(self) -> None:
+        # It asks and asks, and does not read what we say to it.
+        cast("asyncio.Transport", self._transport).abort()
+
     def connection_lost(self, _error: Exception | None) -> None:
         if self._taken is not None and not self._taken.done():
             self._taken.set_exception(ConnectionResetError())

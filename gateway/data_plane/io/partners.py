@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from gateway.data_plane.io.dial import GRPCS, Dialer
 from gateway.data_plane.io.http_client import HttpPartner
-from gateway.data_plane.io.stream_client import Speaking, StreamPartner
+from gateway.data_plane.io.speaking import Speaking
+from gateway.data_plane.io.stream_client import StreamPartner
 from gateway.errors import Refused
 from gateway.model import NodeId
 from gateway.ports import PeerRoute

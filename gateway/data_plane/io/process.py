@@ -277,12 +277,8 @@ class DataProcess:
         ports = Ports(
             edge_port,
             platform_port,
-            await self._listen_grpc(
-                self._edge_grpc, settings.edge_host, settings.edge_grpc_port, context=self._tls.listening
-            ),
-            await self._listen_grpc(
-                self._platform_grpc, settings.platform_host, settings.platform_grpc_port, context=None
-            ),
+            await self._listen_grpc(self._edge_grpc, settings.edge_host, settings.edge_grpc_port, self._tls.listening),
+            await self._listen_grpc(self._platform_grpc, settings.platform_host, settings.platform_grpc_port, None),
         )
         self.set_network(self._network)  # what calls us over connections that we hold is served from now on
         self._tidying = asyncio.create_task(self._tidy())
@@ -388,31 +384,25 @@ class DataProcess:
         file.unlink(missing_ok=True)
         self._listening.append(await asyncio.get_running_loop().create_unix_server(front, str(file), backlog=512))
 
-    async def _listen_tcp(self, front: Front, host: str, port: int, context: ssl.SSLContext | None) -> int:
+    async def _listen_grpc(
+        self, entry: GrpcEntry, host: str, port: int | None, context: ssl.SSLContext | None
+    ) -> int | None:
+        """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
+        return None if port is None else await self._listen_tcp(entry, host, port, context)
+
+    async def _listen_tcp(
+        self, made: Callable[[], asyncio.BaseProtocol], host: str, port: int, context: ssl.SSLContext | None
+    ) -> int:
         listening = _listening_socket(host, port)
         try:
             if context is not None:
-                self._listening.append(TlsListener(listening, front, context))
+                self._listening.append(TlsListener(listening, made, context))
             else:
-                self._listening.append(await asyncio.get_running_loop().create_server(front, sock=listening))
+                self._listening.append(await asyncio.get_running_loop().create_server(made, sock=listening))
         except BaseException:
             listening.close()
             raise
         bound: int = listening.getsockname()[1]
-        return bound
-
-    async def _listen_grpc(
-        self, entry: GrpcEntry, host: str, port: int | None, *, context: ssl.SSLContext | None
-    ) -> int | None:
-        """A port on which nothing but HTTP/2 is spoken, None where none is asked for."""
-        if port is None:
-            return None
-        patience = HANDSHAKE_S if context else None
-        listening = await asyncio.get_running_loop().create_server(
-            entry, host, port, ssl=context, ssl_handshake_timeout=patience, backlog=512
-        )
-        self._listening.append(listening)
-        bound: int = listening.sockets[0].getsockname()[1]
         return bound
 
     async def _tidy(self) -> None:

@@ -1,6 +1,6 @@
 """Messages to a partner over a stream that we keep open, where the partner has one to offer; else over its other way.
 
-Implements `channel.Partner` with the meanings of HTTP invoke. A stream that breaks is opened again: a message in parts
+The meanings are those of HTTP invoke. A stream that breaks is opened again: a message in parts
 goes on where the receiver has it, what has certainly not arrived is said to be so, and of everything else only
 `channel` knows whether it may be sent once more.
 """
@@ -10,26 +10,22 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.data_plane.channel import Partner
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import heads
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.delivery import read_name
 from gateway.data_plane.core.stream_send import RESEND, Buffer, Headers, Item, Sender
 from gateway.data_plane.io.dial import Way
+from gateway.data_plane.io.speaking import ANSWER_S, SLOWEST_BYTES_PER_S, Speaking
 from gateway.data_plane.io.stream_line import FrameLine
 from gateway.errors import CallerError, GatewayError, Kind, ProtocolViolation, Unavailable
 from specs import headers as h
 from specs.codes import Transport
 from specs.routes import CHANNEL
 
-ANSWER_S: Final = 30.0
-"""For an answer, while nothing comes or beyond the time that the message itself needs."""
-SLOWEST_BYTES_PER_S: Final = 256 << 10
 ASK_S: Final = 5.0
 """For the 101 and HELLO."""
 BUSY_S: Final = 10.0
@@ -45,18 +41,6 @@ PAUSE_S: Final = 0.2
 BULK: Final = 256 << 10
 """Longer messages go on the stream for large ones."""
 KINDS: Final = (st.HELLO, st.ACK, st.NACK, st.HAVE, st.PING, st.PONG, st.CLOSE)
-
-
-class Speaking(Partner, Protocol):
-    """A `channel.Partner` with an end."""
-
-    async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection, calls under way included."""
-        ...
 
 
 class _NotOffered(Exception):
@@ -114,7 +98,7 @@ class _Asked(FrameLine):
             return
         if head is None:
             return
-        if head.status != HTTPStatus.SWITCHING_PROTOCOLS or head.headers.get("upgrade", "").lower() != st.PROTOCOL:
+        if not head.switches_to(st.PROTOCOL):
             self.decline()
             return
         self._upgraded = True
@@ -218,7 +202,7 @@ class _Asked(FrameLine):
             item.lost()
 
 
-class StreamPartner:
+class StreamPartner(Speaking):
     """What is spoken with one partner: a stream where it gives one, else `other`, the standard's way to it.
 
     Small messages and large ones have a stream each, so that a slow link does not make the small ones wait behind
@@ -226,39 +210,19 @@ class StreamPartner:
     """
 
     def __init__(self, way: Way, other: Speaking) -> None:
-        self._way = way
+        super().__init__(way)
         self._other = other
         self._open: dict[bool, _Asked] = {}
         self._opening: dict[bool, asyncio.Task[_Asked | None]] = {}
         self._busy: dict[Headers, tuple[bool, int]] = {}
         self._asked = self._offered = False
         self._not_before = 0.0
-        self._in_flight = 0
-        self._retired = False
-
-    @property
-    def inst_id(self) -> str:
-        return self._way.route.inst_id
-
-    async def deliver(self, outgoing: fr.Outgoing) -> fr.Answer:
-        """See channel.Partner."""
-        self._in_flight += 1
-        try:
-            return await self._deliver(outgoing)
-        finally:
-            self._in_flight -= 1
-            if self._retired and not self._in_flight:
-                await self.close()
 
     async def retire(self) -> None:
-        """Close as soon as the calls under way have ended."""
-        self._retired = True
         await self._other.retire()
-        if not self._in_flight:
-            await self.close()
+        await super().retire()
 
     async def close(self) -> None:
-        """Close every connection, calls under way included."""
         for task in list(self._opening.values()):
             task.cancel()
         for stream in list(self._open.values()):

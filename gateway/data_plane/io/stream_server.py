@@ -30,11 +30,11 @@ STREAMS: Final = 8
 """Open at a time, of one partner."""
 SILENT_S: Final = 180.0
 """A stream on which nothing comes for so long is closed; a sender that keeps it asks with PING."""
+PART_S: Final = 180.0
+"""A message in parts of which nothing comes for so long is given up, whatever else comes: it holds memory or disk."""
 IGNORED: Final = 256
 """References given up whose parts may still come."""
 KINDS: Final = (st.HELLO, st.FLOW, st.MESSAGE, st.BEGIN, st.RESUME, st.CHUNK, st.PING, st.PONG)
-UPGRADED: Final = {"upgrade": st.PROTOCOL, "connection": "upgrade"}
-"""Headers of the answer 101."""
 
 
 class Streams:
@@ -64,14 +64,19 @@ class Streams:
     def admit(self, prove: Callable[[], NodeId]) -> "PartnerStream":
         """A stream for a connection whose other end is a partner; hand the connection over after the answer 101.
 
-        prove: as of door.Call, asked again for every message. Raises Refused(UNAUTHENTICATED), Unavailable(TOO_MANY).
+        It has its place from here on, until its `end`, also where no connection is handed over any more. prove: as of
+        door.Call, asked again for every message. Raises Refused(UNAUTHENTICATED), Unavailable(TOO_MANY).
         """
         node = prove()
         if self._stopping:
             raise Unavailable("the node stops", kind=Kind.OVERLOADED)
         if self._open[node] >= STREAMS:
             raise Unavailable("too many streams of this partner", kind=Kind.TOO_MANY)
-        return PartnerStream(self, node, prove)
+        stream = PartnerStream(self, node, prove)
+        self._open[node] += 1
+        self._all.add(stream)
+        self.journal.note("stream.opened", peer=node)
+        return stream
 
     def parts(self, node: NodeId) -> Parts:
         """What is unfinished of a partner."""
@@ -81,11 +86,6 @@ class Streams:
             make, file = self.rooms.take, self.files.make
             known = self._parts[node] = Parts(self.budget, make=make, kept_bytes=kept, file=file)
         return known
-
-    def opened(self, stream: "PartnerStream") -> None:
-        self._open[stream.node] += 1
-        self._all.add(stream)
-        self.journal.note("stream.opened", peer=stream.node)
 
     def closed(self, stream: "PartnerStream", failure: GatewayError | None) -> None:
         self._open[stream.node] -= 1
@@ -125,13 +125,11 @@ class PartnerStream(FrameLine):
         self._parts = streams.parts(node)
         self._flows: dict[int, Envelope | GatewayError] = {}
         self._carried: dict[int, Part | None] = {}
+        self._came: dict[int, tuple[int, float]] = {}
+        """Of a reference carried: bytes held when `watch` last saw more of them, and when that was."""
         self._borrowed = self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: set[asyncio.Task[None]] = set()
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        self._streams.opened(self)
-        super().begin(transport)
 
     def buffer_updated(self, nbytes: int) -> None:
         # Once for what has come together: nothing else runs in between.
@@ -181,8 +179,22 @@ class PartnerStream(FrameLine):
         except GatewayError as gone:
             self.end(gone)
             return
-        if self.loop.time() - self.heard > SILENT_S:
+        now = self.loop.time()
+        if now - self.heard > SILENT_S:
             self.end()
+            return
+        self._give_up_stalled(now)
+
+    def _give_up_stalled(self, now: float) -> None:
+        before, self._came = self._came, {}
+        for ref, part in list(self._carried.items()):
+            if part is None or part.complete or part.owner != (self, ref):
+                continue
+            held, since = before.get(ref, (-1, now))
+            if part.held == held and now - since > PART_S:
+                self.give_up(ref, part, ProtocolViolation("stream: a message in parts stalled"))
+            else:
+                self._came[ref] = (held, since) if part.held == held else (part.held, now)
 
     async def settled(self) -> None:
         """Until what has come is answered, and the answers are written."""

@@ -107,4 +107,6 @@ class Tube:
         left = self._last + self._idle_s - self._loop.time()
         if left <= 0:
             self.abort()
-        self._watching = self._loop.call_later(max(left, 1.0), self._watch)
+            self.over.set()  # also where an end had gone before it was joined, and will not say so again
+            return
+        self._watching = self._loop.call_later(left, self._watch)

@@ -17,9 +17,6 @@ from gateway.errors import GatewayError, Kind, ProtocolViolation, Refused, Unava
 from gateway.model import NodeId
 
 ASK_S: Final = 10.0
-SWITCHED: Final = {"upgrade": heads.BYTES_PROTOCOL, "connection": "upgrade"}
-"""Headers of the answer 101."""
-_SWITCHING: Final = 101
 _WORDS: Final = 200
 
 Prove = Callable[[], NodeId]
@@ -86,7 +83,7 @@ async def ask(way: Way, target: str) -> tuple[asyncio.Transport, bytes]:
 
 def _switched(node: NodeId, head: heads.Head) -> bytes:
     """What came behind the head."""
-    if head.status != _SWITCHING or head.headers.get("upgrade", "").lower() != heads.BYTES_PROTOCOL:
+    if not head.switches_to(heads.BYTES_PROTOCOL):
         raise Unavailable(f"{node} opens no pipe: {_words(head)}", kind=Kind.NO_ROUTE)
     return head.rest
 
