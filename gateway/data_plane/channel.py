@@ -650,8 +650,8 @@ class Channel:
 
     def _id_of(self, message: Message) -> str:
         """Names a message for its reader: that of its record, where it has one that outlives this process."""
-        if self._is_kept(message.session):
-            return f"{KEPT}{message.stored.ident}"  # type: ignore[attr-defined]  # only Stored are put there
+        if message.stored is not None and self._is_kept(message.session):
+            return f"{KEPT}{message.stored.ident}"
         return f"{self._started:x}.{message.number}"
 
     def _delivered(self, frame: Frame) -> None:

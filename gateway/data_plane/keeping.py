@@ -13,9 +13,9 @@ from typing import Final, Protocol
 from gateway.data_plane.core import records
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.delivery import Inbox, Name, read_name
-from gateway.data_plane.core.session import Message, Queues
+from gateway.data_plane.core.session import Message, Queues, Stored
 from gateway.data_plane.core.wire import Buffer
-from gateway.errors import GatewayError, Kind, Unavailable
+from gateway.errors import CallerError, GatewayError, Kind, Unavailable
 from gateway.model import NodeId, SessionId
 from gateway.ports import Clock, Journal
 
@@ -31,27 +31,6 @@ class Filed(mmap.mmap):
 def on_disk_already(payload: Buffer) -> bool:
     """Whether a payload, or the body that it is a part of, lies in a file."""
     return isinstance(payload, memoryview) and isinstance(payload.obj, Filed)
-
-
-class Stored(Protocol):
-    """A record on disk."""
-
-    ident: int
-
-    @property
-    def size(self) -> int: ...
-
-    def read(self) -> Buffer:
-        """The payload; holds the caller. Raises Unavailable(STORAGE)."""
-        ...
-
-    def free(self) -> None:
-        """The record is no more."""
-        ...
-
-    def loosen(self) -> None:
-        """Do not keep it for its own sake: `Spool.carry` gives it again."""
-        ...
 
 
 class Found(Protocol):
@@ -249,12 +228,14 @@ class Keeper:
         """A message's payload, from disk where it lies there alone. Raises Unavailable(STORAGE), which is noted."""
         if message.payload is not None:
             return message.payload
+        if message.stored is None:
+            raise CallerError("a message lies neither in memory nor on disk")
         return await self.read(message.session, message.stored)
 
-    async def read(self, session: SessionId, stored: object) -> Buffer:
+    async def read(self, session: SessionId, stored: Stored) -> Buffer:
         """As payload, of any record."""
         try:
-            return await asyncio.to_thread(stored.read)  # type: ignore[attr-defined]  # only Stored are put there
+            return await asyncio.to_thread(stored.read)
         except Unavailable as e:
             self.journal.note("spool.damaged", session_id=session, reason=str(e))
             raise
@@ -322,4 +303,4 @@ class Keeper:
 
 def _free(message: Message) -> None:
     if message.stored is not None:
-        message.stored.free()  # type: ignore[attr-defined]  # only Stored are put there
+        message.stored.free()
