@@ -199,7 +199,8 @@ class Channel:
         if rule.until is not None:
             self._timed.add(rule.session_id)
         self._rules[rule.session_id] = rule
-        self._forget_aliases(rule.session_id)
+        if known is not None:
+            self._forget_aliases(known)
         self._called |= {(alias, node): rule.session_id for of in rule.aliases.values() for node, alias in of.items()}
         self._sent.open(rule.session_id)
 
@@ -207,11 +208,12 @@ class Channel:
         """Forget the rule, drop its messages; who waits in it is told RELEASED."""
         for begun in self._declared.drop(session):
             self.close_session(begun)
-        if self._rules.pop(session, None) is None:
+        rule = self._rules.pop(session, None)
+        if rule is None:
             return
         self._declared.forget(session)
         self._timed.discard(session)
-        self._forget_aliases(session)
+        self._forget_aliases(rule)
         self._sent.close(session)
         self._backlog.forget(session)
         self._departures.forget(session)
@@ -496,9 +498,10 @@ class Channel:
         """The session that a partner means by this id."""
         return session if session in self._rules else self._called.get((session, partner), session)
 
-    def _forget_aliases(self, session: SessionId) -> None:
-        for alias in [alias for alias, ours in self._called.items() if ours == session]:
-            del self._called[alias]
+    def _forget_aliases(self, rule: SessionRule) -> None:
+        for called in [(alias, node) for of in rule.aliases.values() for node, alias in of.items()]:
+            if self._called.get(called) == rule.session_id:
+                del self._called[called]
 
     def _rule_for_container(self, envelope: Envelope, operation: Operation) -> SessionRule | None:
         """As `_rule`; one under a declared beginning opens here, and lets in the partner that the call names."""
