@@ -174,38 +174,32 @@ class Keeper:
                 self.budget.unspill(session, cost)
                 if in_memory:
                     self.budget.give(session, source, cost)
-            if written.done():
-                return
-            if failure is None:
-                written.set_result(None)
-            else:
-                written.set_exception(failure)
+            _settle(written, failure)
 
         stored = spool.append(*records.write(records.Arrived(session, topic, source, str(name or ""))), payload, done)
-        # Whoever waits may be gone by then.
-        written.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return written
 
-    async def leave(self, leaving: records.Leaving, body: Buffer) -> Stored:
-        """Write a push that is to be delivered later; returns when it is on disk.
+    def leave(
+        self, leaving: records.Leaving, body: Buffer, *, ended: Callable[[Stored | None], None]
+    ) -> Awaitable[None]:
+        """Write a push that is to be delivered later; the awaited is done when it is on disk, or raises.
 
-        Raises Unavailable(BUFFER_FULL, STORAGE) and keeps nothing.
+        ended: told what was kept or None, also where the caller has gone away: its message was on its way before, too.
+        Raises, at once, Unavailable(BUFFER_FULL, STORAGE), and `ended` is told nothing.
         """
         spool, cost = self._durable(), len(body) + MESSAGE_OVERHEAD
         self.budget.spill(leaving.session, cost)
-        written: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stored: Stored
 
         def done(error: OSError | None) -> None:
-            if not written.done():
-                written.set_result(error)
+            if error is not None:
+                self.budget.unspill(leaving.session, cost)
+            ended(stored if error is None else None)
+            _settle(written, None if error is None else self._failed(error))
 
         stored = spool.append(*records.write(leaving), body, done)
-        # A caller that goes away leaves a message that is kept: it was on its way to the partner before, too.
-        error = await asyncio.shield(written)
-        if error is not None:
-            self.budget.unspill(leaving.session, cost)
-            raise self._failed(error)
-        return stored
+        return written
 
     def left(self, session: SessionId, stored: Stored) -> None:
         """A push that was to be delivered later was, or can never be."""
@@ -299,6 +293,18 @@ class Keeper:
         failure = Unavailable("the spool cannot be written", kind=Kind.BUFFER_FULL)
         failure.__cause__ = error
         return failure
+
+
+def _settle(written: asyncio.Future[None], failure: GatewayError | None) -> None:
+    """Tell whoever waits, who may be gone."""
+    if written.done():
+        return
+    if failure is None:
+        written.set_result(None)
+    else:
+        written.set_exception(failure)
+        # Asked for, so that it is not complained of where nobody will.
+        written.exception()
 
 
 def _free(message: Message) -> None:
