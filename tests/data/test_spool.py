@@ -215,6 +215,23 @@ def made_job(made: Spool, meta: bytes, failed: list[bool]) -> _Job:
     return _Job(1, stored.ident, meta, b"xx", stored, lambda e: failed.append(e is not None), made._round, sync=True)
 
 
+async def test_what_a_cut_end_and_a_damaged_header_named_is_not_named_again(tmp_path: Path) -> None:
+    made = await filled(tmp_path, 900)
+    await made.close()
+    file = max((tmp_path / "s").glob("*.seg"))
+    with file.open("r+b") as changed:
+        changed.write(FILE.pack(b"interconn-spool\n", 1, 7, 1))
+        changed.seek(FILE.size)
+        changed.write(b"x" * 40 * 300)
+    left, again = found(tmp_path)
+    again.start()
+    stored = again.append(1, b"new", b"", _ignored)
+    await again.barrier()
+    await again.close()
+    assert len(left) < 900 < stored.ident
+    assert [each.meta for each in found(tmp_path)[0]][-1] == b"new"
+
+
 async def test_a_fault_of_any_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no failure of the disk ends neither the thread nor the wait of who has appended."""
     made, synced = await filled(tmp_path, 1), os.fdatasync

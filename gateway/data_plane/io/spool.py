@@ -170,7 +170,7 @@ class Spool:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._folder.stat().st_mode & 0o077:
             raise CallerError(f"{self._folder}: must be a folder of mode 0700")
-        files = sorted(self._folder.glob("*.seg"))
+        files = sorted(self._folder.glob(f"{'[0-9]' * 12}.seg"))
         if not self._durable:
             for file in files:
                 file.unlink()
@@ -186,6 +186,8 @@ class Spool:
                 else:
                     found[record.ident] = record
         self._next_ident = max(self._next_ident, max(freed, default=0) + 1)
+        # A reader may acknowledge a record that was cut off: no new one, which it has not read, gets that id.
+        self._next_ident += self.damage.cut // HEAD.size
         kept = [replace(record, freed=ident in freed) for ident, record in sorted(found.items())]
         for record in kept:
             if not record.freed:
@@ -204,11 +206,12 @@ class Spool:
             if newest:
                 file.unlink()
             return
-        _, version, chain, number = FILE.unpack(head)
+        _, version, chain, _ = FILE.unpack(head)
         if version != VERSION:
             os.close(fd)
             raise CallerError(f"{file}: written by another version of the gateway ({version})")
-        segment = _Segment(number, file, fd)
+        # By its name, which no damage to the header changes: a next segment of a number that exists cannot be made.
+        segment = _Segment(int(file.stem), file, fd)
         self._segments.append(segment)
         at = FILE.size
         while at + HEAD.size <= size:
