@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.data_plane.core.records import Leaving
-from gateway.data_plane.keeping import Keeper, Stored
+from gateway.data_plane.core.session import Stored
+from gateway.data_plane.keeping import Keeper
 from gateway.data_plane.lanes import Departures, Ticket
 from gateway.errors import GatewayError
 from gateway.model import NodeId, SessionId

@@ -29,7 +29,7 @@ from gateway.data_plane.core.frame import Envelope, Frame, Operation
 from gateway.data_plane.core.ledger import SentBytes, in_all
 from gateway.data_plane.core.quota import Quotas
 from gateway.data_plane.core.records import Leaving
-from gateway.data_plane.core.session import Message, Queues
+from gateway.data_plane.core.session import Message, Queues, Stored
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.keeping import Found, Keeper, Spools, on_disk_already
 from gateway.data_plane.lanes import Arrivals, Departures, Readers, Room, Ticket
@@ -199,7 +199,8 @@ class Channel:
         if rule.until is not None:
             self._timed.add(rule.session_id)
         self._rules[rule.session_id] = rule
-        self._forget_aliases(rule.session_id)
+        if known is not None:
+            self._forget_aliases(known)
         self._called |= {(alias, node): rule.session_id for of in rule.aliases.values() for node, alias in of.items()}
         self._sent.open(rule.session_id)
 
@@ -207,11 +208,12 @@ class Channel:
         """Forget the rule, drop its messages; who waits in it is told RELEASED."""
         for begun in self._declared.drop(session):
             self.close_session(begun)
-        if self._rules.pop(session, None) is None:
+        rule = self._rules.pop(session, None)
+        if rule is None:
             return
         self._declared.forget(session)
         self._timed.discard(session)
-        self._forget_aliases(session)
+        self._forget_aliases(rule)
         self._sent.close(session)
         self._backlog.forget(session)
         self._departures.forget(session)
@@ -359,11 +361,10 @@ class Channel:
             now = self._clock.monotonic()
             message = self._queues.pop(session, topic, source=source, now=now)
             if message is not None:
-                popped = await self._popped(frame, message)
                 if not ack:
-                    return popped
+                    return await self._popped(frame, message)
                 self._unacknowledged.setdefault(session, {})[topic, source] = message
-                return replace(popped, settle=lambda _written: None, named=self._id_of(message))
+                return await self._popped(frame, message, named=self._id_of(message))
             if now >= deadline or self._stopping:
                 return None
             self.traffic.waiting += 1
@@ -373,6 +374,9 @@ class Channel:
                 self.traffic.waiting -= 1
             if session not in self._rules:
                 raise Refused("the session was closed", kind=Kind.RELEASED)
+            if ack:
+                # An earlier call of this reader, which has given it up, may have been given a message meanwhile.
+                self._acknowledge(session, topic, source, ack)
 
     async def peek(self, frame: Frame) -> Popped | None:
         """The next message or None, at once (T-021)."""
@@ -496,9 +500,10 @@ class Channel:
         """The session that a partner means by this id."""
         return session if session in self._rules else self._called.get((session, partner), session)
 
-    def _forget_aliases(self, session: SessionId) -> None:
-        for alias in [alias for alias, ours in self._called.items() if ours == session]:
-            del self._called[alias]
+    def _forget_aliases(self, rule: SessionRule) -> None:
+        for called in [(alias, node) for of in rule.aliases.values() for node, alias in of.items()]:
+            if self._called.get(called) == rule.session_id:
+                del self._called[called]
 
     def _rule_for_container(self, envelope: Envelope, operation: Operation) -> SessionRule | None:
         """As `_rule`; one under a declared beginning opens here, and lets in the partner that the call names."""
@@ -604,26 +609,30 @@ class Channel:
         rule = self._rules.get(session)
         return rule is not None and rule.durability == SPOOL
 
-    async def _popped(self, frame: Frame, message: Message) -> Popped:
+    async def _popped(self, frame: Frame, message: Message, *, named: str = "") -> Popped:
+        """named: the reader's next pop says whether it has the message, however this one ends."""
         try:
             payload = await self._keeper.payload(message)
         except Unavailable:
             self._queues.done(message)
             raise
         except BaseException:
-            self._back(message)
+            if not named:
+                self._back(message)
             raise
         self.traffic.popped += 1
         self._sent.read(message.session, message.source, self._clock.monotonic() - message.at)
         self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=message.size)
 
         def settle(written: bool) -> None:
+            if named:
+                return
             if written:
                 self._queues.done(message)
             else:
                 self._back(message)
 
-        return Popped(payload, settle)
+        return Popped(payload, settle, named)
 
     def _back(self, message: Message) -> None:
         """The reader went away without the message: it stands where it stood."""
@@ -650,8 +659,8 @@ class Channel:
 
     def _id_of(self, message: Message) -> str:
         """Names a message for its reader: that of its record, where it has one that outlives this process."""
-        if self._is_kept(message.session):
-            return f"{KEPT}{message.stored.ident}"  # type: ignore[attr-defined]  # only Stored are put there
+        if message.stored is not None and self._is_kept(message.session):
+            return f"{KEPT}{message.stored.ident}"
         return f"{self._started:x}.{message.number}"
 
     def _delivered(self, frame: Frame) -> None:
@@ -709,10 +718,17 @@ class Channel:
                 header_topic=envelope.topic,
                 token=token,
             )
-            stored = await self._keeper.leave(leaving, body if through else frame.payload)
+
+            def ended(stored: Stored | None) -> None:
+                if stored is not None:
+                    self._backlog.add(Item(order, leaving, stored, ticket, self._clock.monotonic()))
+                    self._note("chan.kept", frame, peer=target)
+                elif ticket is not None:
+                    self._departures.end(ticket, taken=False)
+
+            written = self._keeper.leave(leaving, body if through else frame.payload, ended=ended)
             ending = None
-            self._backlog.add(Item(order, leaving, stored, ticket, self._clock.monotonic()))
-            self._note("chan.kept", frame, peer=target)
+            await written
             return False
         finally:
             if ticket is not None and ending is not None:
@@ -866,7 +882,7 @@ class _LaterError(Exception):
 
 def _read_by(ack: str, name: str) -> bool:
     """Whether a reader that has the record `ack` has read the record `name` too: they are read in order."""
-    return ack[1:].isdecimal() and len(ack) <= 20 and int(name[1:]) <= int(ack[1:])
+    return name.startswith(KEPT) and ack[1:].isdecimal() and len(ack) <= 20 and int(name[1:]) <= int(ack[1:])
 
 
 def _digest(token: str) -> str:

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 from gateway.data_plane.core import records
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.delivery import Inbox, Name, read_name
-from gateway.data_plane.core.session import Message, Queues
+from gateway.data_plane.core.session import Message, Queues, Stored
 from gateway.data_plane.core.wire import Buffer
-from gateway.errors import GatewayError, Kind, Unavailable
+from gateway.errors import CallerError, GatewayError, Kind, Unavailable
 from gateway.model import NodeId, SessionId
 from gateway.ports import Clock, Journal
 
@@ -31,27 +31,6 @@ class Filed(mmap.mmap):
 def on_disk_already(payload: Buffer) -> bool:
     """Whether a payload, or the body that it is a part of, lies in a file."""
     return isinstance(payload, memoryview) and isinstance(payload.obj, Filed)
-
-
-class Stored(Protocol):
-    """A record on disk."""
-
-    ident: int
-
-    @property
-    def size(self) -> int: ...
-
-    def read(self) -> Buffer:
-        """The payload; holds the caller. Raises Unavailable(STORAGE)."""
-        ...
-
-    def free(self) -> None:
-        """The record is no more."""
-        ...
-
-    def loosen(self) -> None:
-        """Do not keep it for its own sake: `Spool.carry` gives it again."""
-        ...
 
 
 class Found(Protocol):
@@ -195,38 +174,32 @@ class Keeper:
                 self.budget.unspill(session, cost)
                 if in_memory:
                     self.budget.give(session, source, cost)
-            if written.done():
-                return
-            if failure is None:
-                written.set_result(None)
-            else:
-                written.set_exception(failure)
+            _settle(written, failure)
 
         stored = spool.append(*records.write(records.Arrived(session, topic, source, str(name or ""))), payload, done)
-        # Whoever waits may be gone by then.
-        written.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return written
 
-    async def leave(self, leaving: records.Leaving, body: Buffer) -> Stored:
-        """Write a push that is to be delivered later; returns when it is on disk.
+    def leave(
+        self, leaving: records.Leaving, body: Buffer, *, ended: Callable[[Stored | None], None]
+    ) -> Awaitable[None]:
+        """Write a push that is to be delivered later; the awaited is done when it is on disk, or raises.
 
-        Raises Unavailable(BUFFER_FULL, STORAGE) and keeps nothing.
+        ended: told what was kept or None, also where the caller has gone away: its message was on its way before, too.
+        Raises, at once, Unavailable(BUFFER_FULL, STORAGE), and `ended` is told nothing.
         """
         spool, cost = self._durable(), len(body) + MESSAGE_OVERHEAD
         self.budget.spill(leaving.session, cost)
-        written: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stored: Stored
 
         def done(error: OSError | None) -> None:
-            if not written.done():
-                written.set_result(error)
+            if error is not None:
+                self.budget.unspill(leaving.session, cost)
+            ended(stored if error is None else None)
+            _settle(written, None if error is None else self._failed(error))
 
         stored = spool.append(*records.write(leaving), body, done)
-        # A caller that goes away leaves a message that is kept: it was on its way to the partner before, too.
-        error = await asyncio.shield(written)
-        if error is not None:
-            self.budget.unspill(leaving.session, cost)
-            raise self._failed(error)
-        return stored
+        return written
 
     def left(self, session: SessionId, stored: Stored) -> None:
         """A push that was to be delivered later was, or can never be."""
@@ -249,12 +222,14 @@ class Keeper:
         """A message's payload, from disk where it lies there alone. Raises Unavailable(STORAGE), which is noted."""
         if message.payload is not None:
             return message.payload
+        if message.stored is None:
+            raise CallerError("a message lies neither in memory nor on disk")
         return await self.read(message.session, message.stored)
 
-    async def read(self, session: SessionId, stored: object) -> Buffer:
+    async def read(self, session: SessionId, stored: Stored) -> Buffer:
         """As payload, of any record."""
         try:
-            return await asyncio.to_thread(stored.read)  # type: ignore[attr-defined]  # only Stored are put there
+            return await asyncio.to_thread(stored.read)
         except Unavailable as e:
             self.journal.note("spool.damaged", session_id=session, reason=str(e))
             raise
@@ -320,6 +295,18 @@ class Keeper:
         return failure
 
 
+def _settle(written: asyncio.Future[None], failure: GatewayError | None) -> None:
+    """Tell whoever waits, who may be gone."""
+    if written.done():
+        return
+    if failure is None:
+        written.set_result(None)
+    else:
+        written.set_exception(failure)
+        # Asked for, so that it is not complained of where nobody will.
+        written.exception()
+
+
 def _free(message: Message) -> None:
     if message.stored is not None:
-        message.stored.free()  # type: ignore[attr-defined]  # only Stored are put there
+        message.stored.free()

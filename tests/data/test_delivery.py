@@ -191,6 +191,18 @@ def test_what_a_restart_remembers() -> None:
     assert again.judge(S, T, A, Name("a" * 8, 3, 2), now=0.0) is Verdict.TAKE
 
 
+def test_a_disk_with_more_lanes_than_are_remembered() -> None:
+    """A partner that numbers anew with each message must not keep us from starting: the newest lanes are known."""
+    inbox = Inbox(lanes=2)
+    for n in range(3):
+        inbox.recall(S, T, A, Name(f"t{n:08x}", 0, 0), now=0.0)
+    assert len(inbox) == 2
+    assert inbox.judge(S, T, A, Name(f"t{2:08x}", 0, 0), now=0.0) is Verdict.REPEAT
+    assert inbox.judge(S, T, A, Name(f"t{1:08x}", 0, 0), now=0.0) is Verdict.REPEAT
+    with pytest.raises(Unavailable):
+        inbox.judge(S, T, A, Name(f"t{3:08x}", 0, 0), now=0.0)
+
+
 # -- with the waits
 
 

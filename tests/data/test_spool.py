@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gateway.data_plane.core import records
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.delivery import Name
+from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io.filed import Files
-from gateway.data_plane.io.spool import FILE, HEAD, Found, Spool, Stored, _Job
+from gateway.data_plane.io.spool import FILE, HEAD, Found, Spool, Stored, _Job, _payload
 from gateway.data_plane.keeping import on_disk_already
 from gateway.errors import CallerError, Kind, Unavailable
 from gateway.model import NodeId, SessionId
@@ -212,6 +213,88 @@ def made_job(made: Spool, meta: bytes, failed: list[bool]) -> _Job:
     stored = Stored(made, made._next_ident, 2)
     made._next_ident += 1
     return _Job(1, stored.ident, meta, b"xx", stored, lambda e: failed.append(e is not None), made._round, sync=True)
+
+
+async def test_what_a_cut_end_and_a_damaged_header_named_is_not_named_again(tmp_path: Path) -> None:
+    made = await filled(tmp_path, 900)
+    await made.close()
+    file = max((tmp_path / "s").glob("*.seg"))
+    with file.open("r+b") as changed:
+        changed.write(FILE.pack(b"interconn-spool\n", 1, 7, 1))
+        changed.seek(FILE.size)
+        changed.write(b"x" * 40 * 300)
+    left, again = found(tmp_path)
+    again.start()
+    stored = again.append(1, b"new", b"", _ignored)
+    await again.barrier()
+    await again.close()
+    assert len(left) < 900 < stored.ident
+    assert [each.meta for each in found(tmp_path)[0]][-1] == b"new"
+
+
+async def test_a_fault_of_any_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no failure of the disk ends neither the thread nor the wait of who has appended."""
+    made, synced = await filled(tmp_path, 1), os.fdatasync
+
+    def fails(fd: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", synced)
+        raise MemoryError
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    async with asyncio.timeout(5):
+        with pytest.raises(OSError, match="MemoryError"):
+            await made.barrier()
+        made.append(1, b"after", b"", _ignored)
+        await made.barrier()
+    await made.close()
+    assert [each.meta for each in found(tmp_path)[0]] == [b"m0", b"after"]
+
+
+async def test_a_segment_that_cannot_be_deleted_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, tries = await filled(tmp_path, 900), list[Path]()
+    left, unlink = list(made._segments[0].live.values()), Path.unlink
+
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        tries.append(path)
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    monkeypatch.setattr("gateway.data_plane.io.spool.AFTER_FAILURE_S", 0.2)
+    for each in left:
+        each.free()
+    async with asyncio.timeout(5):
+        await rig.settle(lambda: bool(tries))
+        for _ in range(20):
+            made._tidy()
+            await asyncio.sleep(0)
+        assert len(tries) == 1
+        monkeypatch.setattr(Path, "unlink", unlink)
+        while tries[0].exists():
+            await asyncio.sleep(0.05)
+            made._tidy()
+    await made.close()
+
+
+async def test_a_record_that_is_moved_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its old file may be closed by then: it is read where it lies now, and not taken for damaged."""
+    made = await filled(tmp_path, 1)
+    old, new = [made.append(1, b"m", b"payload", _ignored) for _ in range(2)]
+    await made.barrier()
+    read, reads = _payload, list[int]()
+
+    def moved(fd: int, offset: int, size: int) -> Buffer:
+        reads.append(offset)
+        if len(reads) > 1:
+            return read(fd, offset, size)
+        old.segment, old.offset = new.segment, new.offset
+        raise OSError(errno.EBADF, "closed")
+
+    monkeypatch.setattr("gateway.data_plane.io.spool._payload", moved)
+    assert old.read() == b"payload"
+    assert reads[1:] == [new.offset]
+    await made.close()
 
 
 async def test_a_damaged_payload_is_not_given_out(tmp_path: Path) -> None:

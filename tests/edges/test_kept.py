@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
+from gateway.data_plane.core.frame import Codec, Operation
 from gateway.data_plane.io.process import DataProcess
 from gateway.model import Limits, NodeId
 from gateway.ports import SessionRule
@@ -164,6 +166,62 @@ async def test_a_reader_that_acknowledges_loses_and_doubles_nothing(
         reader = Container(client, b.platform)
         assert [(await reader.pop(wait_ms=0)).payload for _ in range(3)] == [b"3", b"4", None]
         assert b.process.stats()["bytes_on_disk"] == 0
+
+
+async def test_a_reader_that_asks_again_while_its_first_call_waits(
+    client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Whichever of the calls is woken first, its later one gets what the reader has not said that it has."""
+    async with kept_pair(tmp_path) as (a, b):
+        channel, frame = b.process.channel, rig.pop_frame(B, wait_ms=5000)
+        frame = replace(frame, envelope=replace(frame.envelope, ack="k0"))
+        given_up, again = [asyncio.create_task(channel.pop(frame)) for _ in range(2)]
+        await settle(lambda: b.process.stats()["waiting"] == 2)
+        for n in range(2):
+            assert (await Container(client, a.platform).push(B, b"%d" % n)).code == OK
+        await given_up
+        got = await again
+        assert got is not None
+        assert got.payload == b"0"
+        frame = replace(frame, envelope=replace(frame.envelope, ack=got.named), wait_ms=0)
+        assert [each and each.payload for each in (await channel.pop(frame), await channel.peek(frame))] == [b"1", None]
+
+
+async def test_a_push_whose_caller_leaves_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is delivered all the same, or its room is given back."""
+    async with kept_pair(tmp_path) as (a, b):
+        await a.process.set_routes([b.route(address="https://127.0.0.1:1")])
+        channel, pop = a.process.channel, rig.pop_frame(B)
+        push = replace(pop, operation=Operation.PUSH, codec=Codec.RAW, payload=b"0")
+        for failure in (None, OSError("no")):
+            begun, go, synced = threading.Event(), threading.Event(), os.fdatasync
+
+            def slow(
+                fd: int,
+                begun: threading.Event = begun,
+                go: threading.Event = go,
+                synced: Callable[[int], None] = synced,
+                failure: OSError | None = failure,
+            ) -> None:
+                begun.set()
+                go.wait(5)
+                monkeypatch.setattr(os, "fdatasync", synced)
+                if failure is not None:
+                    raise failure
+                synced(fd)
+
+            monkeypatch.setattr(os, "fdatasync", slow)
+            pushing = asyncio.create_task(channel.push(push, b"0"))
+            await settle(begun.is_set)
+            pushing.cancel()
+            await asyncio.gather(pushing, return_exceptions=True)
+            go.set()
+            await settle(lambda: a.process.stats()["to_be_delivered"] == 1)
+            await settle(lambda: a.process.stats()["bytes_on_disk"] == 1 + MESSAGE_OVERHEAD)
+        await a.process.set_routes([b.route()])
+        await settle(lambda: a.process.stats()["to_be_delivered"] == 0)
+        assert b.process.channel.stats()["pushed_in"] == 1
+        assert a.process.stats()["bytes_on_disk"] == 0
 
 
 @pytest.mark.req("T-028")

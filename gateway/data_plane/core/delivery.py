@@ -258,7 +258,8 @@ class Inbox:
 
     def recall(self, session: SessionId, topic: str, source: NodeId, name: Name, *, now: float) -> None:
         """A message that was taken before a restart: the lane goes on behind it."""
-        lane = self._lane((session, topic, source, name.writer), name, now)
+        # All are read at once: over the bound the first found go, as they went when they were idle.
+        lane = self._lane((session, topic, source, name.writer), name, now, idle_s=0.0)
         if name.age != lane.age:
             lane.age, lane.expected = name.age, 0
         lane.expected = max(lane.expected, name.sequence + 1)
@@ -282,13 +283,13 @@ class Inbox:
         lanes = self._by_source.get(key[2])
         return None if lanes is None else lanes.get(key)
 
-    def _lane(self, key: _LANE_KEY, name: Name, now: float) -> _Lane:
+    def _lane(self, key: _LANE_KEY, name: Name, now: float, *, idle_s: float = LANE_IDLE_S) -> _Lane:
         lanes = self._by_source.setdefault(key[2], OrderedDict())
         lane = lanes.get(key)
         if lane is None:
             if len(lanes) >= self.lanes:
                 oldest, unused = next(iter(lanes.items()))
-                if now - unused.used < LANE_IDLE_S:
+                if now - unused.used < idle_s:
                     raise Unavailable("the partner uses too many topics at a time", kind=Kind.BUFFER_FULL)
                 self._by_session[oldest[0]].discard(oldest)
                 del lanes[oldest]

@@ -6,14 +6,14 @@ T-016, T-021 to T-026, T-049). Nothing waits here and nothing looks at a clock: 
 forgotten, so a released one starts empty and an unused one costs nothing. No step looks at more than it changes.
 
 A popped message is in hand, and its bytes count, until `done` or `put_back` says whether the reader has it. Where its
-payload lies on disk the queue holds the spool's handle (`stored`), which it does not understand.
+payload lies on disk the queue holds the spool's handle (`stored`), which it does not touch.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.wire import Buffer
@@ -22,6 +22,27 @@ from gateway.model import NodeId, SessionId
 
 LOOKED_AT: Final = 64
 """Topics of a session that are looked at for its oldest message."""
+
+
+class Stored(Protocol):
+    """A record on disk."""
+
+    ident: int
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self) -> Buffer:
+        """The payload; holds the caller. Raises Unavailable(STORAGE)."""
+        ...
+
+    def free(self) -> None:
+        """The record is no more."""
+        ...
+
+    def loosen(self) -> None:
+        """Do not keep it for its own sake: `Spool.carry` gives it again."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -41,7 +62,7 @@ class Message:
     at: float
     in_memory: bool = True
     on_disk: bool = False
-    stored: object = field(default=None, repr=False)
+    stored: Stored | None = field(default=None, repr=False)
 
     @property
     def cost(self) -> int:
@@ -119,7 +140,7 @@ class Queues:
         now: float,
         in_memory: bool = True,
         on_disk: bool = False,
-        stored: object = None,
+        stored: Stored | None = None,
     ) -> Message:
         """Append a message for whose bytes the caller has found room as `in_memory` and `on_disk` say."""
         message = Message(

@@ -46,6 +46,9 @@ FREED_AT_A_TIME: Final = 100_000
 GARBAGE: Final = 4
 """Compaction begins when the files are so many times what lives in them, and some segments more."""
 
+AFTER_FAILURE_S: Final = 10.0
+"""So long no segment is emptied or deleted after that has failed: a full disk does not keep the loop busy."""
+
 Done = Callable[[OSError | None], None]
 
 
@@ -141,6 +144,8 @@ class Spool:
         self._chain = 0
         self._freed: list[int] = []
         self._compacting = False
+        # Held while a record's place is read or changed: readers are threads.
+        self._place = threading.Lock()
         self._live_bytes = 0
         # The thread's: whether the newest segment is of this run (a found one is never appended to), and its size.
         self._thread_owns = False
@@ -165,7 +170,7 @@ class Spool:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._folder.stat().st_mode & 0o077:
             raise CallerError(f"{self._folder}: must be a folder of mode 0700")
-        files = sorted(self._folder.glob("*.seg"))
+        files = sorted(self._folder.glob(f"{'[0-9]' * 12}.seg"))
         if not self._durable:
             for file in files:
                 file.unlink()
@@ -181,6 +186,8 @@ class Spool:
                 else:
                     found[record.ident] = record
         self._next_ident = max(self._next_ident, max(freed, default=0) + 1)
+        # A reader may acknowledge a record that was cut off: no new one, which it has not read, gets that id.
+        self._next_ident += self.damage.cut // HEAD.size
         kept = [replace(record, freed=ident in freed) for ident, record in sorted(found.items())]
         for record in kept:
             if not record.freed:
@@ -199,11 +206,12 @@ class Spool:
             if newest:
                 file.unlink()
             return
-        _, version, chain, number = FILE.unpack(head)
+        _, version, chain, _ = FILE.unpack(head)
         if version != VERSION:
             os.close(fd)
             raise CallerError(f"{file}: written by another version of the gateway ({version})")
-        segment = _Segment(number, file, fd)
+        # By its name, which no damage to the header changes: a next segment of a number that exists cannot be made.
+        segment = _Segment(int(file.stem), file, fd)
         self._segments.append(segment)
         at = FILE.size
         while at + HEAD.size <= size:
@@ -312,16 +320,27 @@ class Spool:
 
         Raises Unavailable(STORAGE).
         """
-        segment = stored.segment
-        if segment is None:
-            raise Unavailable("the record is not written yet", kind=Kind.STORAGE)
-        try:
-            data = _payload(segment.fd, stored.offset, stored.size)
-        except OSError as e:
-            raise Unavailable("the spool cannot be read", kind=Kind.STORAGE) from e
-        if len(data) != stored.size or zlib.crc32(data) != stored.crc:
-            raise Unavailable("a record of the spool is damaged", kind=Kind.STORAGE)
-        return data
+        place = self._place_of(stored)
+        while True:
+            segment, offset = place
+            if segment is None:
+                raise Unavailable("the record is not written yet", kind=Kind.STORAGE)
+            failure: OSError | None = None
+            try:
+                data = _payload(segment.fd, offset, stored.size)
+                if len(data) == stored.size and zlib.crc32(data) == stored.crc:
+                    return data
+            except OSError as e:
+                failure = e
+            # It may have been moved meanwhile, and its old file closed.
+            before, place = place, self._place_of(stored)
+            if place == before:
+                what = "a record of the spool is damaged" if failure is None else "the spool cannot be read"
+                raise Unavailable(what, kind=Kind.STORAGE) from failure
+
+    def _place_of(self, stored: Stored) -> "tuple[_Segment | None, int]":
+        with self._place:
+            return stored.segment, stored.offset
 
     def _add(self, stored: Stored) -> None:
         if stored.segment is not None:
@@ -400,12 +419,16 @@ class Spool:
                 self._submit(_Job(kind, self._next_ident, meta, b"", None, _ignore, self._round, sync=True))
                 self._next_ident += 1
 
-        def gone(error: OSError | None) -> None:
+        def stays() -> None:
             segment.leaving = False
+
+        def gone(error: OSError | None) -> None:
             if error is None:
                 self._segments.remove(segment)
                 os.close(segment.fd)
                 self._tidy()
+            elif self._loop is not None:
+                self._loop.call_later(AFTER_FAILURE_S, stays)
 
         self._submit(_Job(FREED, 0, b"", b"", None, gone, self._round, self._durable, unlink=segment))
 
@@ -427,10 +450,11 @@ class Spool:
                     self._forget([old.ident])
                 else:
                     self.drop(old)
-                    old.segment, old.offset, old.meta_size = new.segment, new.offset, new.meta_size
+                    with self._place:
+                        old.segment, old.offset, old.meta_size = new.segment, new.offset, new.meta_size
                     self._add(old)
             if not left and failed and self._loop is not None:
-                self._loop.call_later(10.0, ended)
+                self._loop.call_later(AFTER_FAILURE_S, ended)
             elif not left:
                 ended()
 
@@ -490,13 +514,13 @@ class Spool:
             for job in batch:
                 if job.unlink is not None:
                     job.unlink.path.unlink(missing_ok=True)
-        except OSError as e:
+        except Exception as e:  # noqa: BLE001  # whoever appended waits to be told; a dead thread would tell nobody
             if segment is not None and self._segments and segment is self._segments[-1]:
                 segment.size, self._chain = start
                 with contextlib.suppress(OSError):
                     os.pwrite(segment.fd, bytes(HEAD.size), segment.size)
             self._broken_round = max(job.round for job in batch)
-            return safe, e
+            return safe, e if isinstance(e, OSError) else OSError(errno.EIO, f"{type(e).__name__}: {e}")
         return len(batch), None
 
     def _refuse_after_failure(self, batch: Sequence[_Job]) -> None:
