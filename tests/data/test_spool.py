@@ -215,7 +215,7 @@ async def test_a_new_segment_is_there_before_anything_in_it(tmp_path: Path, monk
 
     def note(name: str, fd: int) -> None:
         real[name](fd)
-        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
 
     for name in real:
         monkeypatch.setattr(os, name, partial(note, name))
