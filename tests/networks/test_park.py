@@ -98,6 +98,18 @@ async def test_only_a_partner_may_park(client: aiohttp.ClientSession) -> None:
         await settle(lambda: parked(b, NodeId("LX-C")) == park.SEATS)
 
 
+async def test_so_many_of_one_partner(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "MOST", park.SEATS)
+    async with outbound_only() as (a, b):
+        hold(a, b)
+        await settle(lambda: parked(b, A) == park.SEATS)
+        headers = {"connection": "upgrade", "upgrade": "interconn-bytes/1"}
+        tls = rig.partner_tls(a.files)
+        async with client.get(f"{b.edge}/v1/interconn-ext/park", headers=headers, ssl=tls) as answer:
+            assert answer.status == 429
+        assert parked(b, A) == park.SEATS
+
+
 async def test_who_is_taken_is_proven_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that expires while its connection is parked: nothing is said over that."""
     monkeypatch.setattr("gateway.data_plane.io.roads.CONNECT_S", 0.2)
