@@ -7,6 +7,7 @@ generated protobuf classes, so the component's own codec is checked against an i
 
 import json
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from typing import Any
 from specs.proto import ptp_pb2
 
 OK = "E0000000000"
+
+
+def soon() -> float:
+    """A deadline that no test is to reach."""
+    return time.monotonic() + 5
 
 
 class Drop(Exception):

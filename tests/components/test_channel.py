@@ -14,17 +14,13 @@ from gateway.sdk.channel import Channel, Line, split_address
 from gateway.sdk.environment import Address
 from gateway.sdk.result import Code, ComponentError
 from specs.proto import ptp_pb2
-from tests.components.platform import OK, CutOff, Drop, Platform, Request
+from tests.components.platform import OK, CutOff, Drop, Platform, Request, soon
 
 HOST = Address("LX-B", "JG-B")
 
 
 def channel_to(platform: Platform, *, scheme: str = "") -> Channel:
     return Channel(Line(scheme + platform.address, "s-1001", "tr-7", "tok"), sleep=lambda _seconds: None)
-
-
-def soon() -> float:
-    return time.monotonic() + 5
 
 
 @pytest.mark.req("A-040")

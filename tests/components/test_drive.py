@@ -15,7 +15,7 @@ from gateway.sdk.channel import Channel, Line
 from gateway.sdk.drive import Link, Patience, drive
 from gateway.sdk.environment import Address
 from gateway.sdk.result import Code, ComponentError
-from tests.components.platform import Platform
+from tests.components.platform import Platform, soon
 
 GUEST, HOST = PartyName("guest.0"), PartyName("host.0")
 PARTIES = {GUEST: Address("LX-A", "JG-A"), HOST: Address("LX-B", "JG-B")}
@@ -32,10 +32,6 @@ def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 def link_of(platform: Platform, own: PartyName, **options: int) -> Link:
     channel = Channel(Line(platform.address, SESSION, "tr", "tok"))
     return Link(channel, task_id="task_1", own=own, parties=PARTIES, **options)
-
-
-def soon() -> float:
-    return time.monotonic() + 5
 
 
 def wait_for(link: Link, topic: str) -> memoryview | None:

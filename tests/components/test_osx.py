@@ -18,7 +18,7 @@ from gateway.sdk.codec import CodecError
 from gateway.sdk.environment import OSX_HTTP, Address, read_environment
 from gateway.sdk.result import Code, ComponentError
 from tests.components.osx import Osx, two_modules
-from tests.components.platform import OK, Platform
+from tests.components.platform import OK, Platform, soon
 from tests.components.test_environment import VARIABLES
 from tests.components.test_pipeline import GUEST, HOST, NODES, Job, succeed
 
@@ -35,10 +35,6 @@ def channel_to(module: Platform, dialect: str = OSX_HTTP) -> Channel:
     node = module.node_id if isinstance(module, Osx) else "LX-A"
     line = Line(module.address, "s-1", "tr-7", "tok", dialect=dialect, source_node=node)
     return Channel(line, sleep=lambda _seconds: None)
-
-
-def soon() -> float:
-    return time.monotonic() + 5
 
 
 @pytest.mark.req("T-044", "T-030")

@@ -225,6 +225,16 @@ async def test_a_rule_or_a_contract_that_ends_is_noticed_with_the_next_message()
         assert b.process.channel.traffic.pushed_in == 2
 
 
+async def test_a_contract_that_ends_ends_a_stream_on_which_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_line, "WATCH_S", 0.02)
+    async with pair() as (a, b), peer(b, rig.partner_tls(a.files)) as p:
+        p.flow(A, B)
+        p.message(1, b"1")
+        assert await p.code() == OK
+        await b.process.set_routes([])
+        await rig.settle(lambda: b.process.stats()["streams"] == 0)
+
+
 @pytest.mark.parametrize(
     "attack",
     [

@@ -4,6 +4,7 @@ Run by itself: `python -m tests.integration.full_disk` (also part of `make soak`
 system in memory, which only root may mount; elsewhere it says so and ends well.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def play(disk: Path) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m tests.integration.full_disk", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
             with small_disk(Path(folder) / "disk") as disk:

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.model import NodeId
 from tests.edges import rig
+from tests.edges.link import Link
 from tests.edges.rig import Container, node
-from tests.networks.forward import Forwarder
 from tests.networks.test_proxy import OK, acquaint
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -18,7 +18,7 @@ MANY = 60
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_partner_moves_in_the_middle(client: aiohttp.ClientSession, cut: bool) -> None:
     """cut: the old address goes first, so that messages wait for the new one; else both work for a while."""
-    async with node(A) as a, node(B) as b, Forwarder(b.ports.edge).running() as old:
+    async with node(A) as a, node(B) as b, Link(b.ports.edge) as old:
         await a.process.set_routes([b.route(address=old.url)])
         await b.process.set_routes([a.route()])
         acquaint(a, b)
@@ -41,15 +41,15 @@ async def test_a_partner_moves_in_the_middle(client: aiohttp.ClientSession, cut:
         pushing, popping = asyncio.create_task(push_all()), asyncio.create_task(pop_all())
         await move.wait()
         if cut:
-            old.cut()
+            old.leave()
             await asyncio.sleep(0.05)
-        before = old.accepted
-        async with Forwarder(b.ports.edge).running() as new:
+        before = old.connections
+        async with Link(b.ports.edge) as new:
             await a.process.set_routes([b.route(address=new.url)])
             assert await pushing == [OK] * MANY
             assert await popping == [b"%d" % i for i in range(MANY)]
-            assert new.accepted
-            assert old.accepted == before
+            assert new.connections
+            assert old.connections == before
 
 
 async def test_an_address_with_a_path(client: aiohttp.ClientSession) -> None:

@@ -15,6 +15,7 @@ from gateway.model import NodeId
 from gateway.ports import Network
 from tests.edges import rig
 from tests.edges.rig import Container, Node, node, settle
+from tests.edges.test_authorisation import Later
 from tests.networks.test_proxy import NO_ROUTE, OK, acquaint, way
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -95,6 +96,30 @@ async def test_only_a_partner_may_park(client: aiohttp.ClientSession) -> None:
         # Approved later: it comes in by itself.
         await b.process.set_routes([c.route(address=NOWHERE)])
         await settle(lambda: parked(b, NodeId("LX-C")) == park.SEATS)
+
+
+async def test_so_many_of_one_partner(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "MOST", park.SEATS)
+    async with outbound_only() as (a, b):
+        hold(a, b)
+        await settle(lambda: parked(b, A) == park.SEATS)
+        headers = {"connection": "upgrade", "upgrade": "interconn-bytes/1"}
+        tls = rig.partner_tls(a.files)
+        async with client.get(f"{b.edge}/v1/interconn-ext/park", headers=headers, ssl=tls) as answer:
+            assert answer.status == 429
+        assert parked(b, A) == park.SEATS
+
+
+async def test_who_is_taken_is_proven_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that expires while its connection is parked: nothing is said over that."""
+    monkeypatch.setattr("gateway.data_plane.io.roads.CONNECT_S", 0.2)
+    async with outbound_only() as (a, b):
+        hold(a, b)
+        await settle(lambda: parked(b, A) == park.SEATS)
+        b.process._edge._clock = Later()
+        with pytest.raises(Unavailable, match="in time"):
+            await RoadsLink(b.folder).reach(A, NOWHERE)
+        assert b.process.stats()["parked"] == {}
 
 
 async def test_an_ended_contract_closes_them(client: aiohttp.ClientSession) -> None:

@@ -52,6 +52,25 @@ async def test_a_slow_reader_slows_the_writer() -> None:
     other.close()
 
 
+async def test_a_rate_holds_who_is_ahead_of_it() -> None:
+    loop, tube = asyncio.get_running_loop(), Tube(bytes_per_s=10_000)
+    one, other = await joined(tube)
+    await loop.sock_sendall(one, bytes(400))
+    assert await loop.sock_recv(other, 1000) == bytes(400)
+    assert not tube._outer._held
+    await loop.sock_sendall(one, bytes(1000))
+    assert await loop.sock_recv(other, 1000) == bytes(1000)
+    # For as long as 1400 bytes take, counted from the first; the other way is not stopped by it.
+    assert tube._outer._held == {"fast"}
+    assert not tube._inner._held
+    assert tube._free - tube._last == pytest.approx(0.12, abs=0.02)
+    await loop.sock_sendall(one, b"more")
+    async with asyncio.timeout(5):
+        assert await loop.sock_recv(other, 1000) == b"more"
+    one.close()
+    other.close()
+
+
 async def test_what_was_said_last_arrives() -> None:
     tube = Tube()
     one, other = await joined(tube)

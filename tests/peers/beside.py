@@ -5,8 +5,10 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from gateway import lab
 from gateway.auth.pki import Pki
 from gateway.cli import main
 from gateway.lab.lab import LabNode
@@ -38,6 +40,18 @@ def bytes_of(folder: Path, event: str, session: str) -> list[int]:
     lines = folder.joinpath("log", "gateway-data.log").read_text().splitlines()
     found = [each for each in map(json.loads, lines) if each["event"] == event and each["session_id"] == session]
     return [int(each["bytes"]) for each in found]
+
+
+@contextlib.contextmanager
+def partners(directory: Path, session: str) -> Iterator[tuple[LabNode, ...]]:
+    """Two gateways; on both the admin has declared the session, as for any product that runs no job of ours."""
+    made = lab.up(directory, approved=True).nodes
+    try:
+        for node, other in (made, reversed(made)):
+            node.client().post("sessions", session_id=session, nodes=[other.node_id])
+        yield made
+    finally:
+        lab.down(directory)
 
 
 class Beside:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lab
+from gateway.lab.lab import LabNode
+from tests.peers.beside import partners
 
 PYTHON = os.environ.get("INTERCONN_PEER_IMESH") or "build/peers/imesh/bin/python"
 PROGRAM = Path(__file__).with_name("imesh_talk.py")
@@ -22,18 +23,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[lab.LabNode]]:
-    directory = tmp_path_factory.mktemp("imesh")
-    made = lab.up(directory, approved=True)
-    try:
-        for node, other in (made.nodes, reversed(made.nodes)):
-            node.client().post("sessions", session_id=SESSION, nodes=[other.node_id])
-        yield list(made.nodes)
-    finally:
-        lab.down(directory)
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LabNode, ...]]:
+    with partners(tmp_path_factory.mktemp("imesh"), SESSION) as made:
+        yield made
 
 
-def talk(node: lab.LabNode, target: lab.LabNode, *words: str) -> tuple[int, str]:
+def talk(node: LabNode, target: LabNode, *words: str) -> tuple[int, str]:
     """(bytes, SHA-256) of what it sent or got."""
     address = node.platform_url.removeprefix("http://")
     told = [PYTHON, str(PROGRAM), address, SESSION, target.node_id, *words]
@@ -45,7 +40,7 @@ def talk(node: lab.LabNode, target: lab.LabNode, *words: str) -> tuple[int, str]
 
 @pytest.mark.req("T-037", "T-038", "T-052")
 @pytest.mark.parametrize("size", [5, 3_000_000], ids=["small", "large"])
-def test_messages_of_the_reference_sdk(nodes: list[lab.LabNode], size: int) -> None:
+def test_messages_of_the_reference_sdk(nodes: tuple[LabNode, ...], size: int) -> None:
     a, b = nodes
     sent = talk(a, b, "push", f"topic-{size}", str(size))
     assert sent[0] == size
@@ -53,7 +48,7 @@ def test_messages_of_the_reference_sdk(nodes: list[lab.LabNode], size: int) -> N
     print(f"\nimesh: {size} bytes from {a.node_id} to {b.node_id}")
 
 
-def test_release(nodes: list[lab.LabNode]) -> None:
+def test_release(nodes: tuple[LabNode, ...]) -> None:
     a, b = nodes
     talk(a, b, "push", "left", "10")
     talk(b, a, "release", "left")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lab
+from gateway.lab.lab import LabNode
+from tests.peers.beside import partners
 
 PYTHON = os.environ.get("INTERCONN_PEER_SPU") or "build/peers/spu/bin/python"
 PROGRAM = Path(__file__).with_name("spu_psi.py")
@@ -23,21 +24,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[lab.LabNode]]:
-    """Two partners; on both the admin has declared the session, as for any product that runs no job of ours."""
-    directory = tmp_path_factory.mktemp("spu")
-    made = lab.up(directory, approved=True)
-    try:
-        for node, other in (made.nodes, reversed(made.nodes)):
-            node.client().post("sessions", session_id=SESSION, nodes=[other.node_id])
-        yield list(made.nodes)
-    finally:
-        lab.down(directory)
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LabNode, ...]]:
+    with partners(tmp_path_factory.mktemp("spu"), SESSION) as made:
+        yield made
 
 
-@pytest.mark.req("T-040", "T-041", "T-043", "T-046", "T-055")
+@pytest.mark.req("T-040", "T-046")
 @pytest.mark.parametrize("max_payload", [0, 4096], ids=["whole", "chunked"])
-def test_psi_of_a_real_spu(nodes: list[lab.LabNode], tmp_path: Path, max_payload: int) -> None:
+def test_psi_of_a_real_spu(nodes: tuple[LabNode, ...], tmp_path: Path, max_payload: int) -> None:
     ids = [{f"{i:016d}" for i in range(first, first + COUNT)} for first in (0, COUNT - SHARED)]
     parties = {"alice": nodes[0], "bob": nodes[1]}
     running = []
