@@ -104,9 +104,10 @@ def test_columns_of_the_dag_follow_what_flows():
 
 def test_the_tasks_messages_are_drawn_in_both_directions():
     page = report.render(facts())
-    assert page.count("POST /v1/interconn/chan/invoke") == 2
+    assert page.count(">messages of the tasks<") == 2
     assert "3.0 MiB in all" in page
-    assert "POST /v1/interconn/chan/invoke" not in report.render(facts(bytes_sent={}))
+    assert ">messages of the tasks<" not in report.render(facts(bytes_sent={}))
+    assert "POST /v1/interconn/chan/invoke" not in page, "they pass over a stream"
 
 
 def test_a_run_without_times_or_calls_still_gives_a_page():
