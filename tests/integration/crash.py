@@ -27,7 +27,7 @@ from gateway.errors import GatewayError
 from gateway.lab.lab import SERVE
 from gateway.lab.node import CONFIG
 from gateway.lab.processes import Process, spawn, stop
-from tests.integration.pids import of_node, processes
+from tests.integration.pids import gone, of_node, processes
 from tests.integration.rig import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,7 +243,7 @@ class Pair:
         with suppress(ProcessLookupError):
             os.kill(chosen, signal.SIGKILL)
         # Until it is really gone its sockets still take calls.
-        wait_for(lambda: all(seen.pid != chosen for seen in processes()), "it is dead")
+        wait_for(lambda: gone(chosen), "it is dead")
         return True
 
     def run(self, victim: str | None = None, delay: float | None = None) -> tuple[str, str, float]:

@@ -47,6 +47,15 @@ def alive(pid: int) -> bool:
     return False
 
 
+def gone(pid: int) -> bool:
+    """Its last thread has ended. Until then its sockets take calls, though it looks like a zombie already."""
+    if alive(pid):
+        return False
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+    return True
+
+
 def of_node(config: Path) -> dict[str, list[int]]:
     """Role -> pids of the gateway whose configuration that is; components are not among them."""
     found: dict[str, list[int]] = {role: [] for role in ROLES}
