@@ -734,6 +734,9 @@ async def killed(two: Two, chance: random.Random, *, messages: int, kills: int) 
     )
 
 
+KINDS: Final = ("cut", "lose", "twice", "late")
+
+
 async def requests(two: Two, chance: random.Random, *, messages: int) -> str:
     """Invokes that are lost, arrive twice or late, or whose answers are lost: each message once and in its turn."""
     faults = Faults(chance.randrange(1 << 30), cut=0.03, lose=0.03, twice=0.05, late=0.03)
@@ -746,15 +749,19 @@ async def requests(two: Two, chance: random.Random, *, messages: int) -> str:
         await tap.start()
         try:
             await a.told([b.route(port)], [rig.rule(A, B)])
-            await asyncio.gather(
-                *(carry(a, b, topic=f"t{n}", messages=messages // 8, size=200, window=4) for n in range(8))
-            )
+            # Each kind of fault has to happen; with few messages one may be missing by chance.
+            for rounds in range(1, 11):
+                await asyncio.gather(
+                    *(carry(a, b, topic=f"t{rounds}.{n}", messages=messages // 8, size=200, window=4) for n in range(8))
+                )
+                if all(faults.done[name] for name in KINDS):
+                    break
             dropped = (await b.stats())["repeats_dropped"]
         finally:
             await tap.stop()
         done = ", ".join(f"{name} {count}" for name, count in sorted(faults.done.items()))
-        assert all(faults.done[name] for name in ("cut", "lose", "twice", "late")), done
-        return f"{messages} messages ({done}), {dropped} repeats dropped, none lost or swapped"
+        assert all(faults.done[name] for name in KINDS), done
+        return f"{rounds * messages} messages ({done}), {dropped} repeats dropped, none lost or swapped"
 
 
 # -- which, and how long
