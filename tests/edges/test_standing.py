@@ -157,6 +157,29 @@ async def test_a_revoked_certificate_ends_them_too(client: aiohttp.ClientSession
             assert (await invoke(client, b, a.files, ew_headers(A, B), inbound(b"x"))).code == "E0000000615"
 
 
+@pytest.mark.parametrize("calls", ["in", "out", "control"])
+async def test_what_partners_show_is_remembered(client: aiohttp.ClientSession, calls: str) -> None:
+    """Whichever of the two has opened the connection, and whatever it is for; also when it has ended."""
+    async with pair(session=False) as (a, b):
+        b.process.channel.open_session(rig.rule(A, B))
+
+        def seen() -> Any:
+            return b.process.stats()["partner_tls"].get(A)
+
+        assert seen() is None
+        if calls == "out":
+            await Container(client, b.platform).push(A, b"x")
+        elif calls == "in":
+            await invoke(client, b, a.files, ew_headers(A, B), inbound(b"x"))
+        else:
+            await client.get(f"{b.edge}/v1/interconn/node/health", ssl=partner_tls(a.files))
+        await settle(lambda: seen() is not None)
+        der = ssl.PEM_cert_to_DER_cert(a.files.chain.read_text().partition(a.ca.pem)[0])
+        assert seen() == {"fingerprint": hashlib.sha256(der).hexdigest(), "ends": read_leaf(der).not_after_ms}
+        await b.process.set_routes([])
+        assert seen() is None
+
+
 def revoking(node: Node) -> Mapping[str, str]:
     """A list of this node's CA that names its TLS certificate."""
     now = dt.datetime.now(dt.UTC)

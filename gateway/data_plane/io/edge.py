@@ -66,6 +66,15 @@ class Edge:
             return shown.leaf.node_id, e
         return None
 
+    def partner(self, ssl_object: Any | None) -> tuple[tls.Leaf, bytes] | None:
+        """The certificate (and its DER) of the partner at the other end, of either direction; None for anybody else."""
+        shown = self._look(ssl_object)
+        if shown is None:
+            return None
+        node = shown.leaf.node_id
+        known = tls.vouches(shown.chain, roots=self._roots.get(node, ()), node_id=node)
+        return (shown.leaf, shown.chain[0]) if known else None
+
     def leaf(self, ssl_object: Any | None) -> bytes | None:
         """DER of a client certificate that a pinned CA vouches for now; whom it may speak for is control's to say."""
         shown = self._look(ssl_object)

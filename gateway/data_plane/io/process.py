@@ -360,6 +360,7 @@ class DataProcess:
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),
             "relayed_bytes": self._relay.carried(),
+            "partner_tls": self._standing.certificates(),
         }
 
     async def _open_spools(self) -> None:

@@ -7,12 +7,15 @@ request (io.edge) and, where nobody asks any more, by who keeps the pipes (io.pa
 """
 
 import asyncio
+import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.data_plane.io import transports
 from gateway.data_plane.io.edge import Edge
+from gateway.data_plane.io.tls import Leaf
 from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId
 from gateway.ports import Journal
@@ -40,6 +43,15 @@ class Standing:
         self._journal = journal
         self._all: dict[asyncio.Transport, _Stand] = {}
         self._held: Counter[NodeId] = Counter()
+        self._seen: dict[NodeId, tuple[Leaf, bytes]] = {}
+
+    def certificates(self) -> Mapping[NodeId, Mapping[str, str | int]]:
+        """Of each partner the TLS certificate that it has shown last, `fingerprint` (SHA-256, hex) and `ends` (ms)."""
+        return {
+            node: {"fingerprint": hashlib.sha256(der).hexdigest(), "ends": leaf.not_after_ms}
+            for node, (leaf, der) in self._seen.items()
+            if node in self._edge.roots
+        }
 
     def add(self, transport: asyncio.Transport, *, side: str = OURS) -> None:
         """Look after a connection. Nobody stands behind one without TLS."""
@@ -85,19 +97,26 @@ class Standing:
             await self.look()
 
     async def look(self) -> None:
-        """Cut what has lapsed, and say so."""
+        """Cut what has lapsed, and say so; remember what partners show."""
         cut: Counter[tuple[str, NodeId, str, str]] = Counter()
+        seen: dict[NodeId, tuple[Leaf, bytes]] = {}
         standing = list(self._all.items())
         for at in range(0, len(standing), AT_A_TIME):
             for transport, stand in standing[at : at + AT_A_TIME]:
-                lapsed = None
-                if transport.is_closing() or (lapsed := self._edge.lapsed(_ssl_object(transport))) is not None:
+                if transport.is_closing():
                     self.leave(transport)
-                if lapsed is not None:
+                    continue
+                ssl_object = _ssl_object(transport)
+                partner = self._edge.partner(ssl_object)
+                if partner is not None and partner[0].not_after_ms >= _end(seen.get(partner[0].node_id)):
+                    seen[partner[0].node_id] = partner
+                if (lapsed := self._edge.lapsed(ssl_object)) is not None:
+                    self.leave(transport)
                     transports.abort(transport)
                     node, error = lapsed
                     cut[stand.side, node, error.kind.value, str(error)] += 1
             await asyncio.sleep(0)
+        self._seen |= seen
         for (side, node, kind, reason), connections in cut.items():
             self._journal.note("tls.lapsed", side=side, peer=node, kind=kind, reason=reason, connections=connections)
 
@@ -107,6 +126,11 @@ class Standing:
             if not self._held[stand.node]:
                 del self._held[stand.node]
             stand.node = None
+
+
+def _end(seen: tuple[Leaf, bytes] | None) -> int:
+    """Of a partner that renews, old connections show the old certificate and new ones another, which ends later."""
+    return 0 if seen is None else seen[0].not_after_ms
 
 
 def _ssl_object(transport: asyncio.Transport | None) -> Any | None:
