@@ -11,14 +11,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = [
-    "module.c", "mont_portable.c", "mont_ifma.c", "mont_pairs_ifma.c", "x25519_portable.c", "x25519_ifma.c",
+    "module.c", "cpu.c", "mont_portable.c", "mont_ifma.c", "mont_pairs_ifma.c", "x25519_portable.c", "x25519_ifma.c",
     "threads.c",
     "bind_curves.c", "digest_portable.c", "digest_x86.c", "group25519_ifma.c", "group25519_portable.c",
     "wcurve_ifma.c", "wcurve_portable.c",
     "bind_masks.c", "masks_portable.c", "masks_avx2.c", "masks_avx512.c", "rings.c",
 ]  # fmt: skip
 HEADERS = [
-    "aes_slices.h", "bind_curves.h", "binding.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h",
+    "aes_slices.h", "bind_curves.h", "binding.h", "cpu.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h",
     "f25519_portable.h", "five_ifma.h", "group25519.h", "group25519_algos.h", "masks.h", "masks_lanes.h", "mont.h",
     "mont_algos.h", "mont_lanes_ifma.h", "ring128.h", "rings.h", "threads.h", "wcurve.h", "wcurve_algos.h",
     "x25519.h", "x25519_ladder.h",

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bind_curves.h"
+#include "cpu.h"
 #include "digits.h"
 #include "mont.h"
 #include "ring128.h"
@@ -22,10 +23,7 @@ typedef struct {
 static const mont_core *core_of(const char *name) {
 #ifdef HAVE_IFMA
     if (!strcmp(name, mont_ifma.name) || !strcmp(name, mont_pairs_ifma.name)) {
-        return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-                   ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma
-                   : NULL;
+        return cpu_can(CPU_IFMA) ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma : NULL;
     }
 #endif
     return strcmp(name, mont_portable.name) && strcmp(name, PLAIN) ? NULL : &mont_portable;
@@ -33,12 +31,7 @@ static const mont_core *core_of(const char *name) {
 
 /* Whether the portable core may use its assembly: not where it was asked for in plain C, as other CPUs run it. */
 static int may_use_adx(const char *name) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    return strcmp(name, PLAIN) && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("adx");
-#else
-    (void)name;
-    return 0;
-#endif
+    return strcmp(name, PLAIN) && cpu_can(CPU_ADX);
 }
 
 static modulus *modulus_of(PyObject *capsule) {

@@ -79,9 +79,6 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
     size_t byte = at >> 3;
     if (byte + 8 <= size) {
         memcpy(&value, bytes + byte, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        value = __builtin_bswap64(value);
-#endif
     } else {
         for (unsigned i = 0; byte + i < size; i++) {
             value |= (uint64_t)bytes[byte + i] << (8 * i);

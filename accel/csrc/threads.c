@@ -1,4 +1,5 @@
 /* See threads.h. */
+#define _POSIX_C_SOURCE 200809L /* the masks of signals, which musl shows only if asked */
 #include "threads.h"
 
 #include <pthread.h>

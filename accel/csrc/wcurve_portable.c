@@ -2,7 +2,9 @@
 #include "mont.h"
 #include "wcurve.h"
 
+#ifndef __clang__
 #pragma GCC optimize("O3")
+#endif
 #define TARGET
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 1
