@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .PHONY: demo test test-peers peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
-	ct-trace sanitize docs clean
+	ct-trace sanitize check-wheel check-aarch64 docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -95,6 +95,14 @@ build/ct/check: bench/ct/check.c $(wildcard accel/csrc/*)
 	mkdir -p build/ct
 	gcc -std=c11 -O2 -fno-strict-aliasing -pthread $(if $(wildcard /usr/include/valgrind/memcheck.h),-DHAVE_MEMCHECK) \
 	-Iaccel/csrc -o $@ $< $(CT_SOURCES)
+
+# What a release consists of, built and installed as its users would; PYTHONS="python3.12 ...": there too.
+check-wheel: $(STAMP)
+	$(BIN)/python -m tests.wheels $(PYTHONS:%=--python %)
+
+# The kernels of other CPUs, under an emulator. Says which packages of the system it wants where they are missing.
+check-aarch64: $(STAMP)
+	$(BIN)/python -m tests.aarch64
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write

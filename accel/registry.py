@@ -187,7 +187,7 @@ SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.sta
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, None if nothing."""
+    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, or None."""
 
     kernel: str
     backend: str
