@@ -2,7 +2,6 @@
 bench-page`. The report and the drawings are kept in docs/benchmarks/, so that the page can be made again from them.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ def write(report: Report, docs: Path = DOCS) -> None:
     for old in folder.glob("*.svg"):
         old.unlink()
     write_plots(folder, report)
-    (folder / "kernels.json").write_text(json.dumps(report.value(), indent=1) + "\n", encoding="utf-8")
+    (folder / "kernels.json").write_text(report.text(), encoding="utf-8")
     page.write_text(f"{before}{begin}{markdown(report, folder.name)}{end}{after}", encoding="utf-8")
 
 

@@ -13,10 +13,10 @@ from accel.bench.targets import TARGETS
 _STYLE: Final = (
     "text{font:12px sans-serif;fill:#222}.title{font-size:14px;font-weight:bold}.small{font-size:11px;fill:#666}"
     ".best{fill:#2a6fb0}.other{fill:#a9c4de}.spread{stroke:#111;stroke-width:1.5}.even{stroke:#888}"
-    ".grid{stroke:#ddd}.least{stroke:#c02626;stroke-width:3}.aim{stroke:#1b8a3a;stroke-width:3}.paper{fill:#fff}"
+    ".grid{stroke:#ddd}.least{stroke:#c02626;stroke-width:3}.aim{stroke:#1b8a3a;stroke-width:3}.paper{fill:#fff}.kernel{font-weight:bold}"
 )
-_LEFT, _WIDTH, _RIGHT, _BAR = 470, 430, 60, 20
-_LABEL: Final = 74
+_LEFT, _WIDTH, _RIGHT, _BAR = 580, 430, 60, 20
+_LONGEST: Final = 64
 _FASTEST: Final = ("avx512ifma", "two threads")
 
 
@@ -53,15 +53,21 @@ def plot(title: str, results: Sequence[Result]) -> str:
     bottom = top + _BAR * len(results)
     parts = [
         '<rect class="paper" width="100%" height="100%"/>',
-        f'<text class="title" x="8" y="20">{escape(title.capitalize())}: times as fast as the rival</text>',
+        f'<text class="title" x="8" y="20">{escape(title.title())}: times as fast as the rival</text>',
         '<text class="small" x="8" y="38">logarithmic; red: asked at least, green: aim, black line: spread</text>',
     ]
     for tick in _ticks(10**first, 10**last):
         kind = "even" if tick == 1 else "grid"
         parts.append(f'<line class="{kind}" x1="{x(tick):.1f}" y1="{top}" x2="{x(tick):.1f}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="small" x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
+    before = ""
     for number, result in enumerate(results):
-        parts += _bar(result, top + _BAR * number, x)
+        y = top + _BAR * number
+        if result.kernel != before:
+            before = result.kernel
+            parts.append(f'<text class="kernel" x="8" y="{y + 14}">{escape(before)}</text>')
+            parts.append(f'<line class="grid" x1="8" y1="{y}" x2="{_LEFT + _WIDTH}" y2="{y}"/>')
+        parts += _bar(result, y, x)
     size = f"{_LEFT + _WIDTH + _RIGHT} {bottom + 26}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img" '
@@ -72,8 +78,8 @@ def plot(title: str, results: Sequence[Result]) -> str:
 def _bar(result: Result, y: int, x: Callable[[float], float]) -> list[str]:
     assert result.ratio is not None  # noqa: S101  # the caller's choice
     assert result.ratio_spread is not None  # noqa: S101
-    label = f"{result.kernel} · {result.ours} · {result.rival}"
-    shown = label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
+    label = f"{result.ours} · {result.rival}"
+    shown = label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
     begin, end = sorted((x(1), x(result.ratio)))
     low, high = (x(edge) for edge in result.ratio_spread)
     kind = "best" if result.ours.startswith(_FASTEST) else "other"

@@ -7,7 +7,7 @@ there have two) and with two significant digits below 0.1.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, Final, Self
 
 from rich import box
@@ -22,6 +22,8 @@ VERSION: Final = 1
 BUSY: Final = 0.5
 """Load average of a core at the start above which a report begins with a warning."""
 _COLUMNS: Final = ("kernel", "conditions", "ours", "rate", "rival", "its rate", "ratio (min-max)")
+_OWN: Final = 4
+"""So many columns of a row tell of ours."""
 _TARGETS: Final = ("kernel", "rival", "at least", "aim", "measured", "")
 _STYLES: Final = {Met.AIM: "green", Met.LEAST: "green", Met.MISSED: "red", Met.UNKNOWN: "dim"}
 
@@ -48,9 +50,15 @@ class Report:
             "results": [asdict(result) for result in self.results],
         }
 
+    def text(self) -> str:
+        """value() as the text of a file, a line for each result."""
+        value = self.value()
+        results = ",\n  ".join(json.dumps(result) for result in value.pop("results"))
+        return f'{json.dumps(value, indent=1)[:-2]},\n "results": [\n  {results}\n ]\n}}\n'
+
     @classmethod
     def read(cls, text: str) -> Self:
-        """Inverse of value() in JSON; NoReport for anything else. Verdicts are made anew."""
+        """Inverse of text(); NoReport for anything else. Verdicts are made anew."""
         try:
             value = json.loads(text)
             if value["version"] != VERSION:
@@ -105,8 +113,19 @@ def rate_text(rate: float | None, unit: str) -> str:
     return f"{round(rate, -digits):,.0f} {unit}" if rate >= 100 else f"{rate:.1f} {unit}"
 
 
-def cells(result: Result) -> list[str]:
-    """The row of a table."""
+def rows(results: Sequence[Result]) -> list[list[str]]:
+    """The rows of a family's table; what stands in the row before is not said again."""
+    made: list[list[str]] = []
+    before: list[str] = []
+    for result in results:
+        full = _cells(result)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(full[:_OWN], before, strict=False)))
+        made.append([""] * same + full[same:])
+        before = full
+    return made
+
+
+def _cells(result: Result) -> list[str]:
     low, high = result.ratio_spread or (None, None)
     ratio = f"{ratio_text(result.ratio)} ({ratio_text(low)}-{ratio_text(high)})" if result.ratio is not None else "-"
     return [
@@ -161,11 +180,11 @@ def markdown(report: Report, plots: str | None = None) -> str:
     lines = [*_warned(report), "", "| " + " | ".join(_TARGETS) + " |", "|---|---|---:|---:|---|---|"]
     lines += ["| " + " | ".join(verdict_cells(verdict)) + " |" for verdict in judge(report.results)]
     for family, results in report.families():
-        lines += ["", f"### {family.capitalize()}", ""]
+        lines += ["", f"### {family.title()}", ""]
         if plots is not None:
             lines += [f"![{family}: times as fast as the rival]({plots}/{family}.svg)", ""]
         lines += ["| " + " | ".join(_COLUMNS) + " |", "|---|---|---|---:|---|---:|---:|"]
-        lines += ["| " + " | ".join(cells(result)) + " |" for result in results]
+        lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
     if report.absent:
         lines += ["", "Rivals that were not there:", ""]
         lines += [f"- {name}: {why}" for name, why in report.absent.items()]
@@ -184,11 +203,11 @@ def show(report: Report, console: Console) -> None:
     for number, line in enumerate(machine_lines(report)):
         console.print(Text(line, style="bold red" if report.busy and number == 0 else ""))
     for family, results in report.families():
-        console.print(_table(family, _COLUMNS, [cells(result) for result in results]))
+        console.print(_table(family.title(), _COLUMNS, rows(results)))
     judged = [verdict for verdict in judge(report.results) if verdict.met is not Met.UNKNOWN]
     if judged:
         styles = [_STYLES[verdict.met] for verdict in judged]
-        console.print(_table("targets", _TARGETS, [verdict_cells(verdict) for verdict in judged], styles))
+        console.print(_table("Targets", _TARGETS, [verdict_cells(verdict) for verdict in judged], styles))
     for name, why in report.absent.items():
         console.print(Text(f"{name}: {why}"))
 

@@ -1,7 +1,6 @@
 """A whole run: every row that is wanted, with the progress shown."""
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -46,8 +45,8 @@ def run(options: argparse.Namespace, console: Console) -> Report:
         if not rows:
             raise NothingWanted("--only: no row has that in its family or kernel")
         with _told(console, len(rows)) as tell:
-            for row in rows:
-                tell(row)
+            for done, row in enumerate(rows):
+                tell(done, row)
                 results += _measured(row, rivals, rounds, seconds)
         facts |= {"rivals": rivals.labels, "load_after": contest.load()}
         return Report(facts, results, rivals.absent)
@@ -70,27 +69,21 @@ def _measured(row: Row, rivals: Rivals, rounds: int, seconds: float) -> list[Res
 
 
 @contextmanager
-def _told(console: Console, count: int) -> Iterator[Callable[[Row], None]]:
+def _told(console: Console, count: int) -> Iterator[Callable[[int, Row], None]]:
     if not console.is_terminal:
         begun = time.monotonic()
-        done = 0
 
-        def line(row: Row) -> None:
-            nonlocal done
-            done += 1
-            console.print(Text(f"{done}/{count} {row.kernel} ({time.monotonic() - begun:.0f} s so far)"))
+        def line(done: int, row: Row) -> None:
+            console.print(Text(f"{done + 1}/{count} {row.kernel} ({time.monotonic() - begun:.0f} s so far)"))
 
         yield line
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=count)
-        first = True
 
-        def advance(row: Row) -> None:
-            nonlocal first
-            progress.update(task, description=f"{row.kernel:32}", advance=0 if first else 1)
-            first = False
+        def advance(done: int, row: Row) -> None:
+            progress.update(task, description=f"{row.kernel:32}", completed=done)
 
         yield advance
 
@@ -120,6 +113,6 @@ def _cpu() -> str:
 def write(report: Report, folder: Path) -> None:
     """kernels.json, kernels.md and the drawings; OSError goes through."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "kernels.json").write_text(json.dumps(report.value(), indent=1) + "\n", encoding="utf-8")
+    (folder / "kernels.json").write_text(report.text(), encoding="utf-8")
     (folder / "kernels.md").write_text(markdown(report, "."), encoding="utf-8")
     write_plots(folder, report)

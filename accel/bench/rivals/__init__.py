@@ -31,6 +31,7 @@ PACKAGES: Final[Mapping[str, tuple[str, str]]] = {
 """Name, as on PyPI: the module that it brings, and what pip installs it by."""
 START_SECONDS: Final = 120.0
 JOB_SECONDS: Final = 600.0
+GRACE_SECONDS: Final = 5.0
 _LONGEST_LINE: Final = 4096
 
 
@@ -82,7 +83,7 @@ class Rival:
                 with suppress(BrokenPipeError):  # it was gone already
                     pipe.close()
         try:
-            self._process.wait(5)
+            self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
