@@ -22,8 +22,8 @@ SOURCES = [
 HEADERS = [
     "aes_slices.h", "bind_curves.h", "binding.h", "cpu.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h",
     "f25519_portable.h", "five_ifma.h", "group25519.h", "group25519_algos.h", "masks.h", "masks_lanes.h", "mont.h",
-    "mont_algos.h", "mont_lanes_ifma.h", "ring128.h", "rings.h", "threads.h", "wcurve.h", "wcurve_algos.h",
-    "x25519.h", "x25519_ladder.h",
+    "mont_algos.h", "mont_buckets.h", "mont_lanes_ifma.h", "ring128.h", "rings.h", "scalar_masks.h", "threads.h",
+    "wcurve.h", "wcurve_algos.h", "x25519.h", "x25519_ladder.h",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ Look after it   interconn user add | list | token | revoke | passwd
                 interconn outbox list | retry | compare
                 interconn partner way        proxies, relays, partners that cannot be reached
                 interconn session declare | list | close
-About           interconn version | backends | bench gpu
+About           interconn version | backends | bench kernels | bench gpu
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
 --lab DIR --as NAME. --json prints one JSON value instead of tables.
