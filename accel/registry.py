@@ -211,8 +211,8 @@ def without_native(machine: Machine | None = None) -> str | None:
     if refusal is None:
         return None
     return (
-        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. Get a C compiler and the "
-        "headers of Python (Debian: gcc python3-dev) and install again as before, with pip's options "
+        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. Get a C compiler and "
+        "the headers of Python (Debian: gcc python3-dev) and install again as before, with pip's options "
         "--force-reinstall --no-deps --no-cache-dir"
     )
 
