@@ -1,9 +1,7 @@
 """What several families of rows need to set up their contests: our backends, and the rivals that are always there."""
 
-import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -78,12 +76,3 @@ def versions() -> dict[str, str]:
     """Of what the rivals in this process are made."""
     found = {name: metadata.version(name) for name in ("gmpy2", "numpy", "cryptography")}
     return found | {"openssl": _openssl_version() or "not here"}
-
-
-def load() -> float:
-    """Mean number of runnable processes over a minute, for each core."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
-
-
-def today() -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

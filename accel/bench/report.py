@@ -5,6 +5,7 @@ there have two) and with two significant digits below 0.1.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby, takewhile
@@ -92,13 +93,14 @@ def _result(value: Mapping[str, Any]) -> Result:
     return Result(**members)
 
 
-def ratio_text(ratio: float | None) -> str:
-    """See the module's docstring; empty for None."""
+def ratio_text(ratio: float | None, *, down: bool = False) -> str:
+    """See the module's docstring; empty for None. down: never rounded up, for what is held against a target."""
     if ratio is None:
         return ""
     if ratio < 0.0995:
         return f"{ratio:.2g}"
-    return f"{ratio:.2f}" if ratio < 1.995 else f"{ratio:.1f}"
+    digits = 2 if ratio < (2 if down else 1.995) else 1
+    return f"{math.floor(ratio * 10**digits + 1e-9) / 10**digits if down else ratio:.{digits}f}"
 
 
 def rate_text(rate: float | None, unit: str) -> str:
@@ -138,7 +140,7 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     """The row of the table of targets, with a ratio for each kernel that was measured."""
     target = verdict.target
     measured = [
-        f"{word} {ratio_text(verdict.found[kernel])}".strip()
+        f"{word} {ratio_text(verdict.found[kernel], down=True)}".strip()
         for kernel, word in target.kernels.items()
         if kernel in verdict.found
     ]

@@ -141,6 +141,13 @@ def test_ratios(ratio: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ratio", "text"), [(5.97, "5.9"), (6.0, "6.0"), (1.896, "1.89"), (1.9, "1.90"), (1.999, "1.99"), (0.849, "0.84")]
+)
+def test_what_misses_its_target_never_looks_as_if_it_met_it(ratio: float, text: str) -> None:
+    assert ratio_text(ratio, down=True) == text
+
+
+@pytest.mark.parametrize(
     ("rate", "unit", "text"),
     [
         (None, "1/s", ""), (46.54, "1/s", "46.5 1/s"), (1234.0, "1/s", "1,230 1/s"), (305_499.0, "1/s", "305,000 1/s"),
