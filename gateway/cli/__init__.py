@@ -68,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
         description="Interconnection gateway for privacy computing.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.",
     )
+    top.add_argument(
+        "--version", dest="run", action="store_const", const=local.version, default=argparse.SUPPRESS, help="as `version`"
+    )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
     node.add(actions)
