@@ -23,6 +23,9 @@ VERSION: Final = 1
 BUSY: Final = 0.5
 """Load average of a core at the start above which a report begins with a warning."""
 _COLUMNS: Final = ("kernel", "conditions", "ours", "rate", "rival", "its rate", "ratio (min-max)")
+_NARROW: Final = 120
+_KEPT: Final = (0, 2, 4, 6)
+"""Columns that a terminal narrower than _NARROW gets."""
 _OWN: Final = 4
 """So many columns of a row tell of ours."""
 _TARGETS: Final = ("kernel", "rival", "at least", "aim", "measured", "")
@@ -104,15 +107,16 @@ def ratio_text(ratio: float | None, *, down: bool = False) -> str:
 
 
 def rate_text(rate: float | None, unit: str) -> str:
-    """Three digits and a unit: 12,300 1/s, 14.7 GB/s."""
+    """Three digits and a unit: 12,300/s, 14.7 GB/s."""
     if rate is None:
         return ""
     if unit == "B/s":
         return f"{rate / 1e9:.1f} GB/s" if rate >= 1e9 else f"{rate / 1e6:.0f} MB/s"
+    per = "/s" if unit == "1/s" else f" {unit}"
     if rate >= 1e6:
-        return f"{rate / 1e6:.3g} M {unit}"
+        return f"{rate / 1e6:.3g} M{per}"
     digits = max(0, len(f"{rate:.0f}") - 3)
-    return f"{round(rate, -digits):,.0f} {unit}" if rate >= 100 else f"{rate:.1f} {unit}"
+    return f"{round(rate, -digits):,.0f}{per}" if rate >= 100 else f"{rate:.1f}{per}"
 
 
 def rows(results: Sequence[Result]) -> list[list[str]]:
@@ -205,7 +209,9 @@ def show(report: Report, console: Console) -> None:
     for number, line in enumerate(machine_lines(report)):
         console.print(Text(line, style="bold red" if report.busy and number == 0 else ""))
     for family, results in report.families():
-        console.print(_table(family.title(), _COLUMNS, rows(results)))
+        kept = range(len(_COLUMNS)) if console.width >= _NARROW else _KEPT
+        lines = [[row[at] for at in kept] for row in rows(results)]
+        console.print(_table(family.title(), [_COLUMNS[at] for at in kept], lines))
     judged = [verdict for verdict in judge(report.results) if verdict.met is not Met.UNKNOWN]
     if judged:
         styles = [_STYLES[verdict.met] for verdict in judged]

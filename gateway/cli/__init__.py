@@ -69,7 +69,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.",
     )
     top.add_argument(
-        "--version", dest="run", action="store_const", const=local.version, default=argparse.SUPPRESS, help="as `version`"
+        "--version",
+        dest="run",
+        action="store_const",
+        const=local.version,
+        default=argparse.SUPPRESS,
+        help="as `version`",
     )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)

@@ -150,8 +150,8 @@ def test_what_misses_its_target_never_looks_as_if_it_met_it(ratio: float, text: 
 @pytest.mark.parametrize(
     ("rate", "unit", "text"),
     [
-        (None, "1/s", ""), (46.54, "1/s", "46.5 1/s"), (1234.0, "1/s", "1,230 1/s"), (305_499.0, "1/s", "305,000 1/s"),
-        (9_412_345.0, "1/s", "9.41 M 1/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
+        (None, "1/s", ""), (46.54, "1/s", "46.5/s"), (1234.0, "1/s", "1,230/s"), (305_499.0, "1/s", "305,000/s"),
+        (9_412_345.0, "1/s", "9.41 M/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
     ],
 )  # fmt: skip
 def test_rates(rate: float | None, unit: str, text: str) -> None:
@@ -181,7 +181,7 @@ def test_a_busy_machine_is_said_first() -> None:
 
 def test_what_the_row_before_says_is_not_said_again() -> None:
     both = rows([result("one", 2.0), result("one", 3.0, rival="phe 1.5.0")])
-    assert both[0][:4] == ["one", "2048 bits", "avx512ifma", "10.0 1/s"]
+    assert both[0][:4] == ["one", "2048 bits", "avx512ifma", "10.0/s"]
     assert both[1][:5] == ["", "", "", "", "phe 1.5.0"]
 
 
@@ -189,7 +189,15 @@ def test_the_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     show(report(result("modexp 2048, public exponent", 7.0)), Console(width=160))
     told = capsys.readouterr().out
     assert "missed" in told
+    assert "2048 bits" in told
     assert "flwr: not installed: pip install flwr" in told
+
+
+def test_a_narrow_terminal_gets_the_columns_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    show(report(result("modexp 2048, public exponent", 7.0)), Console(width=100))
+    told = capsys.readouterr().out
+    assert "2048 bits" not in told
+    assert "7.0 (6.3-7.7)" in told
 
 
 def test_a_drawing_marks_what_was_asked() -> None:
