@@ -14,12 +14,13 @@ from accel.bench.rivals import RivalFailed, Rivals
 from accel.probe import probe
 
 ONE_THREAD: Final = "one thread"
+REFERENCE: Final = "reference"
 
 
 def backends(kernel: str) -> list[str]:
-    """Names of the native backends of this machine, the preferred one first."""
+    """Names of the native backends of this machine, the preferred one first; `reference` where there is none."""
     able = [b for b in registry.BACKENDS[kernel] if b.priority > 0 and b.refuses(probe()) is None]
-    return [b.name for b in sorted(able, key=lambda b: -b.priority)]
+    return [b.name for b in sorted(able, key=lambda b: -b.priority)] or [REFERENCE]
 
 
 def package(distribution: str, what: str = "") -> str:
