@@ -113,8 +113,9 @@ def rate_text(rate: float | None, unit: str) -> str:
     if unit == "B/s":
         return f"{rate / 1e9:.1f} GB/s" if rate >= 1e9 else f"{rate / 1e6:.0f} MB/s"
     per = "/s" if unit == "1/s" else f" {unit}"
-    if rate >= 1e6:
-        return f"{rate / 1e6:.3g} M{per}"
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if rate >= 0.9995 * size:
+            return f"{rate / size:.3g} {letter}{per}"
     digits = max(0, len(f"{rate:.0f}") - 3)
     return f"{round(rate, -digits):,.0f}{per}" if rate >= 100 else f"{rate:.1f}{per}"
 
@@ -176,6 +177,8 @@ def machine_lines(report: Report) -> list[str]:
             f"Other work was running: a load average of {m['load_before']:.2f} a core at the start. Rates are too low "
             "and ratios are uncertain; the rows of two threads mean nothing.",
         )
+    if note := m.get("without_native"):
+        lines.append(f"{note[0].upper()}{note[1:]}.")
     if not m["avx512ifma"]:
         lines.append("This CPU has no AVX512-IFMA: only the targets of the portable path apply.")
     return lines

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from accel import registry
 from accel.bench import arrays, numbers, points
 from accel.bench.contest import versions
 from accel.bench.measure import Result, Row, measure
@@ -98,6 +99,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "avx512ifma": "avx512ifma" in probe().cpu_flags,
+        "without_native": registry.without_native(),
         "load_before": _load(),
         "python": platform.python_version(),
         "versions": versions(),

@@ -151,7 +151,8 @@ def test_what_misses_its_target_never_looks_as_if_it_met_it(ratio: float, text: 
     ("rate", "unit", "text"),
     [
         (None, "1/s", ""), (46.54, "1/s", "46.5/s"), (1234.0, "1/s", "1,230/s"), (305_499.0, "1/s", "305,000/s"),
-        (9_412_345.0, "1/s", "9.41 M/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
+        (9_412_345.0, "1/s", "9.41 M/s"), (999_900_000.0, "entries/s", "1 G entries/s"),
+        (999_950.0, "1/s", "1 M/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
     ],
 )  # fmt: skip
 def test_rates(rate: float | None, unit: str, text: str) -> None:
