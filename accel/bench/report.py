@@ -74,7 +74,7 @@ class Report:
     @property
     def busy(self) -> bool:
         """Whether other work was running at the start."""
-        return bool(self.machine["load_before"] > BUSY)
+        return bool(self.machine["load_average_before"] > BUSY * self.machine["cores"])
 
     def families(self) -> Iterator[tuple[str, list[Result]]]:
         for name, results in groupby(self.results, key=lambda result: result.family):
@@ -166,7 +166,7 @@ def machine_lines(report: Report) -> list[str]:
     m = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     rounds = f"{m['rounds']} rounds of {m['seconds']:g} s a contestant" + (" (--quick)" if m["quick"] else "")
-    load = f"load average a core {m['load_before']:.2f} before and {m['load_after']:.2f} after"
+    load = f"load average {m['load_average_before']:.1f} before and {m['load_average_after']:.1f} after"
     lines = [
         f"{m['date']}, {m['cpu']}, {m['cores']} cores, {load}; {rounds}.",
         f"Python {m['python']}, {versions}" + "".join(f", {label}" for label in m["rivals"]) + ".",
@@ -174,10 +174,10 @@ def machine_lines(report: Report) -> list[str]:
     if report.busy:
         lines.insert(
             0,
-            f"Other work was running: a load average of {m['load_before']:.2f} a core at the start. Rates are too low "
-            "and ratios are uncertain; the rows of two threads mean nothing.",
+            f"Other work was running: a load average of {m['load_average_before']:.1f} on {m['cores']} cores at the "
+            "start. Rates are too low and ratios are uncertain; the rows of two threads mean nothing.",
         )
-    if note := m.get("without_native"):
+    if note := m["without_native"]:
         lines.append(f"{note[0].upper()}{note[1:]}.")
     if not m["avx512ifma"]:
         lines.append("This CPU has no AVX512-IFMA: only the targets of the portable path apply.")

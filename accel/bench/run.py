@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, console: Console) -> Report:
             for done, row in enumerate(rows):
                 tell(done, row)
                 results += _measured(row, rivals, rounds, seconds)
-        facts |= {"rivals": rivals.labels, "load_after": _load()}
+        facts |= {"rivals": rivals.labels, "load_average_after": os.getloadavg()[0]}
         return Report(facts, results, rivals.absent)
 
 
@@ -100,15 +100,10 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "avx512ifma": "avx512ifma" in probe().cpu_flags,
         "without_native": registry.without_native(),
-        "load_before": _load(),
+        "load_average_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": versions(),
     }
-
-
-def _load() -> float:
-    """Mean number of runnable processes over a minute, for each core."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _cpu() -> str:

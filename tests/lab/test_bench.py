@@ -46,7 +46,8 @@ def result(kernel: str, ratio: float | None, *, ours: str = IFMA, rival: str | N
 
 def report(*results: Result, load: float = 0.1) -> Report:
     facts = machine() | {
-        "quick": True, "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_after": 0.2, "load_before": load,
+        "quick": True, "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_average_after": 0.2,
+        "load_average_before": load, "cores": 2,
         "avx512ifma": True,
     }  # fmt: skip
     return Report(facts, list(results), {"flwr": "not installed: pip install flwr"})
@@ -174,10 +175,10 @@ def test_anything_else_is_no_report(text: str) -> None:
 
 
 def test_a_busy_machine_is_said_first() -> None:
-    made = report(result("modexp 2048, public exponent", 9.0), load=0.6)
-    assert machine_lines(made)[0].startswith("Other work was running: a load average of 0.60 a core")
+    made = report(result("modexp 2048, public exponent", 9.0), load=1.1)
+    assert machine_lines(made)[0].startswith("Other work was running: a load average of 1.1 on 2 cores")
     assert markdown(made).startswith("**Other work was running")
-    assert not machine_lines(report(load=0.5))[0].startswith("Other work")
+    assert not machine_lines(report(load=1.0))[0].startswith("Other work")
 
 
 def test_what_the_row_before_says_is_not_said_again() -> None:
