@@ -97,7 +97,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": os.cpu_count() or 1,
         "avx512ifma": "avx512ifma" in probe().cpu_flags,
         "without_native": registry.without_native(),
         "load_average_before": os.getloadavg()[0],
