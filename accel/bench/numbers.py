@@ -20,6 +20,7 @@ COUNT: Final = 1000
 COLUMNS: Final = 10
 LEAKING: Final = ", cache-leaking tables"
 _POWERS: Final = 16
+_TEXTBOOK: Final = 64
 
 
 def batch(values: Sequence[int], limbs: int) -> Uints:
@@ -102,6 +103,11 @@ def _encryptions(scheme: str) -> list[Job]:
     ]
 
 
+def _encrypt_by_owner(count: int, scheme: str, backend: str) -> Job:
+    secret, numbers = _key(scheme, backend), plaintexts(count)
+    return Job(backend, count, lambda: secret.encrypt(numbers, RANDOM))
+
+
 def _decrypt(scheme: str, backend: str) -> Job:
     secret, some = _key(scheme, backend), _encrypted(scheme, backend, 200)
     return Job(backend, 200, lambda: secret.decrypt(some))
@@ -147,9 +153,11 @@ def paillier(quick: bool, rivals: Rivals) -> list[Row]:
     def encrypting() -> Contest:
         return Contest(_encryptions("paillier"), against("encrypt", "encrypt", "encrypt"))
 
-    def textbook() -> Contest:
-        ours = [_encrypt("paillier-textbook", name, count=64) for name in backends("he.paillier-textbook")]
-        return Contest(ours, against("encrypt", "encrypt", ""))
+    def encrypting_own() -> Contest:
+        return Contest(_each(partial(_encrypt_by_owner, COUNT), "paillier"), against("encrypt", "encrypt", "encrypt"))
+
+    def textbook(job: Callable[[str, str], Job]) -> Contest:
+        return Contest(_each(job, "paillier-textbook"), against("encrypt", "encrypt", ""))
 
     def simple(job: Callable[[str, str], Job], name: str, heu: str) -> Contest:
         return Contest(_each(job, "paillier"), against(name, name, heu))
@@ -157,10 +165,15 @@ def paillier(quick: bool, rivals: Rivals) -> list[Row]:
     def product(rows: int) -> Contest:
         return Contest(_products("paillier", rows), against("dot", "X^T v", "X^T v"))
 
-    key = "n of 2048 bits, r of 448 bits (DJN)"
+    key, full = "n of 2048 bits, r of 448 bits (DJN)", "n of 2048 bits, r^n with r of 2048 bits"
+    own = "by who has p and q, 40-bit plaintext"
     rows: list[tuple[str, str, str, Callable[[], Contest]]] = [
         ("paillier encrypt", f"{key}, 40-bit plaintext", "1/s", encrypting),
-        ("paillier encrypt, textbook", "n of 2048 bits, r^n with r of 2048 bits, 40-bit plaintext", "1/s", textbook),
+        ("paillier encrypt, own key", f"{key}, {own}", "1/s", encrypting_own),
+        ("paillier encrypt, textbook", f"{full}, 40-bit plaintext", "1/s",
+         partial(textbook, partial(_encrypt, count=_TEXTBOOK))),
+        ("paillier encrypt, textbook, own key", f"{full}, {own}", "1/s",
+         partial(textbook, partial(_encrypt_by_owner, _TEXTBOOK))),
         ("paillier decrypt", f"{key}, CRT", "1/s", partial(simple, _decrypt, "decrypt", "decrypt")),
         ("paillier add", key, "1/s", partial(simple, _add, "add", "add")),
         ("paillier scale", f"{key}, 40-bit factor", "1/s", partial(simple, _scale, "scale", "")),
@@ -168,7 +181,7 @@ def paillier(quick: bool, rivals: Rivals) -> list[Row]:
             (f"paillier X^T v {n}x10", f"{key}, 40-bit signed entries", "entries/s", partial(product, n))
             for n in (COUNT, _many(quick))
         ),
-    ]
+    ]  # fmt: skip
     return [Row("paillier", *row) for row in rows]
 
 

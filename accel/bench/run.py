@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> Report:
     """
     quick, only = bool(options.quick), [text.lower() for text in options.only]
     rounds, seconds = _QUICK if quick else _FULL
-    facts = machine() | {"quick": quick, "rounds": rounds, "seconds": seconds}
+    facts = machine() | {"quick": quick, "only": only, "rounds": rounds, "seconds": seconds}
     results: list[Result] = []
     with Rivals(options.rival) as rivals:
         rows = [row for family in FAMILIES for row in family(quick, rivals) if _wanted(row, only)]

@@ -46,7 +46,7 @@ def result(kernel: str, ratio: float | None, *, ours: str = IFMA, rival: str | N
 
 def report(*results: Result, load: float = 0.1) -> Report:
     facts = machine() | {
-        "quick": True, "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_average_after": 0.2,
+        "quick": True, "only": [], "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_average_after": 0.2,
         "load_average_before": load, "cores": 2,
         "avx512ifma": True,
     }  # fmt: skip
@@ -216,6 +216,13 @@ def test_the_page_is_made_from_the_report_beside_it(tmp_path: Path) -> None:
     kernels_page.write(Report.read((docs / "benchmarks" / "kernels.json").read_text()), tmp_path)
     for made in sorted((*tmp_path.glob("*.md"), *(tmp_path / "benchmarks").iterdir())):
         assert made.read_text() == (docs / made.relative_to(tmp_path)).read_text(), f"run make bench-page: {made.name}"
+
+
+def test_a_page_wants_a_whole_run(tmp_path: Path) -> None:
+    part = report(result("modexp 2048, public exponent", 7.0))
+    with pytest.raises(ValueError, match="some rows only"):
+        kernels_page.write(Report({**part.machine, "only": ["modexp"]}, part.results, {}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 RIVAL = """
