@@ -732,7 +732,8 @@ class Control:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), ROUTES_S)
+                async with asyncio.timeout(ROUTES_S):
+                    await self._news.wait()
             self._news.clear()
             await self._tell_reachable()
             await self._declared.tell()  # a contract that ended took its partner out of them

@@ -110,8 +110,10 @@ class Notifier:
                 except Exception as e:  # noqa: BLE001  # one notice must not end the sending of all others
                     self._journal.note("notify.error", reason=type(e).__name__)
                     wait_s = _IDLE_S
+                # Not wait_for: before Python 3.12 it forgets that it was cancelled where the news come in that moment.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._news.wait()
 
     async def _round(self, session: ClientSession) -> float:
         """Send what is due; seconds until something else will be."""

@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -168,8 +169,7 @@ async def test_trouble_is_met_with_patience_and_an_end(world: World, hook: Hook)
     [given_up] = await admin.list({}, {"state": "DEAD"}, {})
     assert (given_up["attempts"], given_up["error"], given_up["partner_node_id"]) == (3, "HTTP 503", "A")
     now = b.clock.now_ms()
-    levels: str = await b.run(lambda tx: _levels(tx, now))
-    assert "interconn_notices_dead 1\n" in levels
+    assert "interconn_notices_dead 1\n" in await b.run(partial(_levels, now=now))
     # Nobody tries it again by itself; the admin's word does, at once and from the beginning.
     sender.wake()
     await asyncio.sleep(0.02)
@@ -216,6 +216,18 @@ async def test_what_was_decided_meanwhile_and_what_waited_for_a_start(world: Wor
     assert [each["id"] for each in hook.came] == [again["contract_id"]]
     await sender.stop()
     assert await left(b) == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_it_ends_also_where_news_come_in_that_moment(world: World, hook: Hook, turns: int) -> None:
+    sender = notifier(world.node("B"), hook.url)
+    sender.start()
+    await asyncio.sleep(0.05)
+    sender._news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await sender.stop()
 
 
 async def test_what_was_given_up_goes_with_its_decision(world: World, hook: Hook) -> None:
