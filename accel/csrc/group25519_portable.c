@@ -8,6 +8,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 1
 
+typedef field number;
 typedef uint64_t mask; /* all ones or zero */
 #define f_mul mul
 #define f_sqr sqr
