@@ -15,7 +15,8 @@ from gateway.ports import Tx
 from gateway.runtime.slots import Capacity, Slots
 from specs.states import JobState, TaskState
 from tests.control.test_two_nodes import agreed
-from tests.control.world import FAST, Call, FakeRun, World, approved, eventually, fail, hang, job_file, succeed
+from tests.control.world import FAST, Call, FakeRun, World, approved, fail, hang, job_file, succeed
+from tests.waiting import eventually
 
 
 def lose(world: World, *routes: str, times: int) -> list[Call]:

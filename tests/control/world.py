@@ -417,16 +417,6 @@ class World:
         raise AssertionError("no grant")
 
 
-async def eventually(condition: Callable[[], Any], *, seconds: float = 8) -> None:
-    """Wait until `condition()`, which may be a coroutine, is true."""
-    for _ in range(int(seconds / 0.01)):
-        found = condition()
-        if await found if asyncio.iscoroutine(found) else found:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
-
-
 def contract(peer: str, *, own: str) -> Contract:
     return Contract(
         contract_id=ContractId(f"c-{min(own, peer)}-{max(own, peer)}"),

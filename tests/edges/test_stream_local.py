@@ -26,6 +26,7 @@ from gateway.sdk.local import LocalLine
 from gateway.sdk.result import ComponentError
 from tests.edges import rig
 from tests.edges.rig import SID, Node, pair
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -158,10 +159,10 @@ async def test_a_reader_that_leaves_takes_nothing_with_it() -> None:
 
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 1)
+        await eventually(lambda: a.process.channel.traffic.waiting == 1)
         for line in list(a.process._tasks._lines):
             line.end()
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 0)
+        await eventually(lambda: a.process.channel.traffic.waiting == 0)
         await asyncio.to_thread(here.push, "t", b"1", to=TO_A, deadline=soon())
         message = await asyncio.to_thread(here.pop, "t", source=TO_A, wait_ms=1000, deadline=soon())
         assert bytes(message or b"") == b"1"
@@ -209,7 +210,7 @@ async def test_who_does_not_speak_frames_is_hung_up_on(said: bytes) -> None:
         async with asyncio.timeout(5):
             with contextlib.suppress(ConnectionError):
                 await reader.read()
-        await rig.settle(lambda: lines(a) == 0)
+        await eventually(lambda: lines(a) == 0)
 
 
 async def test_bounds_of_the_process_hold_on_the_socket_too() -> None:
@@ -227,7 +228,7 @@ async def test_bounds_of_the_process_hold_on_the_socket_too() -> None:
             here.close()
 
         await asyncio.to_thread(tried)
-        await rig.settle(lambda: a.process.channel.stats()["bytes_held"] == 0)
+        await eventually(lambda: a.process.channel.stats()["bytes_held"] == 0)
 
 
 def test_headers_of_two_kinds_with_the_same_values_are_two_flows() -> None:
@@ -290,7 +291,7 @@ async def test_the_channel_of_a_loop(local: bool) -> None:
             assert await here.peek("t", source=TO_A) is None
             with pytest.raises(ComponentError, match="E0000000618"):
                 await here.push("t", b"x", to=Address("LX-C", ""), deadline=until)
-        await rig.settle(lambda: lines(a) == 0)
+        await eventually(lambda: lines(a) == 0)
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -330,7 +331,7 @@ async def test_a_loop_has_each_message_once(tmp_path: Path) -> None:
                 return there.pop("t", source=TO_A, wait_ms=5000, deadline=until)
 
             gone = asyncio.create_task(read())
-            await rig.settle(lambda: b.process.stats()["waiting"] == 1)
+            await eventually(lambda: b.process.stats()["waiting"] == 1)
             gone.cancel()
             pushes = [here.push("t", b"%d" % n, to=TO_B, deadline=until) for n in range(4)]
             got = await asyncio.gather(*(read() for _ in range(4)), *pushes)
@@ -418,7 +419,7 @@ async def test_a_push_that_is_refused_goes_before_all_that_were_not_sent() -> No
     here._connected = connected  # type: ignore[method-assign,assignment]
     until = asyncio.get_running_loop().time() + 20
     pushes = [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4)]
-    await rig.settle(lambda: full == set())
+    await eventually(lambda: full == set())
     late = asyncio.create_task(here.push("t", b"late", to=TO_B, deadline=asyncio.get_running_loop().time()))
     pushes += [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4, 6)]
     other = asyncio.create_task(here.push("u", b"u", to=TO_B, deadline=until))
@@ -434,9 +435,9 @@ async def test_a_loop_finds_its_gateway_again() -> None:
         loop = asyncio.get_running_loop()
         await here.push("t", b"1", to=TO_A, deadline=loop.time() + 5)
         waiting = asyncio.create_task(here.pop("u", source=TO_A, wait_ms=5_000, deadline=loop.time() + 5))
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 1)
+        await eventually(lambda: a.process.channel.traffic.waiting == 1)
         for line in list(a.process._tasks._lines):
             line.end()
-        await rig.settle(lambda: lines(a) == 1)
+        await eventually(lambda: lines(a) == 1)
         await here.push("u", b"2", to=TO_A, deadline=loop.time() + 5, repeatable=True)
         assert bytes(await waiting or b"") == b"2"
