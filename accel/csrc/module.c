@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bind_curves.h"
+#include "cpu.h"
 #include "digits.h"
 #include "mont.h"
 #include "ring128.h"
@@ -22,10 +23,7 @@ typedef struct {
 static const mont_core *core_of(const char *name) {
 #ifdef HAVE_IFMA
     if (!strcmp(name, mont_ifma.name) || !strcmp(name, mont_pairs_ifma.name)) {
-        return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-                   ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma
-                   : NULL;
+        return cpu_can(CPU_IFMA) ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma : NULL;
     }
 #endif
     return strcmp(name, mont_portable.name) && strcmp(name, PLAIN) ? NULL : &mont_portable;
@@ -33,12 +31,7 @@ static const mont_core *core_of(const char *name) {
 
 /* Whether the portable core may use its assembly: not where it was asked for in plain C, as other CPUs run it. */
 static int may_use_adx(const char *name) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    return strcmp(name, PLAIN) && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("adx");
-#else
-    (void)name;
-    return 0;
-#endif
+    return strcmp(name, PLAIN) && cpu_can(CPU_ADX);
 }
 
 static modulus *modulus_of(PyObject *capsule) {
@@ -49,7 +42,7 @@ static void modulus_free(PyObject *capsule) {
     modulus *m = modulus_of(capsule);
     if (m) {
         if (m->ctx.n) {
-            wipe(m->ctx.n, 3 * m->ctx.stride * sizeof(uint64_t)); /* it may be a secret prime's square */
+            wipe(m->ctx.n, MONT_ROWS(m->ctx.stride) * sizeof(uint64_t)); /* it may be a secret prime's square */
             free(m->ctx.n);
         }
         wipe(m, sizeof *m);
@@ -93,7 +86,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         return NULL;
     }
     modulus *m = calloc(1, sizeof *m);
-    uint64_t *rows = malloc(size);
+    uint64_t *rows = calloc(MONT_ROWS(core->stride(digits)), sizeof *rows);
     if (m && rows) {
         memcpy(rows, constants.buf, size);
         m->core = core;
@@ -106,15 +99,8 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         c->n = rows;
         c->one = c->n + c->stride;
         c->lift = c->one + c->stride;
-        uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
-        for (int i = 0; i < 6; i++) {
-            inverse *= 2 - c->n[0] * inverse;
-        }
-        c->n0 = 0 - inverse;
-        if (core->digit_bits < 64) {
-            /* the low digit decides the low bits of the inverse, so cutting is enough */
-            c->n0 &= (UINT64_C(1) << core->digit_bits) - 1;
-        }
+        c->near = c->lift + c->stride;
+        mont_prepare(c, core->digit_bits, core->parts);
         capsule = PyCapsule_New(m, MODULUS, modulus_free);
     } else {
         PyErr_NoMemory();

@@ -115,14 +115,8 @@ static void secret_power(const mont_core *core) {
     core->unpack(&c, c.n, n, 64);
     core->unpack(&c, c.one, one, 64); /* any residues do: their values are not what is asked */
     core->unpack(&c, c.lift, one, 64);
-    uint64_t inverse = 1;
-    for (int i = 0; i < 6; i++) {
-        inverse *= 2 - c.n[0] * inverse;
-    }
-    c.n0 = 0 - inverse;
-    if (core->digit_bits < 64) {
-        c.n0 &= (UINT64_C(1) << core->digit_bits) - 1;
-    }
+    c.near = rows + 3 * c.stride;
+    mont_prepare(&c, core->digit_bits, core->parts);
     uint64_t *a = (uint64_t *)ring_out;
     if (core->import(&c, a, secret + 128, 64, c.lift, 1, 3) || core->power(&c, a, a, secret + 64, 0, 256, 1, 3) ||
         core->mul(&c, a, a, c.stride, a, c.stride, 3) || core->export(&c, reduced, 64, a, 3)) {

@@ -94,13 +94,13 @@ class ResidueRing:
         return out
 
     def _lift(self) -> Uints:
-        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^52 and twice that."""
+        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^53 and twice that."""
         digits, stride, digit_bits = self._layout
         out = np.zeros((1, stride), np.uint64)
         if digit_bits < 64:  # digits of whole words have no room for it, and no pairs
-            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
+            base = sum(gmpy2.mpz(2) << (digit_bits * (j + 1)) for j in range(digits))
             out = self.raw([-base % (self.modulus if self._root is None else self._root)])
-            out[0, :digits] += np.uint64(1 << digit_bits)
+            out[0, :digits] += np.uint64(2 << digit_bits)
         return out
 
     def empty(self, count: int) -> Uints:
