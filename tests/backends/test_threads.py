@@ -137,6 +137,11 @@ def test_no_threads_and_too_many_are_refused(threads: int) -> None:
         registry.prime_curve("p256", threads=threads)
     with pytest.raises(BadInput):
         registry.digest("sm3", threads=threads)
+    for backend in ("reference", None):
+        with pytest.raises(BadInput):
+            registry.additive_he("paillier", backend, threads=threads)
+        with pytest.raises(BadInput):
+            registry.masks("chacha20", backend, threads=threads)
 
 
 SMALL_STACK = """
