@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
-	ct-trace sanitize docs clean
+.PHONY: demo test test-peers peers mutants soak lint bench rivals bench-kernels bench-page bench-mgmt bench-control \
+	bench-transport ct-check ct-trace sanitize docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -57,9 +57,25 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
-# HEU=PYTHON: the interpreter of an environment that has sf-heu, for its rows.
+# Rivals of the kernels that cannot live beside our own dependencies, each in an environment of its own (0.6 GB). One
+# release of sf-heu is for Python 3.10 only: PYTHON310=python3.10 adds it.
+RIVALS := sf-heu/0.5.2b0 $(if $(PYTHON310),sf-heu/0.6.0b0) fate-utils/0.1.0 openmined-psi/2.0.6 flwr/1.41.0
+rivals: $(RIVALS:%=build/rivals/%/.ready)
+
+build/rivals/%/.ready:
+	$(if $(filter %/0.6.0b0,$*),$(PYTHON310),$(PYTHON)) -m venv build/rivals/$*
+	build/rivals/$*/bin/pip install --quiet --disable-pip-version-check '$(subst /,==,$*)' \
+	$(if $(filter sf-heu/% fate-utils/%,$*),'numpy<2') $(if $(filter sf-heu/%,$*),'protobuf<5')
+	touch $@
+
+# Every kernel against the rivals that are there (some ten minutes); ONLY=TEXT chooses rows, QUICK=1 is rough.
 bench-kernels: $(STAMP)
-	$(BIN)/python -m bench.kernels $(if $(HEU),--heu $(HEU))
+	$(BIN)/python -m accel.bench --out build/bench $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)') \
+	$(foreach ready,$(wildcard build/rivals/*/*/.ready),--rival $(word 3,$(subst /, ,$(ready)))=$(dir $(ready))bin/python)
+
+# Puts the last run of bench-kernels into docs/benchmarks.md.
+bench-page: $(STAMP)
+	$(BIN)/python -m bench.kernels_page build/bench/kernels.json
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt

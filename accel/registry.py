@@ -7,7 +7,8 @@ A kernel cuts each batch over `threads` native threads at most (1 to 64, BadInpu
 only.
 """
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -60,7 +61,11 @@ _IFMA_FLAGS: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512ifma
 
 def _needs_native(machine: Machine) -> str | None:
     if "accel._native" not in machine.modules:
-        return "the native kernels are not built here (the install found no C compiler)"
+        return "the native kernels are not built here"
+    try:
+        importlib.import_module("accel._native")
+    except ImportError as error:  # built for another architecture or C library
+        return f"the native kernels do not load: {error}"
     return _needs_gmpy2(machine)
 
 
@@ -178,6 +183,38 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
 }
 
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, None if nothing."""
+
+    kernel: str
+    backend: str
+    refusal: str | None
+    wrong: str | None
+
+
+def known_answers(machine: Machine | None = None) -> Iterator[Answers]:
+    """Asks every backend of every kernel that accepts the machine, those also that nobody would choose."""
+    machine = machine or probe()
+    for kernel, backends in BACKENDS.items():
+        for backend in backends:
+            refusal = backend.refuses(machine)
+            wrong = None if refusal else _self_test(kernel, backend)
+            yield Answers(kernel, backend.name, refusal, wrong)
+
+
+def without_native(machine: Machine | None = None) -> str | None:
+    """A note for a human if this installation has no native kernels, and what to do about it; else None."""
+    refusal = _needs_native(machine or probe())
+    if refusal is None:
+        return None
+    return (
+        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. With a C compiler and "
+        "the headers of Python (on Debian: gcc python3-dev) they come by: "
+        "pip install --force-reinstall --no-deps --no-cache-dir interconn"
+    )
 
 
 def choose(

@@ -134,6 +134,19 @@ class Crl:
         return self.ca
 
 
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """The TLS certificate that a partner has shown last on a connection with our data plane."""
+
+    node_id: NodeId
+    fingerprint: str
+    """SHA-256 of its DER, hex."""
+    ends: int
+
+    def key(self) -> str:
+        return self.node_id
+
+
 DURABILITIES: Final = ("memory", "spool")
 """Of a session's messages: lost with the process that holds them, or on disk before a push is answered."""
 

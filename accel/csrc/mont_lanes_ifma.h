@@ -302,6 +302,14 @@ static inline void lane_get(const mont_ctx *ctx, uint64_t *row, const uint64_t *
     }
 }
 
+static TARGET void lanes_merge(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, unsigned which) {
+    lane *x = (lane *)x_words;
+    const lane *y = (const lane *)y_words;
+    for (size_t j = 0; j < ctx->digits; j++) {
+        _mm512_mask_store_epi64(x + j, (__mmask8)which, y[j]);
+    }
+}
+
 static TARGET void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *table, size_t entries,
                                 const uint64_t idx[LANES]) {
     const lane wanted = _mm512_loadu_si512(idx);

@@ -1,9 +1,13 @@
 /* See threads.h. */
+#define _POSIX_C_SOURCE 200809L /* the masks of signals, which musl shows only if asked */
 #include "threads.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+
+/* One frame of the largest kernel takes 81 KiB, and a thread's stack has 128 KiB with musl if nobody asks for more. */
+#define STACK ((size_t)1 << 20)
 
 typedef struct {
     slice_fn *work;
@@ -40,12 +44,17 @@ int run_slices(slice_fn *work, void *job, size_t count, size_t grain, size_t thr
     share s = {.work = work, .job = job, .count = count, .slice = (pieces + slices - 1) / slices * grain};
     pthread_t started[MAX_THREADS];
     size_t running = 0;
+    pthread_attr_t attributes;
     sigset_t all, before;
     /* Signals are Python's business, in its own threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (running + 1 < threads && !pthread_create(&started[running], NULL, take_slices, &s)) {
-        running++;
+    if (!pthread_attr_init(&attributes)) {
+        pthread_attr_setstacksize(&attributes, STACK);
+        while (running + 1 < threads && !pthread_create(&started[running], &attributes, take_slices, &s)) {
+            running++;
+        }
+        pthread_attr_destroy(&attributes);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     take_slices(&s);

@@ -448,7 +448,12 @@ class Control:
             store=self._store,
         )
         self._expiry = ExpiryWatch(
-            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+            store=self._store,
+            own=self._own_ends,
+            stats=self._watch.stats,
+            thresholds=config.expiry.warn_days,
+            clock=clock,
+            journal=journal,
         )
         health = Health(
             ready=partial(readiness, writable=store.writable, stats=self._watch.stats),

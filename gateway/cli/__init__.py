@@ -53,7 +53,7 @@ Look after it   interconn user add | list | token | revoke | passwd
                 interconn outbox list | retry | compare
                 interconn partner way        proxies, relays, partners that cannot be reached
                 interconn session declare | list | close
-About           interconn version | backends | bench gpu
+About           interconn version | backends | bench kernels | bench gpu
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
 --lab DIR --as NAME. --json prints one JSON value instead of tables.
@@ -67,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
         prog="interconn",
         description="Interconnection gateway for privacy computing.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.",
+    )
+    top.add_argument(
+        "--version", dest="run", action="store_const", const=local.version, default=argparse.SUPPRESS, help="as `version`"
     )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
