@@ -95,17 +95,19 @@ EMULATE void _mm512_storeu_si512(void *to, __m512i x) {
 }
 
 /* The instruction faults where this stops. */
-EMULATE __m512i _mm512_load_si512(const void *from) {
-    if ((uintptr_t)from % 64) {
+EMULATE void must_be_aligned(const void *at) {
+    if ((uintptr_t)at % 64) {
         abort();
     }
+}
+
+EMULATE __m512i _mm512_load_si512(const void *from) {
+    must_be_aligned(from);
     return _mm512_loadu_si512(from);
 }
 
 EMULATE void _mm512_store_si512(void *to, __m512i x) {
-    if ((uintptr_t)to % 64) {
-        abort();
-    }
+    must_be_aligned(to);
     _mm512_storeu_si512(to, x);
 }
 
@@ -135,6 +137,11 @@ EMULATE __m512i _mm512_maskz_loadu_epi64(__mmask8 mask, const void *from) {
 }
 
 EMULATE void _mm512_mask_storeu_epi64(void *to, __mmask8 mask, __m512i x) {
+    emulated_copy(to, &x, mask, 8);
+}
+
+EMULATE void _mm512_mask_store_epi64(void *to, __mmask8 mask, __m512i x) {
+    must_be_aligned(to);
     emulated_copy(to, &x, mask, 8);
 }
 
