@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .PHONY: demo test test-peers peers mutants soak lint bench rivals bench-kernels bench-page bench-mgmt bench-control \
-	bench-transport ct-check ct-trace sanitize docs clean
+	bench-transport ct-check ct-trace sanitize check-wheel check-aarch64 docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -112,6 +112,14 @@ ct-trace: build/ct/native
 build/ct/emulated build/ct/native: $(CT_SOURCES) $(wildcard accel/csrc/*.h) bench/ct/emulated/immintrin.h
 	mkdir -p build/ct
 	$(CT_BUILD) $(if $(filter %/emulated,$@),-Ibench/ct/emulated) -o $@ $(CT_SOURCES)
+
+# What a release consists of, built and installed as its users would; PYTHONS="python3.12 ...": there too.
+check-wheel: $(STAMP)
+	$(BIN)/python -m tests.wheels $(PYTHONS:%=--python %)
+
+# The kernels of other CPUs, under an emulator. Says which packages of the system it wants where they are missing.
+check-aarch64: $(STAMP)
+	$(BIN)/python -m tests.aarch64
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write

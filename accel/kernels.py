@@ -522,6 +522,12 @@ class HeSecretKey(Protocol):
     @property
     def public(self) -> HePublicKey: ...
 
+    def encrypt(self, plain: Uints, random: RandomSource) -> Ciphertexts:
+        """As public.encrypt, with the same distribution and conditions; faster where the primes help ("paillier" and
+        "paillier-textbook" of the native backends). For one who has the key pair, in a process that may hold it.
+        """
+        ...
+
     def decrypt(self, a: Ciphertexts) -> Uints:
         """Plaintexts modulo the scheme's secret or public message modulus, shape (len(a), limbs); limbs cover it."""
         ...

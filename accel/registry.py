@@ -187,7 +187,7 @@ SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.sta
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, None if nothing."""
+    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, or None."""
 
     kernel: str
     backend: str
@@ -211,9 +211,9 @@ def without_native(machine: Machine | None = None) -> str | None:
     if refusal is None:
         return None
     return (
-        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. With a C compiler and "
-        "the headers of Python (on Debian: gcc python3-dev) they come by: "
-        "pip install --force-reinstall --no-deps --no-cache-dir interconn"
+        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. Get a C compiler and "
+        "the headers of Python (Debian: gcc python3-dev) and install again as before, with pip's options "
+        "--force-reinstall --no-deps --no-cache-dir"
     )
 
 

@@ -15,7 +15,9 @@ END: Final = "<!-- until here -->\n"
 
 
 def write(report: Report, docs: Path = DOCS) -> None:
-    """Page, report and drawings. ValueError where the page has not the marks between which the part stands."""
+    """Page, report and drawings. ValueError for a report of some rows only, or where the page lacks the marks."""
+    if report.machine["only"]:
+        raise ValueError("a run of some rows only: the page wants a whole one")
     page, folder = docs / "benchmarks.md", docs / "benchmarks"
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)

@@ -593,7 +593,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Word of something that waits for a decision here, to be sent to the webhook; gone once it was taken."""
+    """Word of something that waits for a decision here, to be sent to the webhook; gone once it was taken or decided.
+
+    state: DUE, or DEAD once it was given up. error: why it was not taken last, in our words.
+    """
 
     notice_id: str
     kind: str
@@ -605,6 +608,8 @@ class Notice:
     attempts: int
     due: int
     created: int
+    state: CallState = CallState.DUE
+    error: str = ""
 
     def key(self) -> str:
         return self.notice_id

@@ -1,9 +1,7 @@
 """What several families of rows need to set up their contests: our backends, and the rivals that are always there."""
 
-import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +14,13 @@ from accel.bench.rivals import RivalFailed, Rivals
 from accel.probe import probe
 
 ONE_THREAD: Final = "one thread"
+REFERENCE: Final = "reference"
 
 
 def backends(kernel: str) -> list[str]:
-    """Names of the native backends of this machine, the preferred one first."""
+    """Names of the native backends of this machine, the preferred one first; `reference` where there is none."""
     able = [b for b in registry.BACKENDS[kernel] if b.priority > 0 and b.refuses(probe()) is None]
-    return [b.name for b in sorted(able, key=lambda b: -b.priority)]
+    return [b.name for b in sorted(able, key=lambda b: -b.priority)] or [REFERENCE]
 
 
 def package(distribution: str, what: str = "") -> str:
@@ -78,12 +77,3 @@ def versions() -> dict[str, str]:
     """Of what the rivals in this process are made."""
     found = {name: metadata.version(name) for name in ("gmpy2", "numpy", "cryptography")}
     return found | {"openssl": _openssl_version() or "not here"}
-
-
-def load() -> float:
-    """Mean number of runnable processes over a minute, for each core."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
-
-
-def today() -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

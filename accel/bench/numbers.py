@@ -9,7 +9,7 @@ import gmpy2
 import numpy as np
 
 from accel import registry
-from accel.bench.contest import backends, package
+from accel.bench.contest import REFERENCE, backends, package
 from accel.bench.measure import Contest, Contestant, Job, Row
 from accel.bench.rivals import Rivals
 from accel.entropy import OsRandom
@@ -20,6 +20,7 @@ COUNT: Final = 1000
 COLUMNS: Final = 10
 LEAKING: Final = ", cache-leaking tables"
 _POWERS: Final = 16
+_TEXTBOOK: Final = 64
 
 
 def batch(values: Sequence[int], limbs: int) -> Uints:
@@ -93,6 +94,20 @@ def _encrypt(scheme: str, backend: str, *, leaking: bool = False, count: int = C
     return Job(backend + (LEAKING if leaking else ""), count, lambda: key.encrypt(numbers, RANDOM))
 
 
+def _encryptions(scheme: str) -> list[Job]:
+    """By each backend, with and without the tables that leak; `reference` has none."""
+    return [
+        _encrypt(scheme, name, leaking=leaking)
+        for name in backends(f"he.{scheme}")
+        for leaking in ((False,) if name == REFERENCE else (False, True))
+    ]
+
+
+def _encrypt_by_owner(count: int, scheme: str, backend: str) -> Job:
+    secret, numbers = _key(scheme, backend), plaintexts(count)
+    return Job(backend, count, lambda: secret.encrypt(numbers, RANDOM))
+
+
 def _decrypt(scheme: str, backend: str) -> Job:
     secret, some = _key(scheme, backend), _encrypted(scheme, backend, 200)
     return Job(backend, 200, lambda: secret.decrypt(some))
@@ -106,6 +121,19 @@ def _add(scheme: str, backend: str) -> Job:
 def _scale(scheme: str, backend: str) -> Job:
     key, some, factors = _key(scheme, backend).public, _encrypted(scheme, backend), plaintexts(COUNT)
     return Job(backend, COUNT, lambda: key.scale(some, factors))
+
+
+def _products(scheme: str, rows: int) -> list[Job]:
+    """A long one by the preferred backend only: the others would take minutes."""
+    return [_product(scheme, rows, name) for name in backends(f"he.{scheme}")[: None if rows == COUNT else 1]]
+
+
+def _each(job: Callable[[str, str], Job], scheme: str) -> list[Job]:
+    return [job(scheme, name) for name in backends(f"he.{scheme}")]
+
+
+def _many(quick: bool) -> int:
+    return 20_000 if quick else 100_000
 
 
 def _product(scheme: str, rows: int, backend: str) -> Job:
@@ -123,54 +151,56 @@ def paillier(quick: bool, rivals: Rivals) -> list[Row]:
         ]
 
     def encrypting() -> Contest:
-        ours = [_encrypt("paillier", name, leaking=k) for name in backends("he.paillier") for k in (False, True)]
-        return Contest(ours, against("encrypt", "encrypt", "encrypt"))
+        return Contest(_encryptions("paillier"), against("encrypt", "encrypt", "encrypt"))
 
-    def textbook() -> Contest:
-        ours = [_encrypt("paillier-textbook", name, count=64) for name in backends("he.paillier-textbook")]
-        return Contest(ours, against("encrypt", "encrypt", ""))
+    def encrypting_own() -> Contest:
+        return Contest(_each(partial(_encrypt_by_owner, COUNT), "paillier"), against("encrypt", "encrypt", "encrypt"))
+
+    def textbook(job: Callable[[str, str], Job]) -> Contest:
+        return Contest(_each(job, "paillier-textbook"), against("encrypt", "encrypt", ""))
 
     def simple(job: Callable[[str, str], Job], name: str, heu: str) -> Contest:
-        return Contest([job("paillier", each) for each in backends("he.paillier")], against(name, name, heu))
+        return Contest(_each(job, "paillier"), against(name, name, heu))
 
     def product(rows: int) -> Contest:
-        names = backends("he.paillier")[: None if rows == COUNT else 1]
-        return Contest([_product("paillier", rows, each) for each in names], against("dot", "X^T v", "X^T v"))
+        return Contest(_products("paillier", rows), against("dot", "X^T v", "X^T v"))
 
-    key = "n of 2048 bits, r of 448 bits (DJN)"
-    many = 20_000 if quick else 100_000
+    key, full = "n of 2048 bits, r of 448 bits (DJN)", "n of 2048 bits, r^n with r of 2048 bits"
+    own = "by who has p and q, 40-bit plaintext"
     rows: list[tuple[str, str, str, Callable[[], Contest]]] = [
         ("paillier encrypt", f"{key}, 40-bit plaintext", "1/s", encrypting),
-        ("paillier encrypt, textbook", "n of 2048 bits, r^n with r of 2048 bits, 40-bit plaintext", "1/s", textbook),
+        ("paillier encrypt, own key", f"{key}, {own}", "1/s", encrypting_own),
+        ("paillier encrypt, textbook", f"{full}, 40-bit plaintext", "1/s",
+         partial(textbook, partial(_encrypt, count=_TEXTBOOK))),
+        ("paillier encrypt, textbook, own key", f"{full}, {own}", "1/s",
+         partial(textbook, partial(_encrypt_by_owner, _TEXTBOOK))),
         ("paillier decrypt", f"{key}, CRT", "1/s", partial(simple, _decrypt, "decrypt", "decrypt")),
         ("paillier add", key, "1/s", partial(simple, _add, "add", "add")),
         ("paillier scale", f"{key}, 40-bit factor", "1/s", partial(simple, _scale, "scale", "")),
         *(
             (f"paillier X^T v {n}x10", f"{key}, 40-bit signed entries", "entries/s", partial(product, n))
-            for n in (COUNT, many)
+            for n in (COUNT, _many(quick))
         ),
-    ]
+    ]  # fmt: skip
     return [Row("paillier", *row) for row in rows]
 
 
 def okamoto_uchiyama(quick: bool, rivals: Rivals) -> list[Row]:
-    def contest(job: Callable[[str], list[Job]], name: str) -> Contest:
+    def contest(ours: Callable[[], list[Job]], name: str) -> Contest:
         theirs = rivals.jobs("sf-heu", f"ou {name}", kind="OU")
-        return Contest([each for backend in backends("he.ou") for each in job(backend)], theirs)
+        return Contest(ours(), theirs)
 
-    key, many = "n of 2048 bits, r of 256 bits", 20_000 if quick else 100_000
-    jobs: tuple[tuple[str, str, str, str, Callable[[str], list[Job]]], ...] = (
-        ("encrypt", "40-bit plaintext", "1/s", "encrypt", lambda b: [
-            _encrypt("ou", b, leaking=leaking) for leaking in (False, True)
-        ]),
-        ("decrypt", "by the residues modulo p", "1/s", "decrypt", lambda b: [_decrypt("ou", b)]),
-        ("add", "", "1/s", "add", lambda b: [_add("ou", b)]),
-        ("X^T v 1000x10", "40-bit signed entries", "entries/s", "X^T v", lambda b: [_product("ou", COUNT, b)]),
-        (f"X^T v {many}x10", "40-bit signed entries", "entries/s", "X^T v", lambda b: [
-            *([_product("ou", many, b)] if b == backends("he.ou")[0] else ()),
-        ]),
-    )  # fmt: skip
+    key = "n of 2048 bits, r of 256 bits"
+    jobs: list[tuple[str, str, str, str, Callable[[], list[Job]]]] = [
+        ("encrypt", f"{key}, 40-bit plaintext", "1/s", "encrypt", partial(_encryptions, "ou")),
+        ("decrypt", key, "1/s", "decrypt", partial(_each, _decrypt, "ou")),
+        ("add", key, "1/s", "add", partial(_each, _add, "ou")),
+        *(
+            (f"X^T v {n}x10", f"{key}, 40-bit signed entries", "entries/s", "X^T v", partial(_products, "ou", n))
+            for n in (COUNT, _many(quick))
+        ),
+    ]
     return [
-        Row("okamoto-uchiyama", f"ou {name}", f"{key}, {detail}".rstrip(", "), unit, partial(contest, job, theirs))
-        for name, detail, unit, theirs, job in jobs
+        Row("okamoto-uchiyama", f"ou {name}", detail, unit, partial(contest, ours, theirs))
+        for name, detail, unit, theirs, ours in jobs
     ]

@@ -5,6 +5,7 @@ there have two) and with two significant digits below 0.1.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby, takewhile
@@ -22,6 +23,9 @@ VERSION: Final = 1
 BUSY: Final = 0.5
 """Load average of a core at the start above which a report begins with a warning."""
 _COLUMNS: Final = ("kernel", "conditions", "ours", "rate", "rival", "its rate", "ratio (min-max)")
+_NARROW: Final = 120
+_KEPT: Final = (0, 2, 4, 6)
+"""Columns that a terminal narrower than _NARROW gets."""
 _OWN: Final = 4
 """So many columns of a row tell of ours."""
 _TARGETS: Final = ("kernel", "rival", "at least", "aim", "measured", "")
@@ -70,7 +74,7 @@ class Report:
     @property
     def busy(self) -> bool:
         """Whether other work was running at the start."""
-        return bool(self.machine["load_before"] > BUSY)
+        return bool(self.machine["load_average_before"] > BUSY * self.machine["cores"])
 
     def families(self) -> Iterator[tuple[str, list[Result]]]:
         for name, results in groupby(self.results, key=lambda result: result.family):
@@ -92,25 +96,28 @@ def _result(value: Mapping[str, Any]) -> Result:
     return Result(**members)
 
 
-def ratio_text(ratio: float | None) -> str:
-    """See the module's docstring; empty for None."""
+def ratio_text(ratio: float | None, *, down: bool = False) -> str:
+    """See the module's docstring; empty for None. down: never rounded up, for what is held against a target."""
     if ratio is None:
         return ""
     if ratio < 0.0995:
         return f"{ratio:.2g}"
-    return f"{ratio:.2f}" if ratio < 1.995 else f"{ratio:.1f}"
+    digits = 2 if ratio < (2 if down else 1.995) else 1
+    return f"{math.floor(ratio * 10**digits + 1e-9) / 10**digits if down else ratio:.{digits}f}"
 
 
 def rate_text(rate: float | None, unit: str) -> str:
-    """Three digits and a unit: 12,300 1/s, 14.7 GB/s."""
+    """Three digits and a unit: 12,300/s, 14.7 GB/s."""
     if rate is None:
         return ""
     if unit == "B/s":
         return f"{rate / 1e9:.1f} GB/s" if rate >= 1e9 else f"{rate / 1e6:.0f} MB/s"
-    if rate >= 1e6:
-        return f"{rate / 1e6:.3g} M {unit}"
+    per = "/s" if unit == "1/s" else f" {unit}"
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if rate >= 0.9995 * size:
+            return f"{rate / size:.3g} {letter}{per}"
     digits = max(0, len(f"{rate:.0f}") - 3)
-    return f"{round(rate, -digits):,.0f} {unit}" if rate >= 100 else f"{rate:.1f} {unit}"
+    return f"{round(rate, -digits):,.0f}{per}" if rate >= 100 else f"{rate:.1f}{per}"
 
 
 def rows(results: Sequence[Result]) -> list[list[str]]:
@@ -138,7 +145,7 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     """The row of the table of targets, with a ratio for each kernel that was measured."""
     target = verdict.target
     measured = [
-        f"{word} {ratio_text(verdict.found[kernel])}".strip()
+        f"{word} {ratio_text(verdict.found[kernel], down=True)}".strip()
         for kernel, word in target.kernels.items()
         if kernel in verdict.found
     ]
@@ -159,7 +166,7 @@ def machine_lines(report: Report) -> list[str]:
     m = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     rounds = f"{m['rounds']} rounds of {m['seconds']:g} s a contestant" + (" (--quick)" if m["quick"] else "")
-    load = f"load average a core {m['load_before']:.2f} before and {m['load_after']:.2f} after"
+    load = f"load average {m['load_average_before']:.1f} before and {m['load_average_after']:.1f} after"
     lines = [
         f"{m['date']}, {m['cpu']}, {m['cores']} cores, {load}; {rounds}.",
         f"Python {m['python']}, {versions}" + "".join(f", {label}" for label in m["rivals"]) + ".",
@@ -167,9 +174,11 @@ def machine_lines(report: Report) -> list[str]:
     if report.busy:
         lines.insert(
             0,
-            f"Other work was running: a load average of {m['load_before']:.2f} a core at the start. Rates are too low "
-            "and ratios are uncertain; the rows of two threads mean nothing.",
+            f"Other work was running: a load average of {m['load_average_before']:.1f} on {m['cores']} cores at the "
+            "start. Rates are too low and ratios are uncertain; the rows of two threads mean nothing.",
         )
+    if note := m["without_native"]:
+        lines.append(f"{note[0].upper()}{note[1:]}.")
     if not m["avx512ifma"]:
         lines.append("This CPU has no AVX512-IFMA: only the targets of the portable path apply.")
     return lines
@@ -203,7 +212,9 @@ def show(report: Report, console: Console) -> None:
     for number, line in enumerate(machine_lines(report)):
         console.print(Text(line, style="bold red" if report.busy and number == 0 else ""))
     for family, results in report.families():
-        console.print(_table(family.title(), _COLUMNS, rows(results)))
+        kept = range(len(_COLUMNS)) if console.width >= _NARROW else _KEPT
+        lines = [[row[at] for at in kept] for row in rows(results)]
+        console.print(_table(family.title(), [_COLUMNS[at] for at in kept], lines))
     judged = [verdict for verdict in judge(report.results) if verdict.met is not Met.UNKNOWN]
     if judged:
         styles = [_STYLES[verdict.met] for verdict in judged]

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from accel.bench import arrays, contest, numbers, points
+from accel import registry
+from accel.bench import arrays, numbers, points
+from accel.bench.contest import versions
 from accel.bench.measure import Result, Row, measure
 from accel.bench.plots import write_plots
 from accel.bench.report import Report, markdown
@@ -33,22 +35,24 @@ class NothingWanted(ValueError):
 
 
 def run(options: argparse.Namespace, console: Console) -> Report:
-    """The rows that options.only wants, or all. Raises NothingWanted before anything is measured. Progress goes to
-    `console`: a bar on a terminal, else a line for each row.
+    """The rows that options.only wants, or all. Raises NothingWanted, and OSError where no folder can be made, before
+    anything is measured. Progress goes to `console`: a bar on a terminal, else a line for each row.
     """
     quick, only = bool(options.quick), [text.lower() for text in options.only]
     rounds, seconds = _QUICK if quick else _FULL
-    facts = machine() | {"quick": quick, "rounds": rounds, "seconds": seconds}
+    facts = machine() | {"quick": quick, "only": only, "rounds": rounds, "seconds": seconds}
     results: list[Result] = []
     with Rivals(options.rival) as rivals:
         rows = [row for family in FAMILIES for row in family(quick, rivals) if _wanted(row, only)]
         if not rows:
             raise NothingWanted("--only: no row has that in its family or kernel")
+        if options.out_dir is not None:
+            options.out_dir.mkdir(parents=True, exist_ok=True)
         with _told(console, len(rows)) as tell:
             for done, row in enumerate(rows):
                 tell(done, row)
                 results += _measured(row, rivals, rounds, seconds)
-        facts |= {"rivals": rivals.labels, "load_after": contest.load()}
+        facts |= {"rivals": rivals.labels, "load_average_after": os.getloadavg()[0]}
         return Report(facts, results, rivals.absent)
 
 
@@ -91,13 +95,14 @@ def _told(console: Console, count: int) -> Iterator[Callable[[int, Row], None]]:
 def machine() -> dict[str, Any]:
     """Facts about the machine at the start of a run."""
     return {
-        "date": contest.today(),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": os.cpu_count() or 1,
         "avx512ifma": "avx512ifma" in probe().cpu_flags,
-        "load_before": contest.load(),
+        "without_native": registry.without_native(),
+        "load_average_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": contest.versions(),
+        "versions": versions(),
     }
 
 
@@ -112,7 +117,6 @@ def _cpu() -> str:
 
 def write(report: Report, folder: Path) -> None:
     """kernels.json, kernels.md and the drawings; OSError goes through."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "kernels.json").write_text(report.text(), encoding="utf-8")
     (folder / "kernels.md").write_text(markdown(report, "."), encoding="utf-8")
     write_plots(folder, report)

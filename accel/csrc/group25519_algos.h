@@ -1,32 +1,39 @@
 /* The algorithms of group25519.h, written once. Whoever includes this has defined
- *   LANES, TARGET, INLINE, field, mask      elements computed with at once
- *   f_mul, f_sqr, f_add, f_sub              any results may be operands of any
+ *   LANES, TARGET, INLINE, number, mask     elements computed with at once
+ *   f_mul, f_sqr, f_add, f_sub              factors may be any results; terms one difference and three products, where
+ *                                           what f_sub takes away is no difference, but the sum of three products at most
  *   squares_of(a, n), product_into(a, b)    a = a^(2^n), a = a b, not inlined
  *   f_limbs, f_load (little-endian, `bits` of 255 or 256), f_load_big, f_store, f_canon, f_odd, f_zero, f_select, m_* */
 
 #define STEP static TARGET __attribute__((noinline))
 #define F(c) f_limbs(C_##c)
 
-INLINE field f_neg(field a) {
-    return f_sub(f_sub(a, a), a);
+INLINE number f_neg(number a) {
+    return f_sub(F(ZERO), a);
 }
 
-INLINE mask f_same(field a, field b) {
+INLINE mask f_same(number a, number b) {
     return f_zero(f_canon(f_sub(a, b)));
 }
 
-INLINE mask f_negative(field a) {
+INLINE mask f_opposite(number a, number b) {
+    return f_zero(f_canon(f_add(a, b)));
+}
+
+INLINE mask f_negative(number a) {
     return f_odd(f_canon(a));
 }
 
-INLINE field f_abs(field a) {
-    return f_select(f_negative(a), f_neg(a), a);
+/* a residue */
+INLINE number f_abs(number a) {
+    a = f_canon(a);
+    return f_canon(f_select(f_odd(a), f_neg(a), a));
 }
 
 /* a^(2^250 - 1), and a^11 */
-static TARGET void power_250(field *out, field *a11, const field *z) {
+static TARGET void power_250(number *out, number *a11, const number *z) {
     static const uint8_t steps[7] = {5, 10, 20, 10, 50, 100, 50};
-    field a = *z, b, c;
+    number a = *z, b, c;
     squares_of(&a, 1); /* 2 */
     b = a;
     squares_of(&b, 2);
@@ -35,7 +42,7 @@ static TARGET void power_250(field *out, field *a11, const field *z) {
     *a11 = a;
     squares_of(&a, 1);
     product_into(&a, &b); /* 2^5 - 1 */
-    field five, ten, fifty;
+    number five, ten, fifty;
     five = a;
     squares_of(&a, steps[0]);
     product_into(&a, &five);
@@ -59,16 +66,16 @@ static TARGET void power_250(field *out, field *a11, const field *z) {
 }
 
 /* a^((p - 5) / 8) = a^(2^252 - 3) */
-static TARGET field power_58(field z) {
-    field a, unused;
+static TARGET number power_58(number z) {
+    number a, unused;
     power_250(&a, &unused, &z);
     squares_of(&a, 2);
     return f_mul(a, z);
 }
 
 /* a^(p - 2) = a^(2^255 - 21) */
-static TARGET field inverse_of(field z) {
-    field a, a11;
+static TARGET number inverse_of(number z) {
+    number a, a11;
     power_250(&a, &a11, &z);
     squares_of(&a, 5);
     return f_mul(a, a11);
@@ -76,15 +83,15 @@ static TARGET field inverse_of(field z) {
 
 /* Extended coordinates on -x^2 + y^2 = 1 + d x^2 y^2 (Hisil, Wong, Carter, Dawson, ASIACRYPT 2008) */
 typedef struct {
-    field x, y, z, t;
+    number x, y, z, t;
 } edwards;
 
 /* Complete, because d is no square */
 STEP void edwards_add(edwards *p, const edwards *q) {
-    field a = f_mul(f_sub(p->y, p->x), f_sub(q->y, q->x)), b = f_mul(f_add(p->y, p->x), f_add(q->y, q->x));
-    field c = f_mul(f_mul(p->t, F(2D)), q->t), d = f_mul(p->z, q->z);
+    number a = f_mul(f_sub(p->y, p->x), f_sub(q->y, q->x)), b = f_mul(f_add(p->y, p->x), f_add(q->y, q->x));
+    number c = f_mul(f_mul(p->t, F(2D)), q->t), d = f_mul(p->z, q->z);
     d = f_add(d, d);
-    field e = f_sub(b, a), f = f_sub(d, c), g = f_add(d, c), h = f_add(b, a);
+    number e = f_sub(b, a), f = f_sub(d, c), g = f_add(d, c), h = f_add(b, a);
     p->x = f_mul(e, f);
     p->y = f_mul(g, h);
     p->z = f_mul(f, g);
@@ -92,10 +99,10 @@ STEP void edwards_add(edwards *p, const edwards *q) {
 }
 
 STEP void edwards_dbl(edwards *p) {
-    field a = f_sqr(p->x), b = f_sqr(p->y), c = f_sqr(p->z);
+    number a = f_sqr(p->x), b = f_sqr(p->y), c = f_sqr(p->z);
     c = f_add(c, c);
-    field e = f_sub(f_sub(f_sqr(f_add(p->x, p->y)), a), b), g = f_sub(b, a), f = f_sub(g, c);
-    field h = f_neg(f_add(a, b));
+    number e = f_sub(f_sub(f_sqr(f_add(p->x, p->y)), a), b), g = f_sub(b, a), f = f_sub(g, c);
+    number h = f_neg(f_add(a, b));
     p->x = f_mul(e, f);
     p->y = f_mul(g, h);
     p->z = f_mul(f, g);
@@ -103,31 +110,31 @@ STEP void edwards_dbl(edwards *p) {
 }
 
 /* RFC 9380 appendix G.2.1, then G.2.2 */
-STEP void elligator(edwards *out, const field *element) {
-    field u = *element, one = F(ONE);
-    field tv1 = f_sqr(u);
+STEP void elligator(edwards *out, const number *element) {
+    number u = *element, one = F(ONE);
+    number tv1 = f_sqr(u);
     tv1 = f_add(tv1, tv1);
-    field xd = f_add(tv1, one), x1n = f_neg(F(A)), tv2 = f_sqr(xd), gxd = f_mul(tv2, xd);
-    field gx1 = f_mul(F(A), tv1);
+    number xd = f_add(tv1, one), x1n = f_neg(F(A)), tv2 = f_sqr(xd), gxd = f_mul(tv2, xd);
+    number gx1 = f_mul(F(A), tv1);
     gx1 = f_mul(gx1, x1n);
     gx1 = f_add(gx1, tv2);
     gx1 = f_mul(gx1, x1n);
-    field tv3 = f_sqr(gxd);
+    number tv3 = f_sqr(gxd);
     tv2 = f_sqr(tv3);
     tv3 = f_mul(f_mul(tv3, gxd), gx1);
     tv2 = f_mul(tv2, tv3);
-    field y11 = f_mul(power_58(tv2), tv3), y12 = f_mul(y11, F(I));
-    field y1 = f_select(f_same(f_mul(f_sqr(y11), gxd), gx1), y11, y12);
-    field x2n = f_mul(x1n, tv1), y21 = f_mul(f_mul(y11, u), F(2ROOT)), y22 = f_mul(y21, F(I));
-    field gx2 = f_mul(gx1, tv1);
-    field y2 = f_select(f_same(f_mul(f_sqr(y21), gxd), gx2), y21, y22);
+    number y11 = f_mul(power_58(tv2), tv3), y12 = f_mul(y11, F(I));
+    number y1 = f_select(f_same(f_mul(f_sqr(y11), gxd), gx1), y11, y12);
+    number x2n = f_mul(x1n, tv1), y21 = f_mul(f_mul(y11, u), F(2ROOT)), y22 = f_mul(y21, F(I));
+    number gx2 = f_mul(gx1, tv1);
+    number y2 = f_select(f_same(f_mul(f_sqr(y21), gxd), gx2), y21, y22);
     mask e3 = f_same(f_mul(f_sqr(y1), gxd), gx1);
-    field xn = f_select(e3, x1n, x2n), y = f_select(e3, y1, y2);
+    number xn = f_select(e3, x1n, x2n), y = f_select(e3, y1, y2);
     y = f_select(m_xor(e3, f_negative(y)), f_neg(y), y);
     /* Montgomery (xn / xd, y) to Edwards (en / ed, hn / hd) */
-    field en = f_mul(xn, F(ROOT)), ed = f_mul(xd, y), hn = f_sub(xn, xd), hd = f_add(xn, xd);
+    number en = f_mul(xn, F(ROOT)), ed = f_mul(xd, y), hn = f_sub(xn, xd), hd = f_add(xn, xd);
     mask exceptional = f_zero(f_canon(f_mul(ed, hd)));
-    en = f_select(exceptional, f_sub(one, one), en);
+    en = f_select(exceptional, F(ZERO), en);
     ed = f_select(exceptional, one, ed);
     hn = f_select(exceptional, one, hn);
     hd = f_select(exceptional, one, hd);
@@ -144,7 +151,7 @@ static TARGET void hash(uint8_t *out, const uint8_t *elements, unsigned each, in
         for (unsigned k = 0; k < each; k++) {
             const uint8_t *bytes = elements + 64 * (each * at + k);
             const uint64_t weight[4] = {38}; /* 2^256 */
-            field u = f_mul(f_load_big(bytes, 64 * each, left), f_limbs(weight));
+            number u = f_mul(f_load_big(bytes, 64 * each, left), f_limbs(weight));
             u = f_add(u, f_load_big(bytes + 32, 64 * each, left));
             elligator(k ? &q : &p, &u);
         }
@@ -155,10 +162,10 @@ static TARGET void hash(uint8_t *out, const uint8_t *elements, unsigned each, in
             edwards_dbl(&p);
         }
         if (to_edwards) {
-            field z = inverse_of(p.z), y = f_canon(f_mul(p.y, z));
+            number z = inverse_of(p.z), y = f_canon(f_mul(p.y, z));
             f_store(out + 32 * at, left, y, f_negative(f_mul(p.x, z)));
         } else {
-            field u = f_mul(f_add(p.z, p.y), inverse_of(f_sub(p.z, p.y)));
+            number u = f_mul(f_add(p.z, p.y), inverse_of(f_sub(p.z, p.y)));
             f_store(out + 32 * at, left, f_canon(u), m_never());
         }
     }
@@ -167,11 +174,11 @@ static TARGET void hash(uint8_t *out, const uint8_t *elements, unsigned each, in
 }
 
 /* RFC 9496 section 4.2 */
-static TARGET mask sqrt_ratio(field *out, field u, field v) {
-    field v3 = f_mul(f_sqr(v), v), v7 = f_mul(f_sqr(v3), v);
-    field r = f_mul(f_mul(u, v3), power_58(f_mul(u, v7)));
-    field check = f_mul(v, f_sqr(r)), minus = f_neg(u);
-    mask correct = f_same(check, u), flipped = f_same(check, minus), flipped_i = f_same(check, f_mul(minus, F(I)));
+static TARGET mask sqrt_ratio(number *out, number u, number v) {
+    number v3 = f_mul(f_sqr(v), v), v7 = f_mul(f_sqr(v3), v);
+    number r = f_mul(f_mul(u, v3), power_58(f_mul(u, v7)));
+    number check = f_mul(v, f_sqr(r));
+    mask correct = f_same(check, u), flipped = f_opposite(check, u), flipped_i = f_opposite(check, f_mul(u, F(I)));
     r = f_select(m_or(flipped, flipped_i), f_mul(r, F(I)), r);
     *out = f_abs(r);
     return m_or(correct, flipped);
@@ -179,14 +186,14 @@ static TARGET mask sqrt_ratio(field *out, field u, field v) {
 
 /* Section 4.3.1; back comes where it is an encoding */
 static TARGET mask ristretto_decode(edwards *p, const uint8_t *bytes, size_t left) {
-    field s = f_load(bytes, left, 256), one = F(ONE);
+    number s = f_load(bytes, left, 256), one = F(ONE);
     /* below p, and even */
     mask good = m_and(f_below_p(s), m_not(f_odd(s)));
-    s = f_add(s, f_sub(one, one));
-    field ss = f_sqr(s), u1 = f_sub(one, ss), u2 = f_add(one, ss), u2s = f_sqr(u2), root;
-    field v = f_sub(f_neg(f_mul(F(D), f_sqr(u1))), u2s);
+    s = f_add(s, F(ZERO));
+    number ss = f_sqr(s), u1 = f_sub(one, ss), u2 = f_add(one, ss), u2s = f_sqr(u2), root;
+    number v = f_sub(f_neg(f_mul(F(D), f_sqr(u1))), u2s);
     good = m_and(good, sqrt_ratio(&root, one, f_mul(v, u2s)));
-    field den_x = f_mul(root, u2), den_y = f_mul(f_mul(root, den_x), v);
+    number den_x = f_mul(root, u2), den_y = f_mul(f_mul(root, den_x), v);
     p->x = f_mul(s, den_x);
     p->x = f_abs(f_add(p->x, p->x));
     p->y = f_mul(u1, den_y);
@@ -197,27 +204,27 @@ static TARGET mask ristretto_decode(edwards *p, const uint8_t *bytes, size_t lef
 
 /* Section 4.3.2 */
 static TARGET void ristretto_encode(uint8_t *out, size_t left, const edwards *p) {
-    field u1 = f_mul(f_add(p->z, p->y), f_sub(p->z, p->y)), u2 = f_mul(p->x, p->y), root;
+    number u1 = f_mul(f_add(p->z, p->y), f_sub(p->z, p->y)), u2 = f_mul(p->x, p->y), root;
     sqrt_ratio(&root, F(ONE), f_mul(u1, f_sqr(u2)));
-    field den1 = f_mul(root, u1), den2 = f_mul(root, u2), z_inv = f_mul(f_mul(den1, den2), p->t);
+    number den1 = f_mul(root, u1), den2 = f_mul(root, u2), z_inv = f_mul(f_mul(den1, den2), p->t);
     mask rotate = f_negative(f_mul(p->t, z_inv));
-    field x = f_select(rotate, f_mul(p->y, F(I)), p->x), y = f_select(rotate, f_mul(p->x, F(I)), p->y);
-    field den = f_select(rotate, f_mul(den1, F(INVSQRT_A_MINUS_D)), den2);
-    y = f_select(f_negative(f_mul(x, z_inv)), f_neg(y), y);
-    f_store(out, left, f_canon(f_abs(f_mul(den, f_sub(p->z, y)))), m_never());
+    number x = f_select(rotate, f_mul(p->y, F(I)), p->x), y = f_select(rotate, f_mul(p->x, F(I)), p->y);
+    number den = f_select(rotate, f_mul(den1, F(INVSQRT_A_MINUS_D)), den2);
+    number rest = f_select(f_negative(f_mul(x, z_inv)), f_add(p->z, y), f_sub(p->z, y));
+    f_store(out, left, f_abs(f_mul(den, rest)), m_never());
 }
 
 /* Section 4.3.4, MAP */
-STEP void ristretto_map(edwards *p, const field *t) {
-    field one = F(ONE), r = f_mul(F(I), f_sqr(*t));
-    field u = f_mul(f_add(r, one), F(ONE_MINUS_D_SQ));
-    field v = f_mul(f_sub(f_neg(one), f_mul(r, F(D))), f_add(r, F(D))), s;
+STEP void ristretto_map(edwards *p, const number *t) {
+    number one = F(ONE), r = f_mul(F(I), f_sqr(*t));
+    number u = f_mul(f_add(r, one), F(ONE_MINUS_D_SQ));
+    number v = f_mul(f_sub(f_neg(one), f_mul(r, F(D))), f_add(r, F(D))), s;
     mask square = sqrt_ratio(&s, u, v);
     s = f_select(square, s, f_neg(f_abs(f_mul(s, *t))));
-    field c = f_select(square, f_neg(one), r);
-    field n = f_sub(f_mul(f_mul(c, f_sub(r, one)), F(D_MINUS_ONE_SQ)), v);
-    field w0 = f_mul(f_add(s, s), v), w1 = f_mul(n, F(SQRT_AD_MINUS_ONE)), ss = f_sqr(s);
-    field w2 = f_sub(one, ss), w3 = f_add(one, ss);
+    number c = f_select(square, f_neg(one), r);
+    number n = f_sub(f_mul(f_mul(c, f_sub(r, one)), F(D_MINUS_ONE_SQ)), v);
+    number w0 = f_mul(f_add(s, s), v), w1 = f_mul(n, F(SQRT_AD_MINUS_ONE)), ss = f_sqr(s);
+    number w2 = f_sub(one, ss), w3 = f_add(one, ss);
     p->x = f_mul(w0, w3);
     p->y = f_mul(w2, w1);
     p->z = f_mul(w1, w3);
@@ -228,7 +235,7 @@ static TARGET void derive(uint8_t *out, const uint8_t *uniform, size_t count) {
     edwards p, q;
     for (size_t at = 0; at < count; at += LANES) {
         size_t left = count - at < LANES ? count - at : LANES;
-        field t = f_load_step(uniform + 64 * at, 64, left, 255);
+        number t = f_load_step(uniform + 64 * at, 64, left, 255);
         ristretto_map(&p, &t);
         t = f_load_step(uniform + 64 * at + 32, 64, left, 255);
         ristretto_map(&q, &t);
@@ -277,7 +284,7 @@ static TARGET int multiply_elements(uint8_t *out, const uint8_t *scalars, size_t
         }
         bad |= m_any(m_not(ristretto_decode(table + 1, elements + 32 * at, left)));
         table[0].y = table[0].z = F(ONE);
-        table[0].x = table[0].t = f_sub(F(ONE), F(ONE));
+        table[0].x = table[0].t = F(ZERO);
         for (int j = 2; j < 16; j++) {
             table[j] = table[j - 1];
             edwards_add(table + j, table + 1);

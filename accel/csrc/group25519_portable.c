@@ -5,6 +5,7 @@
 #include "f25519_portable.h"
 #include "scalar_masks.h"
 
+typedef field number;
 #define f_mul mul
 #define f_sqr sqr
 

@@ -42,7 +42,7 @@ static void modulus_free(PyObject *capsule) {
     modulus *m = modulus_of(capsule);
     if (m) {
         if (m->ctx.n) {
-            wipe(m->ctx.n, 3 * m->ctx.stride * sizeof(uint64_t)); /* it may be a secret prime's square */
+            wipe(m->ctx.n, MONT_ROWS(m->ctx.stride) * sizeof(uint64_t)); /* it may be a secret prime's square */
             free(m->ctx.n);
         }
         wipe(m, sizeof *m);
@@ -86,7 +86,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         return NULL;
     }
     modulus *m = calloc(1, sizeof *m);
-    uint64_t *rows = malloc(size);
+    uint64_t *rows = calloc(MONT_ROWS(core->stride(digits)), sizeof *rows);
     if (m && rows) {
         memcpy(rows, constants.buf, size);
         m->core = core;
@@ -99,15 +99,8 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         c->n = rows;
         c->one = c->n + c->stride;
         c->lift = c->one + c->stride;
-        uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
-        for (int i = 0; i < 6; i++) {
-            inverse *= 2 - c->n[0] * inverse;
-        }
-        c->n0 = 0 - inverse;
-        if (core->digit_bits < 64) {
-            /* the low digit decides the low bits of the inverse, so cutting is enough */
-            c->n0 &= (UINT64_C(1) << core->digit_bits) - 1;
-        }
+        c->near = c->lift + c->stride;
+        mont_prepare(c, core->digit_bits, core->parts);
         capsule = PyCapsule_New(m, MODULUS, modulus_free);
     } else {
         PyErr_NoMemory();

@@ -16,7 +16,8 @@ typedef struct {
     int adx;        /* portable: whether mulx, adcx and adox may be used */
     uint64_t *n;    /* stride words each; of pairs the number whose square is the modulus */
     uint64_t *one;  /* R modulo the modulus */
-    uint64_t *lift; /* of pairs: a multiple of n whose digits lie between 2^digit_bits and twice that */
+    uint64_t *lift; /* of pairs: a multiple of n whose digits lie between 2^(digit_bits + 1) and twice that */
+    uint64_t *near; /* digits of n0 n + 1, whose lowest is 0: one more than n has; made by mont_prepare */
 } mont_ctx;
 
 /* One implementation. Elements are rows of ctx->stride words; `count` of them make a batch; a step of 0 repeats one row.
@@ -65,8 +66,8 @@ typedef struct {
                    size_t sizes, size_t tasks, atomic_size_t *next);
     /* Of ctx with a prime p: out = (c^e mod p^2 - 1) / p, canonical, for e a multiple of p - 1 and c prime to p, in bytes
      * of any size up to chunks * digits. factors: chunks + 1 pairs of rows, R^(k+2) mod p^2 for chunk k and R last, as
-     * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^digit_bits and twice that. Constant in
-     * time. Missing where it would gain nothing. */
+     * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^(digit_bits + 1) and twice that.
+     * Constant in time. Missing where it would gain nothing. */
     int (*logs)(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
                 const uint64_t *factors, size_t chunks, const uint64_t *lift, const uint8_t *exp, size_t exp_bits,
                 size_t count);
@@ -90,6 +91,30 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
         }
     }
     return value >> (at & 7) & ((UINT64_C(1) << width) - 1);
+}
+
+#define MONT_ROWS(stride) (4 * (stride) + 8) /* words of n, one, lift and near */
+
+/* The constants that follow from n. */
+static inline void mont_prepare(mont_ctx *ctx, unsigned digit_bits, unsigned parts) {
+    uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
+    for (int i = 0; i < 6; i++) {
+        inverse *= 2 - ctx->n[0] * inverse;
+    }
+    ctx->n0 = 0 - inverse;
+    if (digit_bits < 64) {
+        /* the low digit decides the low bits of the inverse, so cutting is enough */
+        const uint64_t mask = (UINT64_C(1) << digit_bits) - 1;
+        const size_t digits = ctx->digits / parts;
+        unsigned __int128 sum = 1;
+        ctx->n0 &= mask;
+        for (size_t j = 0; j < digits; j++) {
+            sum += (unsigned __int128)ctx->n0 * ctx->n[j];
+            ctx->near[j] = (uint64_t)sum & mask;
+            sum >>= digit_bits;
+        }
+        ctx->near[digits] = (uint64_t)sum;
+    }
 }
 
 /* Clears memory that held secrets; the compiler may not leave it out. */

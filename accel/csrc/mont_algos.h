@@ -4,7 +4,8 @@
  *   lane_put(ctx, x, lane, row)    one row                            lane_get(ctx, row, x, lane)
  *   lanes_mul, lanes_sqr (ctx, out, ...)                              lanes_add(ctx, x, y, y_is_reduced)
  *   lanes_canonical(ctx, x)        to [0, n)
- *   lanes_select(ctx, out, table, entries, idx)        table of lanes, read whole
+ *   lanes_climb(ctx, x, times, out, table, entries, idx)   x squared so many times, and an entry of a table of lanes,
+ *                                                      which is read whole
  *   lanes_select_fixed(ctx, out, part, window, idx)    part of a fixed table that was laid out by fixed_arrange
  *   fixed_arrange(ctx, part, window, scratch)          rows of one window, in place, for lanes_select_fixed
  *   row_unpack, row_pack                               RADIX_DIGITS(ctx)   digits of R
@@ -214,29 +215,26 @@ static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
             memcpy(acc, table, LANE_WORDS(ctx) * sizeof *acc);
         }
         for (size_t k = windows; k-- > 0;) {
-            if (k + 1 < windows) {
-                for (unsigned i = 0; i < window; i++) {
-                    lanes_sqr(ctx, acc, acc);
-                }
-            }
-            uint64_t *target = k + 1 < windows ? y : acc;
+            const int top = k + 1 == windows;
+            const unsigned times = top ? 0 : window;
+            const uint64_t *entry = y;
             if (scan) {
                 uint64_t idx[LANES];
                 for (size_t l = 0; l < LANES; l++) {
                     size_t which = at + l < count ? at + l : count - 1;
                     idx[l] = take_bits(exps + which * exp_step, exp_size, k * window, window);
                 }
-                lanes_select(ctx, target, table, entries, idx);
-                if (k + 1 < windows) {
-                    lanes_mul(ctx, acc, acc, y);
-                }
+                lanes_climb(ctx, acc, times, y, table, entries, idx);
             } else {
-                uint64_t *entry = table + take_bits(exps, exp_size, k * window, window) * LANE_WORDS(ctx);
-                if (k + 1 < windows) {
-                    lanes_mul(ctx, acc, acc, entry);
-                } else {
-                    memcpy(acc, entry, LANE_WORDS(ctx) * sizeof *acc);
+                entry = table + take_bits(exps, exp_size, k * window, window) * LANE_WORDS(ctx);
+                for (unsigned i = 0; i < times; i++) {
+                    lanes_sqr(ctx, acc, acc);
                 }
+            }
+            if (top) {
+                memcpy(acc, entry, LANE_WORDS(ctx) * sizeof *acc);
+            } else {
+                lanes_mul(ctx, acc, acc, entry);
             }
         }
         gather_out(outs, out, ctx->stride, at);

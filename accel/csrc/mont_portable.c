@@ -218,6 +218,14 @@ static void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *row
     }
 }
 
+static void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times, uint64_t *out, const uint64_t *table,
+                        size_t entries, const uint64_t idx[LANES]) {
+    for (unsigned i = 0; i < times; i++) {
+        lanes_sqr(ctx, x, x);
+    }
+    lanes_select(ctx, out, table, entries, idx);
+}
+
 static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, uint64_t *scratch) {
     (void)ctx, (void)part, (void)window, (void)scratch;
 }

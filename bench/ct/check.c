@@ -152,7 +152,7 @@ static void ristretto_each(const kernels *k) {
 
 typedef struct {
     mont_ctx ctx;
-    uint64_t n[STRIDE], one[STRIDE], lift[STRIDE], factors[2 * (CHUNKS + 1) * STRIDE];
+    uint64_t n[STRIDE], one[STRIDE], lift[STRIDE], near[STRIDE + 8], factors[2 * (CHUNKS + 1) * STRIDE];
 } ring;
 
 /* x = 2 x + more modulo n, without a branch; back comes what was subtracted of n */
@@ -187,12 +187,13 @@ static void power_of_two(const mont_core *core, const ring *r, uint64_t *row, si
     }
 }
 
-/* A multiple of n whose digits lie between 2^52 and twice that: those digits alone, and what is missing to a multiple */
+/* A multiple of n whose digits lie between 2^53 and twice that: those digits alone, and what is missing to a multiple */
 static void make_lift(const mont_core *core, const ring *r, uint64_t *row, const uint64_t *n, size_t words, size_t digits) {
     uint64_t x[WORDS] = {1}, borrow = 0;
     for (size_t i = 1; i < 52 * digits; i++) {
         twice(x, n, words, i % 52 == 0);
     }
+    twice(x, n, words, 0);
     twice(x, n, words, 0);
     for (size_t i = 0; i < words; i++) {
         unsigned __int128 d = (unsigned __int128)n[i] - x[i] - borrow;
@@ -201,7 +202,7 @@ static void make_lift(const mont_core *core, const ring *r, uint64_t *row, const
     }
     core->unpack(&r->ctx, row, (const uint8_t *)x, 8 * words);
     for (size_t j = 0; j < digits; j++) {
-        row[j] += UINT64_C(1) << 52;
+        row[j] += UINT64_C(1) << 53;
     }
 }
 
@@ -227,20 +228,13 @@ static void make_ring(const mont_core *core, ring *r, const uint64_t *root, size
     c->bits = bits;
     c->digits = core->digits(bits);
     c->stride = core->stride(c->digits);
-    c->n = r->n, c->one = r->one, c->lift = r->lift;
+    c->n = r->n, c->one = r->one, c->lift = r->lift, c->near = r->near;
     if (c->stride > STRIDE || (core->parts == 2 && !square)) {
         abort();
     }
     const size_t digits = c->digits / core->parts, radix = core->digit_bits * digits, part = core->parts == 2 ? digits : 0;
     core->unpack(c, r->n, (const uint8_t *)n, 8 * words);
-    uint64_t inverse = 1;
-    for (int i = 0; i < 6; i++) {
-        inverse *= 2 - r->n[0] * inverse;
-    }
-    c->n0 = 0 - inverse;
-    if (core->digit_bits < 64) {
-        c->n0 &= (UINT64_C(1) << core->digit_bits) - 1;
-    }
+    mont_prepare(c, core->digit_bits, core->parts);
     power_of_two(core, r, r->one, radix, n, words, part);
     for (size_t i = 0; i < CHUNKS; i++) {
         power_of_two(core, r, r->factors + i * c->stride, radix * (i + 2), n, words, part);

@@ -28,7 +28,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from bench.kernels import machine
+from accel.bench.run import machine
 from bench.mgmt.wire import Writer
 from gateway import lab
 from gateway.auth.canonical import Signed, canonical

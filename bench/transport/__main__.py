@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.kernels import machine
+from accel.bench.run import machine
 from bench.transport import beside
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -85,7 +85,7 @@ TABLES: Final[Mapping[type, Table]] = {
     User: _table("admin_user", User),
     AccessToken: _table("access_token", AccessToken, ("user",)),
     Decision: _table("decision", Decision, ("final",)),
-    Notice: _table("notice", Notice, ("due",)),
+    Notice: _table("notice", Notice, ("state", "due"), ("created", KEY)),
     OwnTls: _table("own_tls", OwnTls, ("created",)),
     ExpiryNotice: _table("expiry_notice", ExpiryNotice),
     Crl: _table("crl", Crl, ("node_id",)),

@@ -85,6 +85,9 @@ def test_known_answers(make: Make, which: int) -> None:
         wire = c.to_bytes(public.ciphertext_bytes, "little")
         assert public.dump(made) == wire
         assert integers(secret.decrypt(secret.public.load(memoryview(wire), 1))) == [m]
+        if he.scheme != "paillier-textbook":  # whose owner may make another ciphertext of the same bytes
+            script = Script(noise.to_bytes(public.noise_bits // 8, "little"))
+            assert public.dump(secret.encrypt(limbs([m], case_limbs(vector["bits"])), script)) == wire
 
 
 def test_homomorphisms(key: tuple[AdditiveHE, HeSecretKey]) -> None:
@@ -112,6 +115,46 @@ def test_homomorphisms(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     assert public.dump(right) == public.dump(y)
     assert len(empty) == 0
     assert len(secret.decrypt(empty)) == 0
+
+
+def test_the_owner_encrypts_as_the_public_key_does(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    public = secret.public
+    top = (1 << public.plaintext_bits) - 1
+    for values in ([], [0], [top, 0, 1, top - 1, top >> 1, 5, 6, 7, 8], [3] * 17):
+        batch = secret.encrypt(limbs(values), Seeded(1))
+        assert integers(secret.decrypt(public.add(batch, public.encrypt(limbs([0] * len(values)), RANDOM)))) == values
+        same = public.dump(public.encrypt(limbs(values), Seeded(1))) == public.dump(batch)
+        assert same or he.scheme == "paillier-textbook"
+    assert integers(secret.decrypt(secret.encrypt(limbs([9], 1), RANDOM))) == [9]
+    one = limbs([1])
+    tries: list[Callable[[], object]] = [
+        lambda: secret.encrypt(limbs([top + 1]), RANDOM),
+        lambda: secret.encrypt(one.astype(np.int64), RANDOM),  # type: ignore[arg-type]
+        lambda: secret.encrypt(one[0], RANDOM),
+        lambda: secret.encrypt(one[:, :0], RANDOM),
+    ]
+    for number, attempt in enumerate(tries):
+        with pytest.raises(BadInput):  # noqa: PT012  # as below
+            attempt()
+            pytest.fail(f"case {number} was accepted")
+
+
+@pytest.mark.parametrize("make", [p for p in MAKERS if str(p.id).startswith("paillier-textbook")])
+def test_the_owner_of_a_textbook_key_draws_the_same_ciphertexts(make: Make) -> None:
+    """From every r modulo N once, as often as the public key makes each of them."""
+    p, q = 11, 17
+    units = [r for r in range(1, p * q) if r % p and r % q]
+    secret = make(insecure_min_bits=8).from_factors(p, q, 1)
+    size = (secret.public.noise_bits + 7) // 8
+    drawn = b"".join(r.to_bytes(size, "little") for r in units)
+    width = secret.public.ciphertext_bytes
+    made = []
+    for encrypt in (secret.encrypt, secret.public.encrypt):
+        data = secret.public.dump(encrypt(limbs([5] * len(units), 1), Script(drawn)))
+        made.append(sorted(data[i : i + width] for i in range(0, len(data), width)))
+    assert made[0] == made[1]
+    assert len(set(made[0])) == (p - 1) * (q - 1)
 
 
 def test_equal_plaintexts_have_different_ciphertexts(key: tuple[AdditiveHE, HeSecretKey]) -> None:
@@ -384,10 +427,15 @@ def test_a_wiped_key_is_of_no_use(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     he, kept = key
     secret = he.load_secret(memoryview(kept.export(b"x", RANDOM, cost_log2=14)), b"x")
     x = secret.public.encrypt(limbs([1]), RANDOM)
+    secret.encrypt(limbs([1]), RANDOM)
+    tables = [square._base._table for square in getattr(getattr(secret, "_noise", None), "_squares", ())]
+    assert all(table.any() for table in tables) or he.scheme == "paillier-textbook"
     secret.wipe()
     secret.wipe()
+    assert not any(table.any() for table in tables)
     tries: list[Callable[[], object]] = [
         lambda: secret.decrypt(x),
+        lambda: secret.encrypt(limbs([1]), RANDOM),
         secret.factors,
         lambda: secret.export(b"x", RANDOM, cost_log2=14),
     ]

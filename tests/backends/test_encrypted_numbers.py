@@ -129,7 +129,7 @@ def test_fixed_point_numbers(secret: HeSecretKey) -> None:
     values = np.array([0.0, 1.5, -1.5, 1e6, -1e6, 2.0**-20, -(2.0**-20), 2.0**41])
     others = np.array([1.0, -1.0, 0.25, -3.5, 0.0, 7.0, 2.0, -(2.0**41)])
     x = fixedpoint.encrypt(key, values, exponent=UNIT, random=RANDOM)
-    y = fixedpoint.encrypt(key, others, exponent=UNIT, random=RANDOM)
+    y = fixedpoint.encrypt(key, others, exponent=UNIT, random=RANDOM, owner=secret)
     assert np.array_equal(fixedpoint.decrypt(secret, x), values)
     assert np.array_equal(fixedpoint.decrypt(secret, x.add(y)), values + others)
     assert np.array_equal(fixedpoint.decrypt(secret, x.subtract(y)), values - others)

@@ -62,9 +62,9 @@ class ResidueRing:
         self.one = self.raw([radix % modulus])
         self._pairs: tuple[Uints, Uints] | None = None
 
-    def beside(self, modulus: Mpz) -> "ResidueRing":
+    def beside(self, modulus: Mpz, *, root: Mpz | None = None) -> "ResidueRing":
         """Another modulus on the same core and as many threads."""
-        return ResidueRing(self.core, modulus, threads=self.threads)
+        return ResidueRing(self.core, modulus, root=root, threads=self.threads)
 
     def __repr__(self) -> str:
         return f"ResidueRing({self.core}, {8 * self.size} bits)"
@@ -94,13 +94,13 @@ class ResidueRing:
         return out
 
     def _lift(self) -> Uints:
-        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^52 and twice that."""
+        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^53 and twice that."""
         digits, stride, digit_bits = self._layout
         out = np.zeros((1, stride), np.uint64)
         if digit_bits < 64:  # digits of whole words have no room for it, and no pairs
-            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
+            base = sum(gmpy2.mpz(2) << (digit_bits * (j + 1)) for j in range(digits))
             out = self.raw([-base % (self.modulus if self._root is None else self._root)])
-            out[0, :digits] += np.uint64(1 << digit_bits)
+            out[0, :digits] += np.uint64(2 << digit_bits)
         return out
 
     def empty(self, count: int) -> Uints:
@@ -127,15 +127,16 @@ class ResidueRing:
 
     def combine(self, *terms: tuple[Octets, Mpz]) -> Uints:
         """The sum of number * factor, the numbers of any size as uint8 arrays of shape (count, size)."""
-        shift = 8 * self._chunk
-        columns, factors = [], []
-        for data, factor in terms:
-            chunks = -(-data.shape[1] // self._chunk)
-            columns.append(np.pad(data, ((0, 0), (0, chunks * self._chunk - data.shape[1]))))
-            factors += [factor * (gmpy2.mpz(1) << (shift * (k + 2))) % self.modulus for k in range(chunks)]
-        joined = np.concatenate(columns, axis=1)
-        out = self.empty(len(joined))
-        _native.load(self._handle, out, joined, joined.shape[1], self.raw(factors))
+        chunks = [-(-data.shape[1] // self._chunk) for data, _ in terms]
+        joined = np.zeros((len(terms[0][0]), self._chunk * sum(chunks)), np.uint8)
+        factors, start = list[Mpz](), 0
+        for (data, factor), count in zip(terms, chunks, strict=True):
+            joined[:, start : start + data.shape[1]] = data
+            start += self._chunk * count
+            factors += [factor * (gmpy2.mpz(1) << (8 * self._chunk * (k + 2))) % self.modulus for k in range(count)]
+        out, rows = self.empty(len(joined)), self.raw(factors)
+        _native.load(self._handle, out, joined, joined.shape[1], rows)
+        rows[...] = joined[...] = 0  # a secret key's, perhaps
         return out
 
     def dump(self, a: Uints, size: int | None = None) -> Octets:
@@ -292,6 +293,11 @@ class FixedBase:
         self._window = _SCAN_WINDOW
         self._windows = 0
         self._table = ring.empty(0)
+
+    def wipe(self) -> None:
+        """Overwrites base and table; to be used no more."""
+        self._base[...] = 0
+        self._table[...] = 0
 
     def multiply(self, start: Uints, exponents: bytes | Uints | Octets, *, size: int, bits: int) -> Uints:
         """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""

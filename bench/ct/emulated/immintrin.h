@@ -228,6 +228,18 @@ EMULATE __m512i _mm512_mask_mov_epi64(__m512i no, __mmask8 k, __m512i yes) {
     return emulated_blend(no, emulated_lanes(k), yes);
 }
 
+EMULATE __m512i _mm512_maskz_mov_epi64(__mmask8 k, __m512i yes) {
+    return emulated_lanes(k) & yes;
+}
+
+EMULATE __m512i _mm512_mask_or_epi64(__m512i no, __mmask8 k, __m512i x, __m512i y) {
+    return _mm512_mask_mov_epi64(no, k, x | y);
+}
+
+EMULATE __mmask16 _mm_cmpeq_epi8_mask(__m128i x, __m128i y) {
+    return (__mmask16)_mm_movemask_epi8(_mm_cmpeq_epi8(x, y));
+}
+
 EMULATE __m512i _mm512_mask_mov_epi32(__m512i no, __mmask16 k, __m512i yes) {
     emulated_u32 which = emulated_bit32 - emulated_bit32 + k;
     return emulated_blend(no, (__m512i)((which & emulated_bit32) == emulated_bit32), yes);

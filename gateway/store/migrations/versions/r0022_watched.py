@@ -1,4 +1,4 @@
-"""The TLS certificates that partners have shown; why a notice could not be sent."""
+"""The TLS certificates that partners have shown; notices that were given up, and why."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,17 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("ends", sa.BigInteger(), nullable=False),
     )
+    op.add_column("notice", sa.Column("state", sa.Text(), nullable=False, server_default="DUE"))
+    op.add_column("notice", sa.Column("error", sa.Text(), nullable=False, server_default=""))
+    op.drop_index("ix_notice_due", "notice")
+    op.create_index("ix_notice_state_due", "notice", ["state", "due"])
+    op.create_index("ix_notice_created_record_key", "notice", ["created", "record_key"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_notice_created_record_key", "notice")
+    op.drop_index("ix_notice_state_due", "notice")
+    op.create_index("ix_notice_due", "notice", ["due"])
+    op.drop_column("notice", "error")
+    op.drop_column("notice", "state")
     op.drop_table("peer_tls")

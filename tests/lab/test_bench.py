@@ -46,7 +46,8 @@ def result(kernel: str, ratio: float | None, *, ours: str = IFMA, rival: str | N
 
 def report(*results: Result, load: float = 0.1) -> Report:
     facts = machine() | {
-        "quick": True, "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_after": 0.2, "load_before": load,
+        "quick": True, "only": [], "rounds": 3, "seconds": 0.1, "rivals": ["phe 1.5.0"], "load_average_after": 0.2,
+        "load_average_before": load, "cores": 2,
         "avx512ifma": True,
     }  # fmt: skip
     return Report(facts, list(results), {"flwr": "not installed: pip install flwr"})
@@ -141,10 +142,18 @@ def test_ratios(ratio: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ratio", "text"), [(5.97, "5.9"), (6.0, "6.0"), (1.896, "1.89"), (1.9, "1.90"), (1.999, "1.99"), (0.849, "0.84")]
+)
+def test_what_misses_its_target_never_looks_as_if_it_met_it(ratio: float, text: str) -> None:
+    assert ratio_text(ratio, down=True) == text
+
+
+@pytest.mark.parametrize(
     ("rate", "unit", "text"),
     [
-        (None, "1/s", ""), (46.54, "1/s", "46.5 1/s"), (1234.0, "1/s", "1,230 1/s"), (305_499.0, "1/s", "305,000 1/s"),
-        (9_412_345.0, "1/s", "9.41 M 1/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
+        (None, "1/s", ""), (46.54, "1/s", "46.5/s"), (1234.0, "1/s", "1,230/s"), (305_499.0, "1/s", "305,000/s"),
+        (9_412_345.0, "1/s", "9.41 M/s"), (999_900_000.0, "entries/s", "1 G entries/s"),
+        (999_950.0, "1/s", "1 M/s"), (14.7e9, "B/s", "14.7 GB/s"), (126.4e6, "B/s", "126 MB/s"),
     ],
 )  # fmt: skip
 def test_rates(rate: float | None, unit: str, text: str) -> None:
@@ -166,15 +175,15 @@ def test_anything_else_is_no_report(text: str) -> None:
 
 
 def test_a_busy_machine_is_said_first() -> None:
-    made = report(result("modexp 2048, public exponent", 9.0), load=0.6)
-    assert machine_lines(made)[0].startswith("Other work was running: a load average of 0.60 a core")
+    made = report(result("modexp 2048, public exponent", 9.0), load=1.1)
+    assert machine_lines(made)[0].startswith("Other work was running: a load average of 1.1 on 2 cores")
     assert markdown(made).startswith("**Other work was running")
-    assert not machine_lines(report(load=0.5))[0].startswith("Other work")
+    assert not machine_lines(report(load=1.0))[0].startswith("Other work")
 
 
 def test_what_the_row_before_says_is_not_said_again() -> None:
     both = rows([result("one", 2.0), result("one", 3.0, rival="phe 1.5.0")])
-    assert both[0][:4] == ["one", "2048 bits", "avx512ifma", "10.0 1/s"]
+    assert both[0][:4] == ["one", "2048 bits", "avx512ifma", "10.0/s"]
     assert both[1][:5] == ["", "", "", "", "phe 1.5.0"]
 
 
@@ -182,7 +191,15 @@ def test_the_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     show(report(result("modexp 2048, public exponent", 7.0)), Console(width=160))
     told = capsys.readouterr().out
     assert "missed" in told
+    assert "2048 bits" in told
     assert "flwr: not installed: pip install flwr" in told
+
+
+def test_a_narrow_terminal_gets_the_columns_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    show(report(result("modexp 2048, public exponent", 7.0)), Console(width=100))
+    told = capsys.readouterr().out
+    assert "2048 bits" not in told
+    assert "7.0 (6.3-7.7)" in told
 
 
 def test_a_drawing_marks_what_was_asked() -> None:
@@ -199,6 +216,13 @@ def test_the_page_is_made_from_the_report_beside_it(tmp_path: Path) -> None:
     kernels_page.write(Report.read((docs / "benchmarks" / "kernels.json").read_text()), tmp_path)
     for made in sorted((*tmp_path.glob("*.md"), *(tmp_path / "benchmarks").iterdir())):
         assert made.read_text() == (docs / made.relative_to(tmp_path)).read_text(), f"run make bench-page: {made.name}"
+
+
+def test_a_page_wants_a_whole_run(tmp_path: Path) -> None:
+    part = report(result("modexp 2048, public exponent", 7.0))
+    with pytest.raises(ValueError, match="some rows only"):
+        kernels_page.write(Report({**part.machine, "only": ["modexp"]}, part.results, {}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 RIVAL = """
