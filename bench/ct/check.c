@@ -4,10 +4,10 @@
  *                             branch and every address that depends on them. valgrind knows neither AVX-512 nor the SHA
  *                             instructions, so this takes a build with bench/ct/emulated, where they are plain C.
  *   check answers [TEXT...]   the same build without valgrind: the first 32 bytes that every core computes.
- *   check trace [TEXT...]     the kernels as they are, instruction by instruction (the CPU's trap flag), hashing the addresses of the
- *                             instructions. Three secrets must give the same sequence. Sees every branch of the
- *                             machine code; does not see which data addresses are touched. x86-64 Linux only. A step is a
- *                             signal, which costs a microsecond or, on some virtual machines, fifty: then pick.
+ *   check trace [TEXT...]     the kernels as they are, instruction by instruction (the CPU's trap flag), hashing the
+ *                             instructions' addresses. Three secrets must give the same sequence. Sees every branch of
+ *                             the machine code; does not see which data addresses are touched. x86-64 Linux only. A
+ *                             step is a signal, which costs a microsecond or, on some virtual machines, fifty: then pick.
  *
  * A TEXT picks the kernels whose line contains it. The first two also compare every core with the portable one. None of them
  * measures time: an instruction whose own duration depends on its operands would not be seen (on the CPUs that these kernels
@@ -94,10 +94,10 @@ static void x25519_each(const kernels *k) {
 
 #define CURVE_CASES(c, name)                                                                                           \
     static void name##_one(const kernels *k) {                                                                         \
-        k->curves[c].multiply(out, secret, 0, points[c], COUNT);                                                          \
+        k->curves[c].multiply(out, secret, 0, points[c], COUNT);                                                       \
     }                                                                                                                  \
     static void name##_each(const kernels *k) {                                                                        \
-        k->curves[c].multiply(out, secret, 32, points[c], COUNT);                                                         \
+        k->curves[c].multiply(out, secret, 32, points[c], COUNT);                                                      \
     }                                                                                                                  \
     static void name##_base(const kernels *k) {                                                                        \
         k->curves[c].multiply_base(out, secret, base_table, COUNT);                                                    \
@@ -114,7 +114,7 @@ static void x25519_each(const kernels *k) {
         k->curves[c].lift(out, out + 64 * COUNT, secret, parities, COUNT);                                             \
     }                                                                                                                  \
     static void name##_check(const kernels *k) {                                                                       \
-        out[0] = (uint8_t)k->curves[c].check(points[c], COUNT);                                                           \
+        out[0] = (uint8_t)k->curves[c].check(points[c], COUNT);                                                        \
         out[1] = (uint8_t)k->curves[c].check(secret, COUNT);                                                           \
     }
 CURVE_CASES(0, p256)

@@ -1,12 +1,14 @@
 /* Stands in for the compiler's <immintrin.h> where the kernels of accel/csrc are built for bench/ct/check.c: the AVX-512
- * and SHA intrinsics that they use, no others, in plain C. So the lanes run on any x86-64, and under valgrind, which knows no AVX-512.
+ * and SHA intrinsics that they use, no others, in plain C. So the lanes run on any x86-64, and under valgrind, which knows
+ * no AVX-512.
  *
- * What is data to the instruction is data here, without a branch: masks, blends, comparisons, and the index of a permutation of
- * registers, for which every entry is looked at. What is an address there is one here: loads and stores read and write
- * where they are told, and a masked one branches on its mask. So memcheck reports what the instruction would give away.
+ * What is data to the instruction is data here, without a branch: masks, blends, comparisons, and the index of a
+ * permutation of registers, for which every entry is looked at. What is an address there is one here: loads and stores
+ * read and write where they are told, and a masked one branches on its mask. So memcheck reports what the instruction
+ * would give away.
  *
- * The functions' own targets are taken off them, or the compiler would still use AVX-512; what runs are SSSE3 and
- * AES, which every x86-64 of the last ten years has. */
+ * The functions' own targets are taken off them, or the compiler would still use AVX-512; what runs are SSSE3 and AES,
+ * which every x86-64 of the last ten years has. */
 #ifndef INTERCONN_EMULATED_IMMINTRIN_H
 #define INTERCONN_EMULATED_IMMINTRIN_H
 
