@@ -92,10 +92,8 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
 
 /* Clears memory that held secrets; the compiler may not leave it out. */
 static inline void wipe(void *memory, size_t size) {
-    volatile uint8_t *p = memory;
-    while (size--) {
-        *p++ = 0;
-    }
+    memset(memory, 0, size);
+    __asm__ volatile("" : : "r"(memory) : "memory");
 }
 
 #endif
