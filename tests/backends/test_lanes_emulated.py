@@ -5,6 +5,7 @@ those instructions too, and under valgrind whether a branch or an address depend
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ GCC, VALGRIND = shutil.which("gcc"), shutil.which("valgrind")
 HEADER = Path("/usr/include/valgrind/memcheck.h")
 
 pytestmark = [
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the lanes are for x86-64"),
     pytest.mark.skipif(not GCC, reason="the check of the emulated lanes is built by gcc"),
     pytest.mark.skipif(not (ROOT / "bench" / "ct").exists(), reason="bench/ct is in the source tree only"),
 ]
