@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from accel.backends.reference.modular import Mpz, to_mpz
-from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints
+from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints, check_bytes
 
 _MAGIC: Final = b"ICSK"
 _FORM: Final = 1
@@ -38,6 +38,7 @@ class SealedSecret:
 
     def export(self, passphrase: bytes, random: RandomSource, *, cost_log2: int = 17) -> bytes:
         self.check_alive()
+        check_bytes(passphrase)
         if cost_log2 not in _COSTS or not passphrase:
             raise BadInput("a passphrase, and a cost of 14 to 20")
         public = self.public.to_bytes()
@@ -74,6 +75,7 @@ def open_sealed(data: memoryview, passphrase: bytes, tag: int) -> tuple[Mpz, Mpz
     """The primes, and the second number of the public form (1 where there is none)."""
     if not _HEAD + _SALT + _NONCE < len(data) <= _LONGEST or not hmac.compare_digest(data[:4], _MAGIC):
         raise BadInput("not an exported secret key")
+    check_bytes(passphrase)
     if data[4] != _FORM or data[5] not in _COSTS:
         raise BadInput("a secret key of another version or cost")
     salt, nonce, sealed = (
