@@ -1,5 +1,7 @@
 """What a caller hands over by mistake: every kernel of every backend answers with BadInput, not with an accident."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -127,6 +129,9 @@ def test_a_wrong_type_is_bad_input_to_a_scheme(kernel: str, backend: registry.Ba
     he = backend.make(insecure_min_bits=512)
     secret: HeSecretKey = he.generate(512, RANDOM)
     batch = secret.public.encrypt(ONE, RANDOM)
+    for leave in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="export only"):
+            leave(secret)
     for i, call in enumerate(SCHEMES):
         with pytest.raises(BadInput):
             pytest.fail(f"call {i} returned {call(he, secret, batch)!r}")

@@ -74,7 +74,7 @@ class Paillier:
         self._min_bits = insecure_min_bits
 
     def __repr__(self) -> str:
-        return f"Paillier(min_bits={self._min_bits})"
+        return f"{type(self).__name__}(min_bits={self._min_bits})"
 
     def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
         if not isinstance(bits, int) or not self._min_bits <= bits <= 8192 or bits % 2:

@@ -1,7 +1,7 @@
 """Key pairs as files: the public form and the primes under a passphrase, and their forgetting."""
 
 import hmac
-from typing import Any, Final
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,6 +51,10 @@ class SealedSecret:
         sealed = AESGCM(_derive(passphrase, drawn[:_SALT], cost_log2)).encrypt(drawn[_SALT:], bytes(body), head)
         body[:] = bytes(len(body))
         return head + drawn + sealed
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """So that neither pickle nor a copy takes the primes along."""
+        raise TypeError("a secret key leaves its process by export only")
 
     def check_alive(self) -> None:
         if any(not hasattr(self, name) for name in self._SECRETS):
