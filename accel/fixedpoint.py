@@ -30,6 +30,7 @@ from accel.kernels import (
     Ints,
     RandomSource,
     SparseMatrix,
+    check_bytes,
 )
 
 _SMALL: Final = 62
@@ -232,6 +233,7 @@ def decrypt(secret: HeSecretKey, numbers: Numbers) -> Floats:
 
 def load(key: HePublicKey, data: memoryview) -> Numbers:
     """Inverse of Numbers.dump for bytes from outside."""
+    check_bytes(data)
     if len(data) < _HEAD or data[0] != _FORM or data[1] != 0 or any(data[32:_HEAD]):
         raise BadInput("not encrypted numbers of this version")
     if bytes(data[2:18]) != _fingerprint(key):

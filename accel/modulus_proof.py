@@ -44,6 +44,7 @@ def prove(secret: HeSecretKey, random: RandomSource, *, context: bytes = b"") ->
 
 def verify(key: HePublicKey, proof: memoryview, *, context: bytes = b"") -> None:
     """Raises BadInput unless the proof convinces of this key's modulus in this context. Costs 80 powers modulo N."""
+    check_bytes(proof)
     n = _modulus(key)
     size = _size(n)
     each = 1 + 2 * size

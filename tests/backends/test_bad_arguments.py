@@ -98,6 +98,10 @@ SCHEMES: Final[tuple[Callable[[Any, Any, Any], object], ...]] = (
     lambda he, s, c: he.generate(2048.0, RANDOM),
     lambda he, s, c: he.load_secret(s.export(b"passphrase", RANDOM, cost_log2=14), TEXT),
     lambda he, s, c: s.export(TEXT, RANDOM, cost_log2=14),
+    lambda he, s, c: he.load_secret(TEXT, b"passphrase"),
+    lambda he, s, c: he.load_public(TEXT),
+    lambda he, s, c: s.public.load("c" * s.public.ciphertext_bytes, 1),
+    lambda he, s, c: fixedpoint.load(s.public, TEXT),
     lambda he, s, c: s.decrypt(b"bytes"),
     lambda he, s, c: s.encrypt(NUMBERS, RANDOM),
     lambda he, s, c: s.public.encrypt(NUMBERS, RANDOM),
@@ -135,6 +139,10 @@ def test_a_wrong_type_is_bad_input_to_a_scheme(kernel: str, backend: registry.Ba
     for i, call in enumerate(SCHEMES):
         with pytest.raises(BadInput):
             pytest.fail(f"call {i} returned {call(he, secret, batch)!r}")
+    # a partner's key of a modulus without a bit, else in the right form
+    head = secret.public.to_bytes()[:2]
+    with pytest.raises(BadInput):
+        he.load_public(memoryview(head + bytes(2)))
 
 
 @pytest.mark.parametrize(

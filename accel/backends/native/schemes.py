@@ -29,6 +29,7 @@ from accel.kernels import (
     RandomSource,
     SparseMatrix,
     Uints,
+    check_bytes,
     check_threads,
 )
 
@@ -166,6 +167,7 @@ class NativePublicKey:
 
     def load(self, data: memoryview, count: int) -> Batch:
         size = self.ciphertext_bytes
+        check_bytes(data)
         if count < 0 or len(data) != count * size:
             raise BadInput("ciphertexts of another number or size")
         if not self._ring.holds(data, size, zero=False):

@@ -18,7 +18,7 @@ from accel.backends.reference.modular import (
     power_matvec,
     to_mpz,
 )
-from accel.kernels import BadInput, Ciphertexts, Ints, RandomSource, SparseMatrix, Uints, is_array
+from accel.kernels import BadInput, Ciphertexts, Ints, RandomSource, SparseMatrix, Uints, check_bytes, is_array
 
 _FORM: Final = 1
 """Version of the serialised public key."""
@@ -220,11 +220,12 @@ def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:
 
 
 def unpack_key(data: memoryview, scheme: int, count: int) -> tuple[int, list[Mpz]]:
-    """Modulus bits as declared, and the numbers; the caller judges them."""
+    """Modulus bits as declared, at least one, and the numbers; the caller judges them."""
+    check_bytes(data)
     if len(data) < 4 or data[0] != _FORM or data[1] != scheme:
         raise BadInput("not a public key of this scheme and version")
     bits = int.from_bytes(data[2:4], "little")
     size = (bits + 7) // 8
-    if len(data) != 4 + count * size:
+    if not bits or len(data) != 4 + count * size:
         raise BadInput("the public key has another length than declared")
     return bits, [to_mpz(data[i : i + size]) for i in range(4, len(data), size)]

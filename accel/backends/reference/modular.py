@@ -6,7 +6,7 @@ from typing import Any, Final
 import gmpy2
 import numpy as np
 
-from accel.kernels import BadInput, Ints, RandomSource, SparseMatrix, Uints, is_array
+from accel.kernels import BadInput, Ints, RandomSource, SparseMatrix, Uints, check_bytes, is_array
 
 Mpz = Any
 """gmpy2 ships no types."""
@@ -155,6 +155,7 @@ class Residues:
 
 def load_residues(data: memoryview, count: int, modulus: Mpz, size: int) -> Residues:
     """Ciphertexts from outside: `size` bytes each, 0 < c < modulus, all invertible (one gcd of the product)."""
+    check_bytes(data)
     if count < 0 or len(data) != count * size:
         raise BadInput("ciphertexts of another number or size")
     values = [to_mpz(data[i : i + size]) for i in range(0, len(data), size)]

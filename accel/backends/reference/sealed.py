@@ -77,9 +77,9 @@ def _wipe(thing: Any) -> None:
 
 def open_sealed(data: memoryview, passphrase: bytes, tag: int) -> tuple[Mpz, Mpz, Mpz]:
     """The primes, and the second number of the public form (1 where there is none)."""
+    check_bytes(data, passphrase)
     if not _HEAD + _SALT + _NONCE < len(data) <= _LONGEST or not hmac.compare_digest(data[:4], _MAGIC):
         raise BadInput("not an exported secret key")
-    check_bytes(passphrase)
     if data[4] != _FORM or data[5] not in _COSTS:
         raise BadInput("a secret key of another version or cost")
     salt, nonce, sealed = (
