@@ -19,7 +19,8 @@ def body(task: Task) -> None:
         column = table.column(task.parameters["id"])
         ids = [row[column].encode() for row in table.rows]
         try:
-            kernel = registry.x25519(os.environ.get("INTERCONN_ACCEL") or None)
+            forced, threads = os.environ.get("INTERCONN_ACCEL") or None, task.environment.threads
+            kernel = registry.x25519(forced, threads=threads)
             party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=kernel.mask_points, random=os.urandom)
         except registry.BackendRefused as e:
             raise ComponentError(Code.BAD_INPUT, str(e)) from e
