@@ -4,6 +4,7 @@ import os
 import sys
 
 from accel import registry
+from accel.kernels import Texts
 from gateway.errors import Kind, Refused
 from gateway.operators.psi import EcdhPsi, PsiResult
 from gateway.sdk.component import Task, run
@@ -20,8 +21,10 @@ def body(task: Task) -> None:
         ids = [row[column].encode() for row in table.rows]
         try:
             forced, threads = os.environ.get("INTERCONN_ACCEL") or None, task.environment.threads
-            kernel = registry.x25519(forced, threads=threads)
-            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=kernel.mask_points, random=os.urandom)
+            mask_points = registry.x25519(forced, threads=threads).mask_points
+            digest = registry.digest("sha256", forced, threads=threads).digest
+            partner, texts = task.partner(), Texts.of(ids)
+            party = EcdhPsi(partner=partner, ids=texts, mask_points=mask_points, digest=digest, random=os.urandom)
         except registry.BackendRefused as e:
             raise ComponentError(Code.BAD_INPUT, str(e)) from e
         except Refused as e:
