@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from accel.kernels import Texts
 from gateway.errors import CallerError, ProtocolViolation
 from gateway.operators.party import Awaited, Effect, Finish, PartyName, Progress, Send, require_turn
-from gateway.operators.psi.kernel import POINT_BYTES, equal_points, normalised, require_distinct
+from gateway.operators.psi.kernel import MAX_IDS, POINT_BYTES, equal_points, normalised, require_distinct
 from gateway.operators.psi.wire import (
     HELLO,
     POINTS,
@@ -47,7 +47,6 @@ from gateway.operators.psi.wire import (
 BATCH_IDS: Final = 8192
 """Ids in every batch but the last: 256 KiB, fixed by the protocol so that a partner cannot choose odd cuts."""
 WINDOW: Final = 4
-MAX_IDS: Final = 1 << 26
 
 MaskPoints = Callable[[bytes, bytes], bytes]
 """(secret, points) -> masked points: `mask_points` of accel.kernels.X25519, with its contract."""

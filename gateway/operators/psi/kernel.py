@@ -15,6 +15,7 @@ from accel.kernels import Texts
 from gateway.errors import Kind, Refused
 
 POINT_BYTES: Final = 32
+MAX_IDS: Final = 1 << 26
 Indices = NDArray[np.int64]
 
 _SPACE: Final = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
@@ -38,7 +39,7 @@ def equal_points(points: bytes) -> tuple[Indices, Indices]:
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def normalised(ids: Texts, *, max_ids: int) -> Texts:
+def normalised(ids: Texts, *, max_ids: int = MAX_IDS) -> Texts:
     """Ids without white space around them. Raises Refused (MALFORMED) for an empty id, none at all, or too many."""
     if not 1 <= len(ids) <= max_ids:
         raise Refused(f"{len(ids)} ids, allowed are 1 to {max_ids}", kind=Kind.MALFORMED)
