@@ -31,7 +31,7 @@ MAX_COLUMNS: Final = 100_000
 SHOWN_COLUMNS: Final = 12
 """Of a table, in a message to the own operator."""
 MAX_PARTITIONS: Final = 100_000
-_FIELDS_AT_ONCE: Final = 8192
+_FIELDS_AT_ONCE: Final = 2048
 CSV, PARQUET, JSON = "csv", "parquet", "json"
 
 
@@ -277,7 +277,7 @@ class Store:
                 rows = iter(reader.read(file, artifact.name))
                 columns = next(rows)
                 yield columns
-                while some := list(islice(rows, _at_once(len(columns)))):
+                while some := list(islice(rows, rows_at_once(len(columns)))):
                     yield some
             else:
                 text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -365,7 +365,7 @@ def _write_csv(file: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[o
 def _csv_lines(rows: Iterable[Sequence[object]], width: int) -> Iterator[list[str]]:
     """The records of the rows, many at a time."""
     left = iter(rows)
-    while some := list(islice(left, _at_once(width))):
+    while some := list(islice(left, rows_at_once(width))):
         lines = _records(some, csv.QUOTE_MINIMAL)
         # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own line end.
         for at, line in enumerate(lines if "\r" in "".join(lines) else ()):
@@ -381,7 +381,7 @@ def _records(rows: Sequence[Sequence[object]], quoting: Literal[0, 1]) -> list[s
     return lines
 
 
-def _at_once(width: int) -> int:
+def rows_at_once(width: int) -> int:
     """How many rows are handled together: enough to do it fast, too few for the memory to notice."""
     return max(1, _FIELDS_AT_ONCE // max(1, width))
 
@@ -414,7 +414,7 @@ def _read_csv(file: Iterable[str], what: str) -> Iterator[Sequence[Any]]:
             raise ComponentError(Code.BAD_INPUT, f"{what} has too many columns or two of the same name")
         yield columns
         number = 1
-        while some := list(islice(reader, _at_once(len(columns)))):
+        while some := list(islice(reader, rows_at_once(len(columns)))):
             if set(map(len, some)) != {len(columns)}:
                 some = [row for row in some if row]
                 good = next((at for at, row in enumerate(some) if len(row) != len(columns)), len(some))
