@@ -11,7 +11,9 @@
 typedef field number;
 typedef uint64_t mask; /* all ones or zero */
 #define f_mul mul
+#define f_mul_here mul
 #define f_sqr sqr
+#define f_sqr_here sqr
 
 #define f_add add
 #define f_sub sub
@@ -113,10 +115,6 @@ INLINE unsigned m_any(mask a) {
 
 static void squares_of(field *a, int times) {
     *a = square_times(*a, times);
-}
-
-static void product_into(field *a, const field *b) {
-    *a = mul(*a, *b);
 }
 
 #include "group25519_algos.h"
