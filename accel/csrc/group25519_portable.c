@@ -3,13 +3,9 @@
 #include "mont.h"
 
 #include "f25519_portable.h"
-
-#define TARGET
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 1
+#include "scalar_masks.h"
 
 typedef field number;
-typedef uint64_t mask; /* all ones or zero */
 #define f_mul mul
 #define f_mul_here mul
 #define f_sqr sqr
@@ -46,13 +42,6 @@ INLINE field f_load_big(const uint8_t *bytes, size_t step, size_t left) {
     return f_load_step(turned, step, left, 256);
 }
 
-INLINE field f_select(mask which, field yes, field no) {
-    for (int i = 0; i < 5; i++) {
-        no.d[i] = (yes.d[i] & which) | (no.d[i] & ~which);
-    }
-    return no;
-}
-
 /* Below p; one pass of carries first brings limbs from 2^56 to 2^51 + 2^13 */
 INLINE field f_canon(field a) {
     uint8_t bytes[32];
@@ -73,44 +62,6 @@ INLINE void f_store(uint8_t *out, size_t left, field a, mask top) {
     (void)left;
     pack(out, a);
     out[31] |= (uint8_t)(top & 128);
-}
-
-INLINE mask f_odd(field a) {
-    return 0 - (a.d[0] & 1);
-}
-
-INLINE mask f_zero(field a) {
-    uint64_t any = a.d[0] | a.d[1] | a.d[2] | a.d[3] | a.d[4];
-    return ((any | (0 - any)) >> 63) - 1;
-}
-
-INLINE mask m_equal(const uint8_t at[1], int value) {
-    uint64_t differ = (uint64_t)(at[0] ^ value);
-    return 0 - ((differ - 1) >> 63);
-}
-
-INLINE mask m_and(mask a, mask b) {
-    return a & b;
-}
-
-INLINE mask m_or(mask a, mask b) {
-    return a | b;
-}
-
-INLINE mask m_xor(mask a, mask b) {
-    return a ^ b;
-}
-
-INLINE mask m_not(mask a) {
-    return ~a;
-}
-
-INLINE mask m_never(void) {
-    return 0;
-}
-
-INLINE unsigned m_any(mask a) {
-    return (unsigned)a & 1;
 }
 
 static void squares_of(field *a, int times) {
