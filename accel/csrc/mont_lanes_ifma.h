@@ -112,9 +112,12 @@ INLINE void tile_last(lane acc[20], const lane *m, const uint64_t *near, const u
     row(acc + BLOCK - 1, m[BLOCK - 1], b);
 }
 
-/* acc += m * top for the first `rows` digits of m */
-INLINE void tile_top(lane acc[20], const lane *m, uint64_t top, const int rows) {
-    const lane b = ALL_LANES(top);
+/* acc += the first `rows` digits of m, times the digit that near has and n has not: 0 where n leaves its last one free */
+INLINE void tile_top(const mont_ctx *ctx, lane acc[20], const lane *m, const int rows) {
+    if (ctx->bits <= DIGIT_BITS * (ctx->digits - 1)) {
+        return;
+    }
+    const lane b = ALL_LANES(ctx->near[ctx->digits]);
 #pragma GCC unroll 10
     for (int i = 0; i < rows; i++) {
         lane x = m[i];
@@ -203,14 +206,14 @@ INLINE void settle(const mont_ctx *ctx, lane acc[20], lane *m, lane *out, const 
     } else {
         const int j = BLOCK * (k - blocks + 1);
         tile_last(acc, m + BLOCK * (blocks - 1), near + j, n + j);
-        tile_top(acc, m + BLOCK * (k - blocks), near[BLOCK * blocks], BLOCK);
+        tile_top(ctx, acc, m + BLOCK * (k - blocks), BLOCK);
         emit(acc, out + BLOCK * (k - blocks));
     }
 }
 
 /* The last block of columns */
 INLINE void settle_top(const mont_ctx *ctx, lane acc[20], const lane *m, lane *out, const int blocks) {
-    tile_top(acc, m + BLOCK * (blocks - 1), ctx->near[BLOCK * blocks], BLOCK - 1);
+    tile_top(ctx, acc, m + BLOCK * (blocks - 1), BLOCK - 1);
     emit(acc, out + BLOCK * (blocks - 1));
 }
 
