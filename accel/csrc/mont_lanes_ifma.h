@@ -1,6 +1,6 @@
 /* Eight residues at a time in AVX-512 lanes, 52-bit digits (vpmadd52luq, vpmadd52huq): the arithmetic that mont_ifma.c
  * and mont_pairs_ifma.c share. Chosen at run time: every function carries its own target, so it compiles on any x86-64.
- * Lane form: digit j of lane l is word 8 j + l. Values stay in [0, 2n) between calls; see accel/notes/montgomery.md. */
+ * Lane form: digit j of lane l is word 8 j + l. Values stay in [0, 3n) between calls; see accel/notes/montgomery.md. */
 #ifndef INTERCONN_MONT_LANES_IFMA_H
 #define INTERCONN_MONT_LANES_IFMA_H
 
@@ -324,7 +324,7 @@ static TARGET void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times,
     }
 }
 
-/* x += y; the sum of values below 2n is below 4n, which the next multiplication takes. */
+/* x += y; the next multiplication takes sums of up to eight values. */
 static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, int y_is_reduced) {
     (void)y_is_reduced;
     lane *x = (lane *)x_words, carry = _mm512_setzero_si512();
@@ -569,7 +569,7 @@ static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *
     memcpy(out, first, half * sizeof *out);
 }
 
-/* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 2, to the canonical pair: each n that x0 gives off is one
+/* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 4, to the canonical pair: each n that x0 gives off is one
  * more in x1. */
 static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     const size_t digits = ctx->digits;
@@ -585,7 +585,7 @@ static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     lanes_canonical(ctx, x_words + LANE_WORDS(ctx));
 }
 
-/* Eight bits of room above the modulus: sums of up to sixteen values stay usable, and products stay below 2n. */
+/* Eight bits of room above the modulus: sums of up to eight values stay usable, and products stay below 3n. */
 static inline size_t digits_for(size_t bits) {
     return (bits + 8 + BLOCK * DIGIT_BITS - 1) / (BLOCK * DIGIT_BITS) * BLOCK;
 }
