@@ -6,7 +6,9 @@
 #ifndef DEVICE
 #define DEVICE
 #define NOINLINE
+#ifndef __clang__ /* which knows no such thing */
 #pragma GCC optimize("O3")
+#endif
 #endif
 #ifdef __CUDACC__
 #define FIVE_TIMES _Pragma("unroll")

@@ -3,28 +3,14 @@
 #include "mont.h"
 
 #include "f25519_portable.h"
+#include "scalar_masks.h"
 
-#define TARGET
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 1
-
-typedef uint64_t mask; /* all ones or zero */
+typedef field number;
 #define f_mul mul
 #define f_sqr sqr
 
-/* One pass of carries: limbs below 2^51 + 2^13 from below 2^56 */
-INLINE field settle(field a) {
-    wide z[5] = {a.d[0], a.d[1], a.d[2], a.d[3], a.d[4]};
-    return carry(z);
-}
-
-INLINE field f_add(field a, field b) {
-    return settle(add(a, b));
-}
-
-INLINE field f_sub(field a, field b) {
-    return settle(sub(a, b));
-}
+#define f_add add
+#define f_sub sub
 
 INLINE field f_limbs(const uint64_t w[4]) {
     return (field){{w[0] & MASK51, (w[0] >> 51 | w[1] << 13) & MASK51, (w[1] >> 38 | w[2] << 26) & MASK51,
@@ -54,17 +40,11 @@ INLINE field f_load_big(const uint8_t *bytes, size_t step, size_t left) {
     return f_load_step(turned, step, left, 256);
 }
 
-INLINE field f_select(mask which, field yes, field no) {
-    for (int i = 0; i < 5; i++) {
-        no.d[i] = (yes.d[i] & which) | (no.d[i] & ~which);
-    }
-    return no;
-}
-
-/* Below p; from limbs below 2^52 */
+/* Below p; one pass of carries first brings limbs from 2^56 to 2^51 + 2^13 */
 INLINE field f_canon(field a) {
     uint8_t bytes[32];
-    pack(bytes, a);
+    wide z[5] = {a.d[0], a.d[1], a.d[2], a.d[3], a.d[4]};
+    pack(bytes, carry(z));
     return f_load_step(bytes, 32, 1, 255);
 }
 
@@ -80,44 +60,6 @@ INLINE void f_store(uint8_t *out, size_t left, field a, mask top) {
     (void)left;
     pack(out, a);
     out[31] |= (uint8_t)(top & 128);
-}
-
-INLINE mask f_odd(field a) {
-    return 0 - (a.d[0] & 1);
-}
-
-INLINE mask f_zero(field a) {
-    uint64_t any = a.d[0] | a.d[1] | a.d[2] | a.d[3] | a.d[4];
-    return ((any | (0 - any)) >> 63) - 1;
-}
-
-INLINE mask m_equal(const uint8_t at[1], int value) {
-    uint64_t differ = (uint64_t)(at[0] ^ value);
-    return 0 - ((differ - 1) >> 63);
-}
-
-INLINE mask m_and(mask a, mask b) {
-    return a & b;
-}
-
-INLINE mask m_or(mask a, mask b) {
-    return a | b;
-}
-
-INLINE mask m_xor(mask a, mask b) {
-    return a ^ b;
-}
-
-INLINE mask m_not(mask a) {
-    return ~a;
-}
-
-INLINE mask m_never(void) {
-    return 0;
-}
-
-INLINE unsigned m_any(mask a) {
-    return (unsigned)a & 1;
 }
 
 static void squares_of(field *a, int times) {

@@ -3,6 +3,7 @@
 #ifndef INTERCONN_MONT_H
 #define INTERCONN_MONT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -59,6 +60,10 @@ typedef struct {
     /* out[s] = product of src[idx[j]], starts[s] <= j < starts[s + 1]; times and addresses depend on idx and starts */
     int (*segments)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
                     size_t count);
+    /* out[2 t] = product of bucket (t, s)^s, out[2 t + 1] = product of bucket (t, s) over sizes s from 1 to `sizes`, for the
+     * tasks t that `next` still gives; bucket (t, s) is segment t * sizes + s - 1 of src, idx and starts as above */
+    int (*buckets)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
+                   size_t sizes, size_t tasks, atomic_size_t *next);
     /* Of ctx with a prime p: out = (c^e mod p^2 - 1) / p, canonical, for e a multiple of p - 1 and c prime to p, in bytes
      * of any size up to chunks * digits. factors: chunks + 1 pairs of rows, R^(k+2) mod p^2 for chunk k and R last, as
      * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^(digit_bits + 1) and twice that.
@@ -80,9 +85,6 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
     size_t byte = at >> 3;
     if (byte + 8 <= size) {
         memcpy(&value, bytes + byte, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        value = __builtin_bswap64(value);
-#endif
     } else {
         for (unsigned i = 0; byte + i < size; i++) {
             value |= (uint64_t)bytes[byte + i] << (8 * i);
@@ -117,10 +119,8 @@ static inline void mont_prepare(mont_ctx *ctx, unsigned digit_bits, unsigned par
 
 /* Clears memory that held secrets; the compiler may not leave it out. */
 static inline void wipe(void *memory, size_t size) {
-    volatile uint8_t *p = memory;
-    while (size--) {
-        *p++ = 0;
-    }
+    memset(memory, 0, size);
+    __asm__ volatile("" : : "r"(memory) : "memory");
 }
 
 #endif

@@ -16,6 +16,7 @@ static TARGET void lanes_sqr_beside(const mont_ctx *ctx, uint64_t *out, const ui
 }
 
 #include "mont_algos.h"
+#include "mont_buckets.h"
 
 /* Powers modulo p^2 as pairs modulo the prime p of ctx */
 static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
@@ -105,6 +106,7 @@ const mont_core mont_ifma = {
     .fixed_table = fixed_table,
     .fixed_power = fixed_power,
     .segments = batch_segments,
+    .buckets = batch_buckets,
     .logs = pair_logs,
 };
 #else

@@ -423,6 +423,14 @@ static inline void lane_get(const mont_ctx *ctx, uint64_t *row, const uint64_t *
     }
 }
 
+static TARGET void lanes_merge(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, unsigned which) {
+    lane *x = (lane *)x_words;
+    const lane *y = (const lane *)y_words;
+    for (size_t j = 0; j < ctx->digits; j++) {
+        _mm512_mask_store_epi64(x + j, (__mmask8)which, y[j]);
+    }
+}
+
 /* Word (j << window) + e of a window: digit j of entry e. */
 static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, uint64_t *scratch) {
     size_t entries = (size_t)1 << window;

@@ -48,6 +48,7 @@ static TARGET void pair_join(const mont_ctx *ctx, uint64_t *x_words) {
 
 #define lanes_canonical pair_join
 #include "mont_algos.h"
+#include "mont_buckets.h"
 
 static size_t pair_digits(size_t bits) {
     return 2 * digits_for((bits + 1) / 2);
@@ -69,6 +70,7 @@ const mont_core mont_pairs_ifma = {
     .fixed_table = fixed_table,
     .fixed_power = fixed_power,
     .segments = batch_segments,
+    .buckets = batch_buckets,
 };
 #else
 typedef int mont_pairs_ifma_is_not_built_here;

@@ -15,6 +15,7 @@
 #define WSUB(a, b) weak(raw_sub(a, b))
 #define STEP static TARGET __attribute__((noinline))
 #define CHUNK 32 /* groups that share an inversion */
+#define TABLES (LANES == 1 ? 32 : 8) /* whose tables do: what fits the stack of a thread */
 
 typedef struct {
     field x, y, z;
@@ -38,23 +39,7 @@ STEP void CURVE_FN(dbl)(point *p) {
     p->y = weak(raw_sub(v, raw_add(gg, gg)));
 }
 
-/* Jacobian p + q; neither infinity, p != q, p != -q: 12 M + 4 S */
-STEP void CURVE_FN(add)(point *p, const point *q) {
-    field zz1 = f_sqr(p->z), zz2 = f_sqr(q->z);
-    field s1 = f_mul(p->y, q->z), s2 = f_mul(q->y, p->z);
-    field u1 = f_mul(p->x, zz2), u2 = f_mul(q->x, zz1);
-    field z12 = f_mul(p->z, q->z);
-    s1 = f_mul(s1, zz2), s2 = f_mul(s2, zz1);
-    field h = SUB(u2, u1), r = SUB(s2, s1);
-    field hh = f_sqr(h), rr = f_sqr(r);
-    p->z = f_mul(z12, h);
-    field hhh = f_mul(h, hh), v = f_mul(u1, hh);
-    field x = weak(raw_sub(rr, raw_add(hhh, raw_add(v, v))));
-    p->x = x;
-    p->y = weak(raw_sub(f_mul(r, SUB(v, x)), f_mul(s1, hhh)));
-}
-
-/* As add for q with Z = 1: 8 M + 3 S */
+/* Jacobian p + q for q with Z = 1; p not infinity, p != q, p != -q: 8 M + 3 S */
 STEP void CURVE_FN(add_affine)(point *p, const point *q) {
     field zz1 = f_sqr(p->z), s2 = f_mul(q->y, p->z), u1 = p->x, s1 = p->y;
     field u2 = f_mul(q->x, zz1);
@@ -253,73 +238,122 @@ INLINE field CURVE_FN(negate_if)(mask which, field y) {
     return f_select(which, WSUB(raw_sub(y, y), y), y);
 }
 
+/* P, 3 P ... 15 P from P with Z = 1, by adding 2 P with the same Z to each in turn (Meloni, WAIFI 2007): 5 M + 2 S. Entry j
+ * has for z what its Z is times that of the entry before (2 y for the first such); last: the Z of 15 P. */
+STEP void CURVE_FN(odd_multiples)(point table[8], field *last, const field *one) {
+    field x = table[0].x, y = table[0].y, two_y = ADD(y, y), yy4 = f_sqr(two_y);
+    point two, p;
+    p.x = f_mul(x, yy4);
+    p.y = f_mul(f_mul(y, two_y), yy4);
+    field t = f_mul(SUB(x, *one), ADD(x, *one)), alpha = ripple(raw_add(raw_add(t, t), t));
+    two.x = weak(raw_sub(f_sqr(alpha), raw_add(p.x, p.x)));
+    two.y = weak(raw_sub(f_mul(alpha, SUB(p.x, two.x)), p.y));
+    *last = two_y;
+    for (int j = 1; j < 8; j++) {
+        field h = SUB(p.x, two.x), r = SUB(p.y, two.y), hh = f_sqr(h), v = f_mul(p.x, hh);
+        two.x = f_mul(two.x, hh);
+        p.x = weak(raw_sub(f_sqr(r), raw_add(two.x, v)));
+        two.y = f_mul(two.y, SUB(v, two.x));
+        p.y = weak(raw_sub(f_mul(r, SUB(two.x, p.x)), two.y));
+        p.z = h;
+        table[j] = p;
+        *last = f_mul(*last, h);
+    }
+    wipe(&two, sizeof two);
+    wipe(&p, sizeof p);
+}
+
+/* Every entry to Z = 1, from the inverse of the last one's Z */
+STEP void CURVE_FN(to_affine)(point table[8], const field *inverse) {
+    field i = *inverse;
+    for (int j = 7; j > 0; j--) {
+        field ii = f_sqr(i);
+        table[j].x = f_mul(table[j].x, ii);
+        table[j].y = f_mul(table[j].y, f_mul(ii, i));
+        i = f_mul(i, table[j].z);
+    }
+}
+
 /* table[at], every entry read, y negated by mask */
 STEP void CURVE_FN(pick)(point *out, const point table[8], const uint8_t at[LANES], const uint8_t minus[LANES]) {
-    point r = table[0];
+    field x = table[0].x, y = table[0].y;
 #pragma GCC unroll 7
     for (int j = 1; j < 8; j++) {
         mask here = m_equal(at, j);
-        r.x = f_select(here, table[j].x, r.x);
-        r.y = f_select(here, table[j].y, r.y);
-        r.z = f_select(here, table[j].z, r.z);
+        x = f_select(here, table[j].x, x);
+        y = f_select(here, table[j].y, y);
     }
-    r.y = CURVE_FN(negate_if)(m_equal(minus, 1), r.y);
-    *out = r;
+    out->x = x;
+    out->y = CURVE_FN(negate_if)(m_equal(minus, 1), y);
+}
+
+/* Homogeneous results of at most TABLES groups; of one scalar for all d holds the digits already. */
+static TARGET void CURVE_FN(multiply_some)(point *result, const uint8_t *scalars, size_t step, const uint8_t *points,
+                                           size_t count, digits *d, point (*table)[8]) {
+    size_t groups = (count + LANES - 1) / LANES;
+    field r2 = f_limbs(CURVE.R2_WORDS), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
+    field b = f_mul(r2, f_limbs(CURVE.b)), z[TABLES], products[TABLES];
+    point q;
+    for (size_t g = 0; g < groups; g++) {
+        size_t from = LANES * g, here = count - from < LANES ? count - from : LANES;
+        if (step) {
+            CURVE_FN(recode_all)(d + g, scalars + step * from, step, here);
+        }
+        table[g][0].x = f_mul(f_load(points + 64 * from, 64, here), r2);
+        table[g][0].y = f_mul(f_load(points + 64 * from + 32, 64, here), r2);
+        CURVE_FN(odd_multiples)(table[g], z + g, &one);
+    }
+    CURVE_FN(invert_all)(z, products, groups);
+    for (size_t g = 0; g < groups; g++) {
+        CURVE_FN(to_affine)(table[g], z + g);
+    }
+    q.z = one;
+    for (size_t group = 0; group < groups; group += PAIR) {
+        size_t end = groups - group < PAIR ? groups : group + PAIR;
+        for (int i = WCURVE_WINDOWS - 1; i >= 0; i--) {
+            for (int t = 0; t < 4 && i < WCURVE_WINDOWS - 1; t++) {
+                for (size_t g = group; g < end; g++) {
+                    CURVE_FN(dbl)(result + g);
+                }
+            }
+            for (size_t g = group; g < end; g++) {
+                const digits *k = d + (step ? g : 0);
+                CURVE_FN(pick)(&q, table[g], k->at[i], k->minus[i]);
+                if (i == WCURVE_WINDOWS - 1) {
+                    result[g] = q;
+                } else if (i) {
+                    CURVE_FN(add_affine)(result + g, &q);
+                } else {
+                    /* only here may the operands be equal or opposite: 16 k' = +-d modulo n */
+                    CURVE_FN(homogeneous)(result + g);
+                    CURVE_FN(add_complete)(result + g, &q, &b);
+                    result[g].y = CURVE_FN(negate_if)(m_equal(k->flip, 1), result[g].y);
+                }
+            }
+        }
+    }
+    wipe(z, sizeof z);
+    wipe(products, sizeof products);
+    wipe(&q, sizeof q);
 }
 
 static TARGET void CURVE_FN(multiply)(uint8_t *out, const uint8_t *scalars, size_t step, const uint8_t *points,
                                       size_t count) {
-    point result[CHUNK], table[PAIR][8], q;
-    digits d[PAIR];
-    field r2 = f_limbs(CURVE.R2_WORDS), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
-    field b = f_mul(r2, f_limbs(CURVE.b));
+    point result[CHUNK], table[TABLES][8];
+    digits d[TABLES];
+    if (!step && count) {
+        CURVE_FN(recode_all)(d, scalars, 0, 1);
+    }
     for (size_t start = 0; start < count; start += LANES * CHUNK) {
         size_t left = count - start < LANES * CHUNK ? count - start : LANES * CHUNK;
-        size_t groups = (left + LANES - 1) / LANES;
-        for (size_t group = 0; group < groups; group += PAIR) {
-            size_t both = groups - group < PAIR ? groups - group : PAIR;
-            point *acc = result + group;
-            for (size_t g = 0; g < both; g++) {
-                size_t from = start + LANES * (group + g), here = count - from < LANES ? count - from : LANES;
-                if (step || (!start && !group)) {
-                    CURVE_FN(recode_all)(d + g, scalars + step * from, step, here);
-                }
-                table[g][0].x = f_mul(f_load(points + 64 * from, 64, here), r2);
-                table[g][0].y = f_mul(f_load(points + 64 * from + 32, 64, here), r2);
-                table[g][0].z = one;
-                q = table[g][0];
-                CURVE_FN(dbl)(&q);
-                for (int j = 1; j < 8; j++) {
-                    table[g][j] = table[g][j - 1];
-                    CURVE_FN(add)(table[g] + j, &q);
-                }
-                CURVE_FN(pick)(acc + g, table[g], d[g].at[WCURVE_WINDOWS - 1], d[g].minus[WCURVE_WINDOWS - 1]);
-            }
-            for (int i = WCURVE_WINDOWS - 2; i >= 0; i--) {
-                for (int t = 0; t < 4; t++) {
-                    for (size_t g = 0; g < both; g++) {
-                        CURVE_FN(dbl)(acc + g);
-                    }
-                }
-                for (size_t g = 0; g < both; g++) {
-                    CURVE_FN(pick)(&q, table[g], d[g].at[i], d[g].minus[i]);
-                    if (i) {
-                        CURVE_FN(add)(acc + g, &q);
-                    } else {
-                        /* only here may the operands be equal or opposite: 16 k' = +-d modulo n */
-                        CURVE_FN(homogeneous)(acc + g);
-                        CURVE_FN(homogeneous)(&q);
-                        CURVE_FN(add_complete)(acc + g, &q, &b);
-                        acc[g].y = CURVE_FN(negate_if)(m_equal(d[g].flip, 1), acc[g].y);
-                    }
-                }
-            }
+        for (size_t at = 0; at < left; at += LANES * TABLES) {
+            size_t from = start + at, here = left - at < LANES * TABLES ? left - at : LANES * TABLES;
+            CURVE_FN(multiply_some)(result + at / LANES, scalars + step * from, step, points + 64 * from, here, d, table);
         }
-        CURVE_FN(finish)(out + 64 * start, result, groups, left);
+        CURVE_FN(finish)(out + 64 * start, result, (left + LANES - 1) / LANES, left);
     }
     wipe(result, sizeof result);
     wipe(table, sizeof table);
-    wipe(&q, sizeof q);
     wipe(d, sizeof d);
 }
 
@@ -461,3 +495,4 @@ static TARGET void CURVE_FN(map)(uint8_t *out, const uint8_t *elements, unsigned
 #undef WSUB
 #undef STEP
 #undef CHUNK
+#undef TABLES

@@ -1,169 +1,193 @@
-/* P-256 and SM2 one point at a time in four limbs of 64 bits, R = 2^256; see accel/notes/wcurve.md. */
+/* P-256 and SM2 one point at a time in plain C: five digits of 52 bits, R = 2^260, with the bounds of the lanes; see
+ * accel/notes/wcurve.md. */
 #include "mont.h"
 #include "wcurve.h"
 
+#ifndef __clang__
 #pragma GCC optimize("O3")
-#define TARGET
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 1
+#endif
 #define PAIR 1
-#define R2_WORDS r2_64
-#define R2HI_WORDS r2hi_64
+#define R2_WORDS r2_52
+#define R2HI_WORDS r2hi_52
+#define MASK52 ((UINT64_C(1) << 52) - 1)
+#define FIVE_TIMES _Pragma("GCC unroll 5") for
 
-typedef unsigned __int128 wide;
-/* Always below p, but for what f_load and f_limbs bring. */
+typedef __int128 wide;
 typedef struct {
-    uint64_t d[4];
+    uint64_t d[5]; /* signed before ripple */
 } field;
-typedef uint64_t mask; /* all ones or zero */
 
-INLINE field f_select(mask which, field yes, field no) {
-    for (int i = 0; i < 4; i++) {
-        no.d[i] = (yes.d[i] & which) | (no.d[i] & ~which);
-    }
-    return no;
-}
+#include "scalar_masks.h"
 
-INLINE field f_limbs(const uint64_t w[4]) {
-    return (field){{w[0], w[1], w[2], w[3]}};
-}
-
-INLINE field f_load(const uint8_t *bytes, size_t step, size_t left) {
-    (void)step;
-    (void)left;
-    return (field){{wcurve_be64(bytes + 24), wcurve_be64(bytes + 16), wcurve_be64(bytes + 8), wcurve_be64(bytes)}};
-}
-
-INLINE void f_store(uint8_t *bytes, size_t step, size_t left, field a) {
-    (void)step;
-    (void)left;
-    for (int i = 0; i < 32; i++) {
-        bytes[i] = (uint8_t)(a.d[3 - i / 8] >> (56 - 8 * (i % 8)));
-    }
-}
-
-INLINE mask m_equal(const uint8_t at[1], int value) {
-    uint64_t differ = (uint64_t)(at[0] ^ value);
-    return 0 - ((differ - 1) >> 63);
-}
-
-INLINE mask m_and(mask a, mask b) {
-    return a & b;
-}
-
-INLINE mask m_xor(mask a, mask b) {
-    return a ^ b;
-}
-
-INLINE mask m_not(mask a) {
-    return ~a;
-}
-
-INLINE unsigned m_any(mask a) {
-    return (unsigned)a & 1;
-}
-
-INLINE void m_store(uint8_t *flags, size_t left, mask a, mask b) {
-    (void)left;
-    flags[0] = (uint8_t)((a & 1) | (b & 2));
-}
-
-INLINE mask f_odd(field a) {
-    return 0 - (a.d[0] & 1);
-}
-
-INLINE mask f_zero(field a) {
-    uint64_t any = a.d[0] | a.d[1] | a.d[2] | a.d[3];
-    return ((any | (0 - any)) >> 63) - 1;
-}
-
-INLINE field f_lookup(const field row[8], const uint8_t at[1]) {
-    field r = row[0];
-    for (int j = 1; j < 8; j++) {
-        r = f_select(m_equal(at, j), row[j], r);
-    }
-    return r;
-}
-
-/* a + top 2^256 less p where that is not negative; below 2 p before */
-INLINE field settle(field a, uint64_t top, const uint64_t p[4]) {
-    field r;
-    uint64_t borrow = wcurve_sub(r.d, a.d, p);
-    return f_select(0 - (borrow & ~top & 1), a, r);
-}
-
-INLINE field plus(field a, field b, const uint64_t p[4]) {
-    wide sum = 0;
-    for (int i = 0; i < 4; i++) {
-        sum += (wide)a.d[i] + b.d[i];
-        a.d[i] = (uint64_t)sum;
-        sum >>= 64;
-    }
-    return settle(a, (uint64_t)sum, p);
-}
-
-INLINE field minus(field a, field b, const uint64_t p[4]) {
-    uint64_t borrow = wcurve_sub(a.d, a.d, b.d);
-    wide sum = 0;
-    for (int i = 0; i < 4; i++) {
-        sum += (wide)a.d[i] + (p[i] & (0 - borrow));
-        a.d[i] = (uint64_t)sum;
-        sum >>= 64;
+INLINE field raw_add(field a, field b) {
+    FIVE_TIMES (int i = 0; i < 5; i++) {
+        a.d[i] += b.d[i];
     }
     return a;
 }
 
-/* Both primes end in 64 ones: the factor of a step is the limb itself. a b < 2^256 p, so the sum is below 2 p. */
-INLINE field product(field a, field b, const uint64_t p[4]) {
-    uint64_t t[6] = {0};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        wide c = 0;
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            c += (wide)a.d[j] * b.d[i] + t[j];
-            t[j] = (uint64_t)c;
-            c >>= 64;
-        }
-        c += t[4];
-        t[4] = (uint64_t)c;
-        t[5] = (uint64_t)(c >> 64);
-        uint64_t m = t[0];
-        c = m; /* t[0] + m (2^64 - 1) = m 2^64 */
-#pragma GCC unroll 3
-        for (int j = 1; j < 4; j++) {
-            c += (wide)m * p[j] + t[j];
-            t[j - 1] = (uint64_t)c;
-            c >>= 64;
-        }
-        c += t[4];
-        t[3] = (uint64_t)c;
-        t[4] = t[5] + (uint64_t)(c >> 64);
+INLINE field raw_sub(field a, field b) {
+    FIVE_TIMES (int i = 0; i < 5; i++) {
+        a.d[i] -= b.d[i];
     }
-    return settle((field){{t[0], t[1], t[2], t[3]}}, t[4], p);
+    return a;
 }
+
+/* Floor, for numbers that may be negative */
+INLINE uint64_t above(uint64_t a, int bits) {
+    return (uint64_t)((int64_t)a >> bits);
+}
+
+/* Carries of signed digits; the value is not negative. */
+INLINE field ripple(field a) {
+    FIVE_TIMES (int i = 0; i < 4; i++) {
+        a.d[i + 1] += above(a.d[i], 52);
+        a.d[i] &= MASK52;
+    }
+    return a;
+}
+
+INLINE field f_limbs(const uint64_t w[4]) {
+    return (field){{w[0] & MASK52, (w[0] >> 52 | w[1] << 12) & MASK52, (w[1] >> 40 | w[2] << 24) & MASK52,
+                    (w[2] >> 28 | w[3] << 36) & MASK52, w[3] >> 16}};
+}
+
+INLINE field f_load(const uint8_t *bytes, size_t step, size_t left) {
+    const uint64_t w[4] = {wcurve_be64(bytes + 24), wcurve_be64(bytes + 16), wcurve_be64(bytes + 8), wcurve_be64(bytes)};
+    (void)step;
+    (void)left;
+    return f_limbs(w);
+}
+
+/* A canonical number */
+INLINE void f_store(uint8_t *bytes, size_t step, size_t left, field a) {
+    const uint64_t w[4] = {a.d[0] | a.d[1] << 52, a.d[1] >> 12 | a.d[2] << 40, a.d[2] >> 24 | a.d[3] << 28,
+                           a.d[3] >> 36 | a.d[4] << 16};
+    (void)step;
+    (void)left;
+    for (int i = 0; i < 32; i++) {
+        bytes[i] = (uint8_t)(w[3 - i / 8] >> (56 - 8 * (i % 8)));
+    }
+}
+
+INLINE wide times(uint64_t a, uint64_t b) {
+    return (wide)((unsigned __int128)a * b);
+}
+
+INLINE void products(field a, field b, wide z[10]) {
+    FIVE_TIMES (int k = 0; k < 5; k++) {
+        z[k] = z[k + 5] = 0;
+        FIVE_TIMES (int i = 0; i < 5; i++) {
+            if (i <= k) {
+                z[k] += times(a.d[i], b.d[k - i]);
+            } else {
+                z[k + 5] += times(a.d[i], b.d[k + 5 - i]);
+            }
+        }
+    }
+}
+
+INLINE void squares(field a, wide z[10]) {
+    const uint64_t a0 = 2 * a.d[0], a1 = 2 * a.d[1], a2 = 2 * a.d[2], a3 = 2 * a.d[3];
+    z[0] = times(a.d[0], a.d[0]);
+    z[1] = times(a0, a.d[1]);
+    z[2] = times(a0, a.d[2]) + times(a.d[1], a.d[1]);
+    z[3] = times(a0, a.d[3]) + times(a1, a.d[2]);
+    z[4] = times(a0, a.d[4]) + times(a1, a.d[3]) + times(a.d[2], a.d[2]);
+    z[5] = times(a1, a.d[4]) + times(a2, a.d[3]);
+    z[6] = times(a2, a.d[4]) + times(a.d[3], a.d[3]);
+    z[7] = times(a3, a.d[4]);
+    z[8] = times(a.d[4], a.d[4]);
+    z[9] = 0;
+}
+
+INLINE field carried(const wide z[5]) {
+    field r;
+    wide rest = 0;
+    FIVE_TIMES (int i = 0; i < 5; i++) {
+        rest += z[i];
+        r.d[i] = i < 4 ? (uint64_t)rest & MASK52 : (uint64_t)rest;
+        rest >>= 52;
+    }
+    return r;
+}
+
+/* Both primes end in 52 ones, so the factor of a step is its digit itself, and m p = m (p + 1) - m clears the digit:
+ * what is added are the digits 1 to 4 of p + 1, here 2^48 - 2^16 for the fourth and what `others` adds. */
+#define REDUCE(others)                                                                                                 \
+    FIVE_TIMES (int i = 0; i < 5; i++) {                                                                               \
+        const uint64_t m = (uint64_t)z[i] & MASK52;                                                                    \
+        z[i + 1] += z[i] >> 52;                                                                                        \
+        others;                                                                                                        \
+        z[i + 4] += times(m, (UINT64_C(1) << 48) - (1 << 16));                                                         \
+    }                                                                                                                  \
+    return carried(z + 5);
+
+/* What is above 2^256 (q times it, q small and signed) comes back as q (2^256 - p); `slack` keeps the rest positive. */
+INLINE uint64_t take_top(field *a) {
+    uint64_t q = above(a->d[4] - (1 << 21), 48);
+    a->d[4] += (q << 16) - (q << 48);
+    a->d[0] += q;
+    return q;
+}
+
+#define COMMON(c)                                                                                                      \
+    INLINE field c##_mul(field a, field b) {                                                                           \
+        wide z[10];                                                                                                    \
+        products(a, b, z);                                                                                             \
+        return c##_reduce(z);                                                                                          \
+    }                                                                                                                  \
+    INLINE field c##_sqr(field a) {                                                                                    \
+        wide z[10];                                                                                                    \
+        squares(a, z);                                                                                                 \
+        return c##_reduce(z);                                                                                          \
+    }                                                                                                                  \
+    INLINE field c##_over(field a) {                                                                                   \
+        field p = f_limbs(c.p);                                                                                        \
+        return raw_add(a, raw_add(p, p));                                                                              \
+    }                                                                                                                  \
+    INLINE mask c##_below_p(field a) {                                                                                 \
+        return above(ripple(raw_sub(a, f_limbs(c.p))).d[4], 63);                                                       \
+    }                                                                                                                  \
+    /* below p, from below 2 p */                                                                                      \
+    INLINE field c##_canon(field a) {                                                                                  \
+        field r = ripple(raw_sub(a, f_limbs(c.p)));                                                                    \
+        return f_select(above(r.d[4], 63), a, r);                                                                      \
+    }
+
+INLINE field P256_reduce(wide z[10]) {
+    REDUCE(z[i + 1] += times(m, UINT64_C(1) << 44); z[i + 3] += times(m, UINT64_C(1) << 36))
+}
+
+INLINE field P256_weak(field a) {
+    uint64_t q = take_top(&a); /* 2^256 - p = 2^224 - 2^192 - 2^96 + 1 */
+    a.d[1] -= q << 44;
+    a.d[3] -= q << 36;
+    return ripple(a);
+}
+
+INLINE field SM2_reduce(wide z[10]) {
+    REDUCE(z[i + 1] -= times(m, (UINT64_C(1) << 44) - (1 << 12)))
+}
+
+INLINE field SM2_weak(field a) {
+    uint64_t q = take_top(&a); /* 2^256 - p = 2^224 + 2^96 - 2^64 + 1 */
+    a.d[1] += (q << 44) - (q << 12);
+    return ripple(a);
+}
+
+COMMON(P256)
+COMMON(SM2)
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define CURVE_FN(name) JOIN(CURVE, name##_points)
-#define f_mul(a, b) product(a, b, CURVE.p)
-#define f_sqr(a) product_with_itself(a, CURVE.p)
-#define f_canon(a) (a)
-#define f_below_p(a) (0 - below((a).d, CURVE.p))
-#define raw_add(a, b) plus(a, b, CURVE.p)
-#define raw_sub(a, b) minus(a, b, CURVE.p)
-#define ripple(a) (a)
-#define weak(a) (a)
-#define over(a) (a)
-
-INLINE field product_with_itself(field a, const uint64_t p[4]) {
-    return product(a, a, p);
-}
-
-INLINE uint64_t below(const uint64_t a[4], const uint64_t p[4]) {
-    uint64_t t[4];
-    return wcurve_sub(t, a, p);
-}
+#define f_mul JOIN(CURVE, mul)
+#define f_sqr JOIN(CURVE, sqr)
+#define f_canon JOIN(CURVE, canon)
+#define f_below_p JOIN(CURVE, below_p)
+#define weak JOIN(CURVE, weak)
+#define over JOIN(CURVE, over)
 
 #define CURVE P256
 #include "wcurve_algos.h"
