@@ -1,11 +1,17 @@
 /* The algorithms of group25519.h, written once. Whoever includes this has defined
  *   LANES, TARGET, INLINE, field, mask      elements computed with at once
  *   f_mul, f_sqr, f_add, f_sub              any results may be operands of any
+ *   f_sum, f_diff                           where a core has these with less work: of products and sums of two products, for
+ *                                           f_mul, f_sqr, and a difference for one f_sum more
  *   squares_of(a, n), product_into(a, b)    a = a^(2^n), a = a b, not inlined
  *   f_limbs, f_load (little-endian, `bits` of 255 or 256), f_load_big, f_store, f_canon, f_odd, f_zero, f_select, m_* */
 
 #define STEP static TARGET __attribute__((noinline))
 #define F(c) f_limbs(C_##c)
+#ifndef f_sum
+#define f_sum f_add
+#define f_diff f_sub
+#endif
 
 INLINE field f_neg(field a) {
     return f_sub(f_sub(a, a), a);
@@ -79,27 +85,49 @@ typedef struct {
     field x, y, z, t;
 } edwards;
 
-/* Complete, because d is no square */
-STEP void edwards_add(edwards *p, const edwards *q) {
-    field a = f_mul(f_sub(p->y, p->x), f_sub(q->y, q->x)), b = f_mul(f_add(p->y, p->x), f_add(q->y, q->x));
-    field c = f_mul(f_mul(p->t, F(2D)), q->t), d = f_mul(p->z, q->z);
-    d = f_add(d, d);
-    field e = f_sub(b, a), f = f_sub(d, c), g = f_add(d, c), h = f_add(b, a);
-    p->x = f_mul(e, f);
-    p->y = f_mul(g, h);
-    p->z = f_mul(f, g);
-    p->t = f_mul(e, h);
+/* The same as what is added to another: Y + X, Y - X, 2 d T, 2 Z */
+typedef struct {
+    field plus, minus, t, z;
+} cached;
+
+STEP void cache(cached *out, const edwards *p) {
+    out->plus = f_add(p->y, p->x);
+    out->minus = f_sub(p->y, p->x);
+    out->t = f_mul(p->t, F(2D));
+    out->z = f_add(p->z, p->z);
 }
 
-STEP void edwards_dbl(edwards *p) {
-    field a = f_sqr(p->x), b = f_sqr(p->y), c = f_sqr(p->z);
-    c = f_add(c, c);
-    field e = f_sub(f_sub(f_sqr(f_add(p->x, p->y)), a), b), g = f_sub(b, a), f = f_sub(g, c);
-    field h = f_neg(f_add(a, b));
+/* Complete, because d is no square: 7 M, and 1 M for T where it is wanted, as before an addition */
+STEP void add_cached(edwards *p, const cached *q, int with_t) {
+    field a = f_mul(f_diff(p->y, p->x), q->minus), b = f_mul(f_sum(p->y, p->x), q->plus);
+    field c = f_mul(p->t, q->t), d = f_mul(p->z, q->z);
+    field e = f_diff(b, a), f = f_diff(d, c), g = f_sum(d, c), h = f_sum(b, a);
     p->x = f_mul(e, f);
     p->y = f_mul(g, h);
     p->z = f_mul(f, g);
-    p->t = f_mul(e, h);
+    if (with_t) {
+        p->t = f_mul(e, h);
+    }
+}
+
+static TARGET void edwards_add(edwards *p, const edwards *q) {
+    cached c;
+    cache(&c, q);
+    add_cached(p, &c, 1);
+    wipe(&c, sizeof c);
+}
+
+/* 3 M + 4 S, T as above */
+STEP void edwards_dbl(edwards *p, int with_t) {
+    field a = f_sqr(p->x), b = f_sqr(p->y), c = f_sqr(p->z), s = f_sqr(f_sum(p->x, p->y));
+    /* E, F, G, H of the paper, all negated */
+    field h = f_sum(a, b), e = f_diff(h, s), g = f_diff(a, b), f = f_sum(f_sum(c, c), g);
+    p->x = f_mul(e, f);
+    p->y = f_mul(g, h);
+    p->z = f_mul(f, g);
+    if (with_t) {
+        p->t = f_mul(e, h);
+    }
 }
 
 /* RFC 9380 appendix G.2.1, then G.2.2 */
@@ -152,7 +180,7 @@ static TARGET void hash(uint8_t *out, const uint8_t *elements, unsigned each, in
             edwards_add(&p, &q);
         }
         for (int i = 0; i < 3; i++) {
-            edwards_dbl(&p);
+            edwards_dbl(&p, 0);
         }
         if (to_edwards) {
             field z = inverse_of(p.z), y = f_canon(f_mul(p.y, z));
@@ -248,53 +276,78 @@ static TARGET int valid(const uint8_t *elements, size_t count) {
     return !bad;
 }
 
-STEP void pick_edwards(edwards *out, const edwards table[16], const uint8_t at[LANES]) {
-    edwards r = table[0];
-    for (int j = 1; j < 16; j++) {
-        mask here = m_equal(at, j);
-        r.x = f_select(here, table[j].x, r.x);
-        r.y = f_select(here, table[j].y, r.y);
-        r.z = f_select(here, table[j].z, r.z);
-        r.t = f_select(here, table[j].t, r.t);
+/* Digits of radix 16 from -8 to 7, the last one 0 or 1 */
+#define WINDOWS 65
+typedef struct {
+    uint8_t size[WINDOWS][LANES], minus[WINDOWS][LANES];
+} digits;
+
+static void recode(digits *d, size_t lane, const uint8_t k[32]) {
+    int carry = 0;
+    for (int i = 0; i < WINDOWS; i++) {
+        int digit = (i < WINDOWS - 1 ? k[i / 2] >> (4 * (i & 1)) & 15 : 0) + carry;
+        carry = (digit + 8) >> 4;
+        digit -= carry << 4;
+        unsigned minus = (unsigned)digit >> 31;
+        d->minus[i][lane] = (uint8_t)minus;
+        d->size[i][lane] = (uint8_t)(((unsigned)digit ^ (0 - minus)) + minus);
     }
-    *out = r;
+}
+
+/* `size` times the element whose multiples from 1 to 8 the table holds, or its negative: every entry is read */
+STEP void pick_cached(cached *out, const cached table[8], const uint8_t size[LANES], const uint8_t minus[LANES]) {
+    field zero = f_limbs((const uint64_t[4]){0}), one = F(ONE);
+    cached r = {one, one, zero, f_add(one, one)};
+    for (int j = 0; j < 8; j++) {
+        mask here = m_equal(size, j + 1);
+        r.plus = f_select(here, table[j].plus, r.plus);
+        r.minus = f_select(here, table[j].minus, r.minus);
+        r.t = f_select(here, table[j].t, r.t);
+        r.z = f_select(here, table[j].z, r.z);
+    }
+    mask negative = m_equal(minus, 1);
+    out->plus = f_select(negative, r.minus, r.plus);
+    out->minus = f_select(negative, r.plus, r.minus);
+    out->t = f_select(negative, f_sub(zero, r.t), r.t);
+    out->z = r.z;
 }
 
 static TARGET int multiply_elements(uint8_t *out, const uint8_t *scalars, size_t step, const uint8_t *elements,
                                     size_t count) {
-    edwards table[16], acc, q;
-    uint8_t window[64][LANES];
+    cached table[8], q;
+    edwards acc;
+    digits d;
     unsigned bad = 0;
     for (size_t at = 0; at < count; at += LANES) {
         size_t left = count - at < LANES ? count - at : LANES;
         if (step || !at) {
             for (size_t l = 0; l < LANES; l++) {
-                const uint8_t *k = scalars + (at + (l < left ? l : left - 1)) * step;
-                for (int i = 0; i < 64; i++) {
-                    window[i][l] = k[i / 2] >> (4 * (i & 1)) & 15;
-                }
+                recode(&d, l, scalars + (at + (l < left ? l : left - 1)) * step);
             }
         }
-        bad |= m_any(m_not(ristretto_decode(table + 1, elements + 32 * at, left)));
-        table[0].y = table[0].z = F(ONE);
-        table[0].x = table[0].t = f_sub(F(ONE), F(ONE));
-        for (int j = 2; j < 16; j++) {
-            table[j] = table[j - 1];
-            edwards_add(table + j, table + 1);
-        }
-        pick_edwards(&acc, table, window[63]);
-        for (int i = 62; i >= 0; i--) {
-            for (int t = 0; t < 4; t++) {
-                edwards_dbl(&acc);
+        bad |= m_any(m_not(ristretto_decode(&acc, elements + 32 * at, left)));
+        for (int j = 0; j < 8; j++) {
+            if (j == 1) {
+                edwards_dbl(&acc, 1);
+            } else if (j > 1) {
+                add_cached(&acc, table, 1);
             }
-            pick_edwards(&q, table, window[i]);
-            edwards_add(&acc, &q);
+            cache(table + j, &acc);
+        }
+        acc.y = acc.z = F(ONE);
+        acc.x = acc.t = f_limbs((const uint64_t[4]){0});
+        for (int i = WINDOWS - 1; i >= 0; i--) {
+            for (int t = 0; t < 4 && i < WINDOWS - 1; t++) {
+                edwards_dbl(&acc, t == 3);
+            }
+            pick_cached(&q, table, d.size[i], d.minus[i]);
+            add_cached(&acc, &q, !i);
         }
         ristretto_encode(out + 32 * at, left, &acc);
     }
     wipe(table, sizeof table);
     wipe(&acc, sizeof acc);
     wipe(&q, sizeof q);
-    wipe(window, sizeof window);
+    wipe(&d, sizeof d);
     return !bad;
 }

@@ -7,11 +7,17 @@
 
 #define f_mul mul
 #define f_sqr sqr
+#define f_sum add
+#define f_diff sub
 
-/* One pass of carries: limbs below 2^51 + 2^13 from below 2^56 */
+/* All carries at once: limbs below 2^51 + 2^10 from below 2^56 */
 INLINE field settle(field a) {
-    wide z[5] = {a.d[0], a.d[1], a.d[2], a.d[3], a.d[4]};
-    return carry(z);
+    field r;
+    r.d[0] = (a.d[0] & MASK51) + 19 * (a.d[4] >> 51);
+    for (int i = 1; i < 5; i++) {
+        r.d[i] = (a.d[i] & MASK51) + (a.d[i - 1] >> 51);
+    }
+    return r;
 }
 
 INLINE field f_add(field a, field b) {
