@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-peers peers mutants soak lint bench bench-kernels bench-mgmt bench-control bench-transport ct-check \
-	ct-trace sanitize docs clean
+.PHONY: demo test test-peers peers mutants soak lint bench rivals bench-kernels bench-page bench-mgmt bench-control \
+	bench-transport ct-check ct-trace sanitize check-wheel check-aarch64 docs clean
 
 demo: $(STAMP)
 	$(BIN)/interconn demo --out build/demo
@@ -57,9 +57,25 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.spike --quick
 
-# HEU=PYTHON: the interpreter of an environment that has sf-heu, for its rows.
+# Rivals of the kernels that cannot live beside our own dependencies, each in an environment of its own (0.6 GB). One
+# release of sf-heu is for Python 3.10 only: PYTHON310=python3.10 adds it.
+RIVALS := sf-heu/0.5.2b0 $(if $(PYTHON310),sf-heu/0.6.0b0) fate-utils/0.1.0 openmined-psi/2.0.6 flwr/1.41.0
+rivals: $(RIVALS:%=build/rivals/%/.ready)
+
+build/rivals/%/.ready:
+	$(if $(filter %/0.6.0b0,$*),$(PYTHON310),$(PYTHON)) -m venv build/rivals/$*
+	build/rivals/$*/bin/pip install --quiet --disable-pip-version-check '$(subst /,==,$*)' \
+	$(if $(filter sf-heu/% fate-utils/%,$*),'numpy<2') $(if $(filter sf-heu/%,$*),'protobuf<5')
+	touch $@
+
+# Every kernel against the rivals that are there (some ten minutes); ONLY=TEXT chooses rows, QUICK=1 is rough.
 bench-kernels: $(STAMP)
-	$(BIN)/python -m bench.kernels $(if $(HEU),--heu $(HEU))
+	$(BIN)/python -m accel.bench --out build/bench $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)') \
+	$(foreach ready,$(wildcard build/rivals/*/*/.ready),--rival $(word 3,$(subst /, ,$(ready)))=$(dir $(ready))bin/python)
+
+# Puts the last run of bench-kernels into docs/benchmarks.md.
+bench-page: $(STAMP)
+	$(BIN)/python -m bench.kernels_page build/bench/kernels.json
 
 bench-mgmt: $(STAMP)
 	$(BIN)/python -m bench.mgmt
@@ -80,21 +96,31 @@ sanitize: $(STAMP)
 	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. SHIM_FLAGS="$(SANITIZE)" \
-	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends -k "not reference and not compiles"
+	$(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/backends --ignore tests/backends/test_packaging.py \
+	-k "not reference and not compiles"
 
-# Whether what the kernels do depends on their secrets (bench/ct/check.c): branches and addresses of the portable core
-# under valgrind; `make ct-trace` steps through every core's instructions, which is slow on some virtual machines.
-CT_SOURCES := $(filter-out %/module.c %/bind_curves.c %/bind_masks.c,$(wildcard accel/csrc/*.c))
-ct-check: build/ct/check
-	valgrind --quiet --error-exitcode=0 --log-file=build/ct/memcheck.log build/ct/check poison
+# Whether what the kernels do depends on their secrets (bench/ct/check.c): branches and addresses of every core under
+# valgrind, where the lanes' instructions are emulated (ONLY="'avx512ifma: p256' encrypt" picks); `make ct-trace` steps through
+# the instructions as they are, which is slow on some virtual machines.
+CT_SOURCES := bench/ct/check.c $(filter-out %/module.c %/bind_curves.c %/bind_masks.c,$(wildcard accel/csrc/*.c))
+CT_BUILD := gcc -std=c11 -O2 -g -fno-strict-aliasing -pthread -Wno-psabi -Wno-attributes -Iaccel/csrc
+ct-check: build/ct/emulated
+	valgrind --quiet --error-limit=no --suppressions=bench/ct/by_design.supp --log-file=build/ct/memcheck.log $< poison $(ONLY)
 
-ct-trace: build/ct/check
-	build/ct/check trace $(ONLY)
+ct-trace: build/ct/native
+	$< trace $(ONLY)
 
-build/ct/check: bench/ct/check.c $(wildcard accel/csrc/*)
+build/ct/emulated build/ct/native: $(CT_SOURCES) $(wildcard accel/csrc/*.h) bench/ct/emulated/immintrin.h
 	mkdir -p build/ct
-	gcc -std=c11 -O2 -fno-strict-aliasing -pthread $(if $(wildcard /usr/include/valgrind/memcheck.h),-DHAVE_MEMCHECK) \
-	-Iaccel/csrc -o $@ $< $(CT_SOURCES)
+	$(CT_BUILD) $(if $(filter %/emulated,$@),-Ibench/ct/emulated) -o $@ $(CT_SOURCES)
+
+# What a release consists of, built and installed as its users would; PYTHONS="python3.12 ...": there too.
+check-wheel: $(STAMP)
+	$(BIN)/python -m tests.wheels $(PYTHONS:%=--python %)
+
+# The kernels of other CPUs, under an emulator. Says which packages of the system it wants where they are missing.
+check-aarch64: $(STAMP)
+	$(BIN)/python -m tests.aarch64
 
 docs: $(STAMP)
 	$(BIN)/python -m tests.requirements --write

@@ -1,9 +1,11 @@
 """The native kernels of accel/: an optional extension, so that an install without a C compiler still works.
 
 One build for every CPU of an architecture: the functions that need AVX-512 carry their own target, and what may run is
-decided at run time (accel/registry.py). Everything else about the package stands in pyproject.toml.
+decided at run time (accel/registry.py). With INTERCONN_NATIVE=required a build that fails is an error: who makes wheels
+for others wants that. Everything else about the package stands in pyproject.toml.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,17 +13,17 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = [
-    "module.c", "mont_portable.c", "mont_ifma.c", "mont_pairs_ifma.c", "x25519_portable.c", "x25519_ifma.c",
+    "module.c", "cpu.c", "mont_portable.c", "mont_ifma.c", "mont_pairs_ifma.c", "x25519_portable.c", "x25519_ifma.c",
     "threads.c",
     "bind_curves.c", "digest_portable.c", "digest_x86.c", "group25519_ifma.c", "group25519_portable.c",
     "wcurve_ifma.c", "wcurve_portable.c",
     "bind_masks.c", "masks_portable.c", "masks_avx2.c", "masks_avx512.c", "rings.c",
 ]  # fmt: skip
 HEADERS = [
-    "aes_slices.h", "bind_curves.h", "binding.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h",
+    "aes_slices.h", "bind_curves.h", "binding.h", "cpu.h", "digest.h", "digest_rounds.h", "digits.h", "f25519_ifma.h",
     "f25519_portable.h", "five_ifma.h", "group25519.h", "group25519_algos.h", "masks.h", "masks_lanes.h", "mont.h",
-    "mont_algos.h", "mont_lanes_ifma.h", "ring128.h", "rings.h", "scalar_masks.h", "threads.h", "wcurve.h",
-    "wcurve_algos.h", "x25519.h", "x25519_ladder.h",
+    "mont_algos.h", "mont_buckets.h", "mont_lanes_ifma.h", "ring128.h", "rings.h", "scalar_masks.h", "threads.h",
+    "wcurve.h", "wcurve_algos.h", "x25519.h", "x25519_ladder.h",
 ]  # fmt: skip
 
 
@@ -32,10 +34,13 @@ class OptionalBuild(build_ext):
         super().run()
         if not all(Path(self.get_ext_fullpath(e.name)).exists() for e in self.extensions):
             sys.stderr.write(
-                "interconn: no native kernels were built (is there a C compiler?); "
+                "interconn: no native kernels were built (is there a C compiler, and Python's headers?); "
                 "the package works on the slower `reference` backend, see `interconn backends`.\n"
             )
 
+
+# Python's own flags may ask for debug information, seven times the size of the code.
+DEBUG = [] if "-g" in os.environ.get("CFLAGS", "").split() else ["-g0"]
 
 setup(
     cmdclass={"build_ext": OptionalBuild},
@@ -44,11 +49,11 @@ setup(
             "accel._native",
             sources=[f"accel/csrc/{name}" for name in SOURCES],
             depends=[f"accel/csrc/{name}" for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O2", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c11", "-O2", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden", *DEBUG],
             extra_link_args=["-pthread"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
-            optional=True,
+            optional=os.environ.get("INTERCONN_NATIVE") != "required",
         )
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

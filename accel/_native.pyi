@@ -25,15 +25,16 @@ def fixed_power(
     scan: bool, /,
 ) -> None: ...  # fmt: skip
 def segments(modulus: object, out: _Array, src: _Array, idx: _Array, starts: _Array, /) -> None: ...
+def buckets(modulus: object, out: _Array, src: _Array, idx: _Array, starts: _Array, sizes: int, /) -> None: ...
 def logs(
     modulus: object, out: _Array, out_size: int, data: _Bytes, size: int, factors: _Array, lift: _Array, exp: bytes,
     exp_bits: int, /,
 ) -> bool: ...  # fmt: skip
-def count_digits(values: _Array, window: int, /) -> tuple[int, int, int]: ...
+def count_digits(values: _Array, window: int, /) -> tuple[int, int]: ...
 def sort_digits(
-    indptr: _Array, indices: _Array, values: _Array, window: int, windows: int, tables: bool, starts: _Array,
-    terms: _Array, /,
-) -> None: ...  # fmt: skip
+    indptr: _Array, indices: _Array, values: _Array, window: int, windows: int, signs: int, tables: int,
+    starts: _Array, terms: _Array, threads: int, /,
+) -> int: ...  # fmt: skip
 def x25519(core: str, out: bytearray, scalars: _Bytes, points: _Bytes, threads: int = 1, /) -> bool: ...
 def wcurve_check(core: str, curve: str, points: _Bytes, threads: int, /) -> bool: ...
 def wcurve_multiply(

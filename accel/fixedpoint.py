@@ -146,6 +146,7 @@ class Numbers:
 
     def group_sums(self, groups: Ints, count: int) -> "Numbers":
         """See accel.linear.group_sums."""
+        linear.check_groups(groups, len(self), count)
         size = int(np.bincount(groups[groups >= 0]).max(initial=1)) if len(groups) else 1
         return self._made(
             lambda: linear.group_sums(self.key, self.batch, groups, count), self.bound * size, self.noise * size
@@ -178,10 +179,14 @@ class Numbers:
         return Numbers(self.key, compute(), self.exponent, bound, noise)
 
 
-def encrypt(key: HePublicKey, values: Floats, *, exponent: int, random: RandomSource) -> Numbers:
+def encrypt(
+    key: HePublicKey, values: Floats, *, exponent: int, random: RandomSource, owner: HeSecretKey | None = None
+) -> Numbers:
     """Floats of shape (count,) in units of 2^exponent; Overflow beyond 62 bits or if not finite. The batch's bound is
-    2^62 for all, since the largest of its secret values must not show.
+    2^62 for all, since the largest of its secret values must not show. owner: the key pair of `key`, where it is ours.
     """
+    if owner is not None and owner.public.to_bytes() != key.to_bytes():
+        raise BadInput("the key pair of another key")
     integers = _integers(values, exponent, _SMALL)
     if integers.ndim != 1:
         raise BadInput("values have one axis")
@@ -195,7 +200,7 @@ def encrypt(key: HePublicKey, values: Floats, *, exponent: int, random: RandomSo
     plain[:, lift // 64] += np.uint64(1 << (lift % 64))
     carry = (plain[:, lift // 64] < np.uint64(1 << (lift % 64))).astype(np.uint64)
     plain[:, lift // 64 + 1 :] += carry.reshape(-1, 1)
-    batch = key.shift(key.encrypt(plain, random), -(1 << lift))
+    batch = key.shift((owner or key).encrypt(plain, random), -(1 << lift))
     return Numbers(key, batch, exponent, bound, 1 << key.noise_bits)
 
 

@@ -7,7 +7,8 @@ A kernel cuts each batch over `threads` native threads at most (1 to 64, BadInpu
 only.
 """
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -22,6 +23,7 @@ from accel.kernels import (
     PrimeCurve,
     Ring128,
     RingMatrices,
+    check_threads,
 )
 from accel.probe import Machine, probe
 
@@ -60,7 +62,11 @@ _IFMA_FLAGS: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512ifma
 
 def _needs_native(machine: Machine) -> str | None:
     if "accel._native" not in machine.modules:
-        return "the native kernels are not built here (the install found no C compiler)"
+        return "the native kernels are not built here"
+    try:
+        importlib.import_module("accel._native")
+    except ImportError as error:  # built for another architecture or C library
+        return f"the native kernels do not load: {error}"
     return _needs_gmpy2(machine)
 
 
@@ -180,6 +186,38 @@ _CHECKS: Final[Mapping[str, Callable[[Callable[..., Any]], None]]] = {
 SCHEMES: Final = tuple(name.removeprefix("he.") for name in BACKENDS if name.startswith("he."))
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How one backend did in its self-test. refusal: why it was not asked; wrong: what it got wrong, or None."""
+
+    kernel: str
+    backend: str
+    refusal: str | None
+    wrong: str | None
+
+
+def known_answers(machine: Machine | None = None) -> Iterator[Answers]:
+    """Asks every backend of every kernel that accepts the machine, those also that nobody would choose."""
+    machine = machine or probe()
+    for kernel, backends in BACKENDS.items():
+        for backend in backends:
+            refusal = backend.refuses(machine)
+            wrong = None if refusal else _self_test(kernel, backend)
+            yield Answers(kernel, backend.name, refusal, wrong)
+
+
+def without_native(machine: Machine | None = None) -> str | None:
+    """A note for a human if this installation has no native kernels, and what to do about it; else None."""
+    refusal = _needs_native(machine or probe())
+    if refusal is None:
+        return None
+    return (
+        f"{refusal}; every kernel runs on `reference`, which is slow and not constant in time. Get a C compiler and "
+        "the headers of Python (Debian: gcc python3-dev) and install again as before, with pip's options "
+        "--force-reinstall --no-deps --no-cache-dir"
+    )
+
+
 def choose(
     kernel: str,
     forced: str | None = None,
@@ -265,6 +303,7 @@ def ring_matrices(forced: str | None = None, *, threads: int = 1) -> RingMatrice
 
 def _make(kernel: str, forced: str | None, threads: int) -> Any:
     """Threads: the reference backends take the option and do not use it."""
+    check_threads(threads)
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from accel.bench.run import machine
 from bench.control_noop import DESCRIPTION, NAME, PORT, PROVIDER, VERSION
-from bench.kernels import machine
 from bench.mgmt.wire import Writer
 from gateway import lab
 from gateway.app.node import CONTROL_READY, DATA_READY

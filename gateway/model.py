@@ -134,6 +134,19 @@ class Crl:
         return self.ca
 
 
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """The TLS certificate that a partner has shown last on a connection with our data plane."""
+
+    node_id: NodeId
+    fingerprint: str
+    """SHA-256 of its DER, hex."""
+    ends: int
+
+    def key(self) -> str:
+        return self.node_id
+
+
 DURABILITIES: Final = ("memory", "spool")
 """Of a session's messages: lost with the process that holds them, or on disk before a push is answered."""
 
@@ -580,7 +593,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Word of something that waits for a decision here, to be sent to the webhook; gone once it was taken."""
+    """Word of something that waits for a decision here, to be sent to the webhook; gone once it was taken or decided.
+
+    state: DUE, or DEAD once it was given up. error: why it was not taken last, in our words.
+    """
 
     notice_id: str
     kind: str
@@ -592,6 +608,8 @@ class Notice:
     attempts: int
     due: int
     created: int
+    state: CallState = CallState.DUE
+    error: str = ""
 
     def key(self) -> str:
         return self.notice_id

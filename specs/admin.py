@@ -125,6 +125,8 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "project.add": ("POST", "/projects", _AO, "Open a project and ask the partners to join.", "project new"),
     "outbox.list": ("GET", "/outbox", _ALL, "Calls to partners, newest first.", "outbox list"),
     "outbox.retry": ("POST", "/outbox/{call_id}/retry", _AO, "Perform a parked or dead call again.", "outbox retry"),
+    "notice.list": ("GET", "/notices", _ALL, "Word to the webhook that was not taken yet.", "notice list"),
+    "notice.retry": ("POST", "/notices/{notice_id}/retry", _AO, "Send one that was given up again.", "notice retry"),
     "outbox.compare": ("POST", "/reconcile", _AO, "Compare with the partners and repair.", "outbox compare"),
     "event.list": ("GET", "/events", _ALL, "The newest events of the log.", "events"),
     "trail.export": ("POST", "/trail/export", _AU, "The signed heading of an export.", "audit export"),

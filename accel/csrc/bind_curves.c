@@ -2,6 +2,7 @@
  * batch cut over threads (threads.h). */
 #include "bind_curves.h"
 
+#include "cpu.h"
 #include "digest.h"
 #include "group25519.h"
 #include "mont.h"
@@ -12,18 +13,9 @@
 /* Elements that a thread takes at once: what shares an inversion. */
 #define GRAIN 256
 
-static int has_ifma(void) {
-#ifdef HAVE_IFMA
-    return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-#else
-    return 0;
-#endif
-}
-
 /* Which core a name means: 2 lanes, 1 portable, 0 none that can run here */
 static int core_named(const char *name) {
-    return !strcmp(name, "portable") ? 1 : !strcmp(name, "avx512ifma") && has_ifma() ? 2 : 0;
+    return !strcmp(name, "portable") ? 1 : !strcmp(name, "avx512ifma") && cpu_can(CPU_IFMA) ? 2 : 0;
 }
 
 static const wcurve *wcurve_named(const char *core, const char *curve) {
@@ -377,8 +369,8 @@ static PyObject *py_digest(PyObject *self, PyObject *args) {
     int which = core_named(core);
     j.digest = which == 1 ? digest_portable : NULL;
 #if defined(__x86_64__)
-    /* GCC 12 cannot be asked for sha: who calls has looked at the flags of the CPU */
-    j.digest = which == 2 ? digest_avx512 : !strcmp(core, "shani") && j.flag == DIGEST_SHA256 ? digest_shani : j.digest;
+    int shani = !strcmp(core, "shani") && j.flag == DIGEST_SHA256 && cpu_can(CPU_SHA);
+    j.digest = which == 2 ? digest_avx512 : shani ? digest_shani : j.digest;
 #endif
     int bad = !j.digest || j.flag < 0 || j.flag == DIGEST_SHA512 || threads < 1 || !fits(&offsets, &data) ||
               out.len != (offsets.len / 8 - 1) * 32;

@@ -2,8 +2,7 @@
 #ifndef INTERCONN_BIND_CURVES_H
 #define INTERCONN_BIND_CURVES_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "binding.h"
 
 extern PyMethodDef curve_methods[];
 

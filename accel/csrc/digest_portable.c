@@ -2,7 +2,9 @@
 #include "digest.h"
 #include "mont.h"
 
+#ifndef __clang__
 #pragma GCC optimize("O3")
+#endif
 #define TARGET
 #define WORD uint32_t
 #define PLUS(a, b) ((a) + (b))

@@ -15,7 +15,7 @@
         for (size_t k = 0; rest; k++) {                                             \
             int64_t digit = rest & (full - 1);                                      \
             digit -= digit > half ? full : 0;                                       \
-            rest = (rest - digit) / full;                                           \
+            rest = (rest - digit) >> (window); /* never negative */                 \
             if (digit) {                                                            \
                 int minus = (digit < 0) != (given < 0);                             \
                 size_t size = (size_t)(digit < 0 ? -digit : digit);                 \

@@ -7,10 +7,12 @@
 #define DEVICE
 #define NOINLINE
 #define PRODUCT static inline __attribute__((always_inline))
+#ifndef __clang__ /* which knows no such thing */
 #pragma GCC optimize("O3")
-#if defined(__x86_64__) && !defined(__clang__)
+#ifdef __x86_64__
 /* A vector register that is loaded from limbs just stored one by one waits until they have left the store buffer. */
 #pragma GCC target("general-regs-only")
+#endif
 #endif
 #else
 #define PRODUCT DEVICE static NOINLINE inline
@@ -44,7 +46,7 @@ DEVICE static inline field sub(field a, field b) {
     return a;
 }
 
-/* Two chains of carries at once: from columns 0, 1, 2 to 3 and from 3, 4 to 0, 1 */
+/* Of columns below 2^114.9; two chains of carries at once: from columns 0, 1, 2 to 3 and from 3, 4 to 0, 1 */
 DEVICE static inline field carry(wide z[5]) {
     z[1] += (uint64_t)(z[0] >> 51);
     z[4] += (uint64_t)(z[3] >> 51);

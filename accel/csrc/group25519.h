@@ -27,7 +27,7 @@ extern const group25519 group25519_ifma, group25519_portable;
 
 #define W(a, b, c, d) {UINT64_C(a), UINT64_C(b), UINT64_C(c), UINT64_C(d)}
 static const uint64_t
-    C_ONE[4] = {1}, C_A[4] = {486662},
+    C_ZERO[4] = {0}, C_ONE[4] = {1}, C_A[4] = {486662},
     C_D[4] = W(0x75eb4dca135978a3, 0x00700a4d4141d8ab, 0x8cc740797779e898, 0x52036cee2b6ffe73),
     C_2D[4] = W(0xebd69b9426b2f159, 0x00e0149a8283b156, 0x198e80f2eef3d130, 0x2406d9dc56dffce7),
     /* square root of -1, even */

@@ -5,113 +5,134 @@
 #ifdef HAVE_IFMA
 #include "f25519_ifma.h"
 
-#define LANES 8
+/* Two registers' worth: a root or an inverse is one chain of squares, and two chains overlap. */
+#define LANES 16
+#define HALVES _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++)
 
-typedef __mmask8 mask;
-#define f_mul mul_inline
-#define f_sqr sqr_inline
-#define squares_of square_times
-#define product_into(a, b) multiply((a), (a), (b))
+typedef struct {
+    field half[2];
+} number;
 
-/* Sums and differences are folded at once, so that every value has a product's bounds. */
-INLINE field f_add(field a, field b) {
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        a.d[i] = _mm512_add_epi64(a.d[i], b.d[i]);
+typedef __mmask16 mask;
+
+INLINE __mmask8 m_half(mask which, int h) {
+    return (__mmask8)(which >> (8 * h));
+}
+
+INLINE mask m_both(const __mmask8 of[2]) {
+    return (mask)(of[0] | of[1] << 8);
+}
+
+INLINE number f_mul(number a, number b) {
+    HALVES a.half[h] = product(settle(a.half[h]), settle(b.half[h]), 0);
+    return a;
+}
+
+INLINE number f_sqr(number a) {
+    HALVES a.half[h] = square(settle(a.half[h]), 0);
+    return a;
+}
+
+static TARGET __attribute__((noinline)) void squares_of(number *a, int times) {
+    number r = *a;
+    while (times--) {
+        r = f_sqr(r);
     }
-    return fold(a);
+    *a = r;
 }
 
-INLINE field f_sub(field a, field b) {
-    return fold(sub(a, b));
+static TARGET __attribute__((noinline)) void product_into(number *a, const number *b) {
+    *a = f_mul(*a, *b);
 }
 
-INLINE field f_limbs(const uint64_t w[4]) {
-    return (field){{ALL_LANES(w[0] & MASK52), ALL_LANES((w[0] >> 52 | w[1] << 12) & MASK52),
-                    ALL_LANES((w[1] >> 40 | w[2] << 24) & MASK52), ALL_LANES((w[2] >> 28 | w[3] << 36) & MASK52),
-                    ALL_LANES(w[3] >> 16)}};
+INLINE number f_add(number a, number b) {
+    HALVES a.half[h] = add(a.half[h], b.half[h]);
+    return a;
+}
+
+INLINE number f_sub(number a, number b) {
+    HALVES a.half[h] = sub(biased(a.half[h]), b.half[h]);
+    return a;
+}
+
+INLINE number f_limbs(const uint64_t w[4]) {
+    const field a = {{ALL_LANES(w[0] & MASK52), ALL_LANES((w[0] >> 52 | w[1] << 12) & MASK52),
+                      ALL_LANES((w[1] >> 40 | w[2] << 24) & MASK52), ALL_LANES((w[2] >> 28 | w[3] << 36) & MASK52),
+                      ALL_LANES(w[3] >> 16)}};
+    return (number){{a, a}};
 }
 
 /* With 256 bits the last digit has 48. */
-static TARGET field f_load_step(const uint8_t *bytes, size_t step, size_t left, unsigned bits) {
-    uint64_t words[5][8];
-    field a;
-    for (size_t l = 0; l < 8; l++) {
-        const uint8_t *at = bytes + (l < left ? l : left - 1) * step;
-        for (unsigned i = 0; i < 5; i++) {
-            words[i][l] = take_bits(at, 32, 52 * i, i < 4 ? 52 : bits - 208);
-        }
-    }
-    for (int i = 0; i < 5; i++) {
-        a.d[i] = _mm512_loadu_si512(words[i]);
+static TARGET number f_load_step(const uint8_t *bytes, size_t step, size_t left, unsigned bits) {
+    uint64_t words[4][8];
+    number a;
+    HALVES {
+        size_t from = 8 * (size_t)h < left ? 8 * (size_t)h : left - 1;
+        load_words(words, bytes + from * step, step, left - from);
+        a.half[h] = digits_of((const uint64_t(*)[8])words);
+        a.half[h].d[4] = _mm512_and_si512(a.half[h].d[4], ALL_LANES((UINT64_C(1) << (bits - 208)) - 1));
     }
     return a;
 }
 
-INLINE field f_load(const uint8_t *bytes, size_t left, unsigned bits) {
+INLINE number f_load(const uint8_t *bytes, size_t left, unsigned bits) {
     return f_load_step(bytes, 32, left, bits);
 }
 
-static TARGET field f_load_big(const uint8_t *bytes, size_t step, size_t left) {
-    uint8_t turned[8][32];
-    for (size_t l = 0; l < 8; l++) {
-        for (int i = 0; i < 32; i++) {
-            turned[l][i] = bytes[(l < left ? l : left - 1) * step + 31 - (size_t)i];
+static TARGET number f_load_big(const uint8_t *bytes, size_t step, size_t left) {
+    uint64_t turned[LANES][4];
+    for (size_t l = 0; l < LANES; l++) {
+        memcpy(turned[l], bytes + (l < left ? l : left - 1) * step, 32);
+        for (int i = 0; i < 2; i++) {
+            uint64_t w = __builtin_bswap64(turned[l][i]);
+            turned[l][i] = __builtin_bswap64(turned[l][3 - i]);
+            turned[l][3 - i] = w;
         }
     }
-    return fold(f_load_step(turned[0], 32, 8, 256));
+    return f_load_step((const uint8_t *)turned, 32, LANES, 256);
 }
 
-INLINE field f_select(mask which, field yes, field no) {
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        no.d[i] = _mm512_mask_mov_epi64(no.d[i], which, yes.d[i]);
-    }
+INLINE number f_select(mask which, number yes, number no) {
+    HALVES no.half[h] = pick(m_half(which, h), yes.half[h], no.half[h]);
     return no;
 }
 
-/* Below p: two rounds bring it below 2^255, then a + 19 tells whether it reached p. */
-INLINE field f_canon(field a) {
-    a = fold(fold(a));
-    field r = a;
-    r.d[0] = _mm512_add_epi64(r.d[0], ALL_LANES(19));
-    r = ripple(r);
-    mask over = _mm512_test_epi64_mask(r.d[4], ALL_LANES(UINT64_C(1) << 47));
-    r.d[4] = _mm512_and_si512(r.d[4], ALL_LANES(MASK47));
-    return f_select(over, r, a);
+INLINE number f_canon(number a) {
+    HALVES a.half[h] = canon(a.half[h]);
+    return a;
 }
 
 /* of a number just loaded */
-INLINE mask f_below_p(field a) {
-    a.d[0] = _mm512_add_epi64(a.d[0], ALL_LANES(19));
-    return _mm512_testn_epi64_mask(ripple(a).d[4], ALL_LANES(~MASK47));
+INLINE mask f_below_p(number a) {
+    __mmask8 r[2];
+    HALVES r[h] = _mm512_testn_epi64_mask(plus_19(a.half[h]).d[4], ALL_LANES(~MASK47));
+    return m_both(r);
 }
 
-INLINE mask f_odd(field a) {
-    return _mm512_test_epi64_mask(a.d[0], ALL_LANES(1));
+/* of residues */
+INLINE mask f_odd(number a) {
+    __mmask8 r[2];
+    HALVES r[h] = _mm512_test_epi64_mask(a.half[h].d[0], ALL_LANES(1));
+    return m_both(r);
 }
 
-INLINE mask f_zero(field a) {
-    lane any = _mm512_or_si512(_mm512_or_si512(_mm512_or_si512(a.d[0], a.d[1]), _mm512_or_si512(a.d[2], a.d[3])), a.d[4]);
-    return _mm512_testn_epi64_mask(any, any);
+INLINE mask f_zero(number a) {
+    __mmask8 r[2];
+    HALVES r[h] = is_zero(a.half[h]);
+    return m_both(r);
 }
 
-static TARGET void f_store(uint8_t *out, size_t left, field a, mask top) {
-    uint64_t words[5][8];
-    for (int i = 0; i < 5; i++) {
-        _mm512_storeu_si512(words[i], a.d[i]);
+static TARGET void f_store(uint8_t *out, size_t left, number a, mask top) {
+    HALVES {
+        size_t from = 8 * (size_t)h;
+        if (from < left) {
+            store_residues(out + 32 * from, left - from < 8 ? left - from : 8, a.half[h], m_half(top, h));
+        }
     }
-    for (size_t l = 0; l < left; l++) {
-        uint64_t w[4] = {words[0][l] | words[1][l] << 52, words[1][l] >> 12 | words[2][l] << 40,
-                         words[2][l] >> 24 | words[3][l] << 28, words[3][l] >> 36 | words[4][l] << 16};
-        w[3] |= (uint64_t)(top >> l & 1) << 63;
-        memcpy(out + 32 * l, w, 32);
-    }
 }
 
-INLINE mask m_equal(const uint8_t at[8], int value) {
-    lane v = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)at));
-    return _mm512_cmpeq_epi64_mask(v, ALL_LANES(value));
+INLINE mask m_equal(const uint8_t at[LANES], int value) {
+    return _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)at), _mm_set1_epi8((char)value));
 }
 
 INLINE mask m_and(mask a, mask b) {

@@ -6,6 +6,7 @@ typedef u64x2 slice;
 #define HALVES 2
 #define HALF(x, i) (x)[i]
 #include "aes_slices.h"
+#include "cpu.h"
 
 static inline void aes_eight(slice rounds[11][8], uint64_t high, uint64_t low, uint32_t block[8][4]) {
     slice q[8];
@@ -69,13 +70,10 @@ const mask_core mask_portable = {.name = "portable", .aes = aes, .chacha = chach
 const mask_core *mask_core_of(const char *name) {
 #ifdef HAVE_X86_MASKS
     if (!strcmp(name, mask_avx512.name)) {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vaes")
-                   ? &mask_avx512
-                   : NULL;
+        return cpu_can(CPU_VAES) ? &mask_avx512 : NULL;
     }
     if (!strcmp(name, mask_avx2.name)) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("aes") ? &mask_avx2 : NULL;
+        return cpu_can(CPU_AVX2_AES) ? &mask_avx2 : NULL;
     }
 #endif
     return strcmp(name, mask_portable.name) ? NULL : &mask_portable;

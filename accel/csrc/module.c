@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bind_curves.h"
+#include "cpu.h"
 #include "digits.h"
 #include "mont.h"
 #include "ring128.h"
@@ -22,10 +23,7 @@ typedef struct {
 static const mont_core *core_of(const char *name) {
 #ifdef HAVE_IFMA
     if (!strcmp(name, mont_ifma.name) || !strcmp(name, mont_pairs_ifma.name)) {
-        return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-                   ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma
-                   : NULL;
+        return cpu_can(CPU_IFMA) ? strcmp(name, mont_ifma.name) ? &mont_pairs_ifma : &mont_ifma : NULL;
     }
 #endif
     return strcmp(name, mont_portable.name) && strcmp(name, PLAIN) ? NULL : &mont_portable;
@@ -33,12 +31,7 @@ static const mont_core *core_of(const char *name) {
 
 /* Whether the portable core may use its assembly: not where it was asked for in plain C, as other CPUs run it. */
 static int may_use_adx(const char *name) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    return strcmp(name, PLAIN) && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("adx");
-#else
-    (void)name;
-    return 0;
-#endif
+    return strcmp(name, PLAIN) && cpu_can(CPU_ADX);
 }
 
 static modulus *modulus_of(PyObject *capsule) {
@@ -49,7 +42,7 @@ static void modulus_free(PyObject *capsule) {
     modulus *m = modulus_of(capsule);
     if (m) {
         if (m->ctx.n) {
-            wipe(m->ctx.n, 3 * m->ctx.stride * sizeof(uint64_t)); /* it may be a secret prime's square */
+            wipe(m->ctx.n, MONT_ROWS(m->ctx.stride) * sizeof(uint64_t)); /* it may be a secret prime's square */
             free(m->ctx.n);
         }
         wipe(m, sizeof *m);
@@ -93,7 +86,7 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         return NULL;
     }
     modulus *m = calloc(1, sizeof *m);
-    uint64_t *rows = malloc(size);
+    uint64_t *rows = calloc(MONT_ROWS(core->stride(digits)), sizeof *rows);
     if (m && rows) {
         memcpy(rows, constants.buf, size);
         m->core = core;
@@ -106,15 +99,8 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         c->n = rows;
         c->one = c->n + c->stride;
         c->lift = c->one + c->stride;
-        uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
-        for (int i = 0; i < 6; i++) {
-            inverse *= 2 - c->n[0] * inverse;
-        }
-        c->n0 = 0 - inverse;
-        if (core->digit_bits < 64) {
-            /* the low digit decides the low bits of the inverse, so cutting is enough */
-            c->n0 &= (UINT64_C(1) << core->digit_bits) - 1;
-        }
+        c->near = c->lift + c->stride;
+        mont_prepare(c, core->digit_bits, core->parts);
         capsule = PyCapsule_New(m, MODULUS, modulus_free);
     } else {
         PyErr_NoMemory();
@@ -431,31 +417,61 @@ static PyObject *py_fixed_power(PyObject *self, PyObject *args) {
     return m ? finish(bad, failed) : NULL;
 }
 
-/* segments(modulus, out, src, idx, starts) */
-static PyObject *py_segments(PyObject *self, PyObject *args) {
+/* Whether starts name `count` segments of the `terms` places in idx, and these name rows of a source of that many. */
+static int segments_fit(const int64_t *starts, Py_ssize_t count, const int64_t *idx, Py_ssize_t terms, Py_ssize_t sources) {
+    int bad = starts[0] < 0 || starts[count] > terms;
+    for (Py_ssize_t s = 0; s < count; s++) {
+        bad |= starts[s] > starts[s + 1];
+    }
+    for (Py_ssize_t j = 0; j < terms; j++) {
+        bad |= (uint64_t)idx[j] >= (uint64_t)sources;
+    }
+    return !bad;
+}
+
+typedef struct {
+    const modulus *m;
+    uint64_t *out;
+    const uint64_t *src;
+    const int64_t *idx, *starts;
+    size_t sizes, tasks;
+    atomic_size_t next;
+} buckets_job;
+
+/* The threads take tasks one by one, whatever slice they have: a lane must not run dry while there are any. */
+static int slice_buckets(void *data, size_t from, size_t to) {
+    buckets_job *j = data;
+    (void)from;
+    (void)to;
+    return j->m->core->buckets(&j->m->ctx, j->out, j->src, j->idx, j->starts, j->sizes, j->tasks, &j->next);
+}
+
+/* segments(modulus, out, src, idx, starts): every segment's product
+ * buckets(modulus, out, src, idx, starts, sizes): two rows for `sizes` segments, mont.h */
+static PyObject *multiply_segments(PyObject *args, int weighted) {
     PyObject *capsule;
     Py_buffer out, src, idx, starts;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "Ow*y*y*y*", &capsule, &out, &src, &idx, &starts)) {
+    Py_ssize_t sizes = 1;
+    if (!PyArg_ParseTuple(args, weighted ? "Ow*y*y*y*n" : "Ow*y*y*y*", &capsule, &out, &src, &idx, &starts, &sizes)) {
         return NULL;
     }
     modulus *m = modulus_of(capsule);
     int bad = 1, failed = 0;
     if (m) {
-        Py_ssize_t count = rows_in(m, &out), sources = rows_in(m, &src), terms = idx.len / 8;
+        const Py_ssize_t rows = rows_in(m, &out), sources = rows_in(m, &src), terms = idx.len / 8;
+        const Py_ssize_t count = starts.len / 8 - 1, wanted = weighted ? rows / 2 : rows;
         const int64_t *at = idx.buf, *from = starts.buf;
-        bad = count < 0 || sources < 0 || idx.len % 8 || starts.len != 8 * (count + 1) || (uintptr_t)at % 8 ||
-              (uintptr_t)from % 8;
+        bad = rows < 0 || (weighted && rows % 2) || sources < 0 || idx.len % 8 || starts.len % 8 || count < 0 || sizes < 1 ||
+              count % sizes || count / sizes != wanted || (uintptr_t)at % 8 || (uintptr_t)from % 8;
         if (!bad) {
             Py_BEGIN_ALLOW_THREADS;
-            bad = from[0] < 0 || from[count] > terms;
-            for (Py_ssize_t s = 0; s < count && !bad; s++) {
-                bad = from[s] > from[s + 1];
-            }
-            for (Py_ssize_t j = 0; j < terms && !bad; j++) {
-                bad = at[j] < 0 || at[j] >= sources;
-            }
-            if (!bad && count) {
+            bad = !segments_fit(from, count, at, terms, sources);
+            if (!bad && count && weighted) {
+                buckets_job j = {.m = m, .out = out.buf, .src = src.buf, .idx = at, .starts = from,
+                                 .sizes = (size_t)sizes, .tasks = (size_t)wanted};
+                const size_t full = (size_t)(wanted + 7) / 8; /* a thread is worth eight tasks */
+                failed = run_slices(slice_buckets, &j, full, 1, m->threads);
+            } else if (!bad && count) {
                 rows_job j = {.m = m, .what = SEGMENTS, .out = out.buf, .a = src.buf, .idx = at, .starts = from};
                 failed = run_rows(&j, count, 64);
             }
@@ -467,6 +483,16 @@ static PyObject *py_segments(PyObject *self, PyObject *args) {
     PyBuffer_Release(&idx);
     PyBuffer_Release(&starts);
     return m ? finish(bad, failed) : NULL;
+}
+
+static PyObject *py_segments(PyObject *self, PyObject *args) {
+    (void)self;
+    return multiply_segments(args, 0);
+}
+
+static PyObject *py_buckets(PyObject *self, PyObject *args) {
+    (void)self;
+    return multiply_segments(args, 1);
 }
 
 typedef struct {
@@ -519,7 +545,7 @@ static PyObject *py_logs(PyObject *self, PyObject *args) {
     return can && (bad || failed) ? finish(bad, failed) : PyBool_FromLong(can);
 }
 
-/* count_digits(values, window) -> (non-zero digits, negative ones, longest) */
+/* count_digits(values, window) -> (non-zero digits, negative ones) */
 static PyObject *py_count_digits(PyObject *self, PyObject *args) {
     Py_buffer values;
     int window;
@@ -532,85 +558,112 @@ static PyObject *py_count_digits(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "int64 values and a window of 1 to 16");
     } else {
         const int64_t *v = values.buf;
-        Py_ssize_t count = 0, negative = 0, longest = 0;
+        Py_ssize_t count = 0, negative = 0;
         Py_BEGIN_ALLOW_THREADS;
         for (Py_ssize_t j = 0; j < values.len / 8; j++) {
-            FOR_DIGITS(v[j], window, (count++, negative += minus, (void)size,
-                                      longest = (Py_ssize_t)k >= longest ? (Py_ssize_t)k + 1 : longest));
+            FOR_DIGITS(v[j], window, (count++, negative += minus, (void)size));
         }
         Py_END_ALLOW_THREADS;
-        result = Py_BuildValue("nnn", count, negative, longest);
+        result = Py_BuildValue("nn", count, negative);
     }
     PyBuffer_Release(&values);
     return result;
 }
 
-/* sort_digits(indptr, indices, values, window, windows, tables, starts, terms)
- * tables 0: bucket of (size, k, row, sign) lists its columns; tables 1: row lists its entries of (col, k, sign, size). */
+/* The digits of rows from..to of a matrix, sorted by keys of which each belongs to one row. */
+typedef struct {
+    const int64_t *row_at, *col, *value;
+    int64_t *start, *term;
+    size_t rows, bases, windows, half;
+    int window, signs, tables;
+} sort_job;
+
+static inline size_t sort_key(const sort_job *j, size_t r, size_t k, int minus, size_t size) {
+    return j->tables ? r : ((k * j->rows + r) * (size_t)j->signs + (size_t)(j->signs > 1 && minus)) * j->half + size - 1;
+}
+
+static int slice_count(void *data, size_t from, size_t to) {
+    const sort_job *j = data;
+    for (size_t r = from; r < to; r++) {
+        for (int64_t i = j->row_at[r]; i < j->row_at[r + 1]; i++) {
+            FOR_DIGITS(j->value[i], j->window, {
+                if (k >= j->windows) {
+                    return 1;
+                }
+                j->start[sort_key(j, r, k, minus, size) + 1]++;
+            });
+        }
+    }
+    return 0;
+}
+
+/* start[key] runs to the end of its part. */
+static int slice_sort(void *data, size_t from, size_t to) {
+    const sort_job *j = data;
+    for (size_t r = from; r < to; r++) {
+        for (int64_t i = j->row_at[r]; i < j->row_at[r + 1]; i++) {
+            const size_t col = (size_t)j->col[i];
+            FOR_DIGITS(j->value[i], j->window, {
+                const size_t base = j->signs > 1 ? col : 2 * col + (size_t)minus;
+                const size_t term = j->tables ? ((size - 1) * j->windows + k) * j->bases + base : base;
+                j->term[j->start[sort_key(j, r, k, minus, size)]++] = (int64_t)term;
+            });
+        }
+    }
+    return 0;
+}
+
+/* sort_digits(indptr, indices, values, window, windows, signs, tables, starts, terms, threads) -> terms found
+ * signs 2: bucket (k, row, sign, size) lists the columns; signs 1: bucket (k, row, size) lists bases 2 * column + minus.
+ * tables, the number of bases: the row lists its entries (size, k, base) of their table. */
 static PyObject *py_sort_digits(PyObject *self, PyObject *args) {
     Py_buffer indptr, indices, values, starts, terms;
-    int window, tables;
-    Py_ssize_t windows;
+    int window, signs;
+    Py_ssize_t windows, tables, threads;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*y*y*inpw*w*", &indptr, &indices, &values, &window, &windows, &tables, &starts,
-                          &terms)) {
+    if (!PyArg_ParseTuple(args, "y*y*y*ininw*w*n", &indptr, &indices, &values, &window, &windows, &signs, &tables,
+                          &starts, &terms, &threads)) {
         return NULL;
     }
-    const int64_t *row_at = indptr.buf, *col = indices.buf, *value = values.buf;
-    int64_t *start = starts.buf, *term = terms.buf;
     size_t rows = indptr.len < 8 ? 0 : (size_t)indptr.len / 8 - 1, entries = (size_t)values.len / 8;
-    size_t keys = starts.len < 8 ? 0 : (size_t)starts.len / 8 - 1, capacity = (size_t)terms.len / 8;
-    size_t half = (size_t)1 << ((window - 1) & 15), span = (size_t)windows;
-    int bad = window < 1 || window > 16 || windows < 1 || windows > 64 || indptr.len < 8 || starts.len < 8 ||
-              indices.len != values.len || keys != (tables ? rows : rows * span * 2 * half) || row_at[0] != 0 ||
-              row_at[rows] != (int64_t)entries;
+    size_t keys = starts.len < 8 ? 0 : (size_t)starts.len / 8 - 1;
+    sort_job j = {.row_at = indptr.buf, .col = indices.buf, .value = values.buf, .start = starts.buf, .term = terms.buf,
+                  .rows = rows, .bases = (size_t)tables, .windows = (size_t)windows, .half = (size_t)1 << ((window - 1) & 15), .window = window,
+                  .signs = signs, .tables = tables != 0};
+    int bad = window < 1 || window > 16 || windows < 1 || windows > 64 || signs < 1 || signs > 2 || tables < 0 ||
+              threads < 1 ||
+              indptr.len < 8 || starts.len < 8 || indices.len != values.len ||
+              keys != (tables ? rows : rows * j.windows * (size_t)signs * j.half) || j.row_at[0] != 0 ||
+              j.row_at[rows] != (int64_t)entries;
     Py_BEGIN_ALLOW_THREADS;
     for (size_t r = 0; r < rows && !bad; r++) {
-        bad = row_at[r] > row_at[r + 1];
+        bad = j.row_at[r] > j.row_at[r + 1];
     }
-    for (size_t j = 0; j < entries && !bad; j++) {
-        bad = value[j] >= INT64_C(1) << 40 || value[j] <= -(INT64_C(1) << 40) || col[j] < 0;
+    for (size_t i = 0; i < entries && !bad; i++) {
+        bad = j.value[i] >= INT64_C(1) << 40 || j.value[i] <= -(INT64_C(1) << 40) || j.col[i] < 0;
     }
     if (!bad) {
-#define KEY (tables ? r : (((size - 1) * span + k) * rows + r) * 2 + (size_t)minus)
-        memset(start, 0, (keys + 1) * sizeof *start);
-        for (size_t r = 0; r < rows && !bad; r++) {
-            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
-                FOR_DIGITS(value[j], window, {
-                    if (k >= span) {
-                        bad = 1;
-                        break;
-                    }
-                    start[KEY + 1]++;
-                });
-            }
-        }
+        const size_t average = entries / (rows ? rows : 1) + 1, grain = 4096 / average + 1; /* what a thread is worth */
+        memset(j.start, 0, (keys + 1) * sizeof *j.start);
+        bad = run_slices(slice_count, &j, rows, grain, (size_t)threads);
         for (size_t i = 0; i < keys; i++) {
-            start[i + 1] += start[i];
+            j.start[i + 1] += j.start[i];
         }
-        bad = bad || start[keys] != (int64_t)capacity;
-        for (size_t r = 0; r < rows && !bad; r++) {
-            for (int64_t j = row_at[r]; j < row_at[r + 1]; j++) {
-                /* start[key] runs to the end of its bucket and is put back below */
-                FOR_DIGITS(value[j], window,
-                           term[start[KEY]++] = tables ? (int64_t)((((size_t)col[j] * span + k) * 2 + (size_t)minus) * half +
-                                                                   size - 1)
-                                                       : col[j]);
-            }
-        }
+        bad = bad || j.start[keys] > (int64_t)((size_t)terms.len / 8);
         if (!bad) {
-            memmove(start + 1, start, keys * sizeof *start);
-            start[0] = 0;
+            run_slices(slice_sort, &j, rows, grain, (size_t)threads);
+            memmove(j.start + 1, j.start, keys * sizeof *j.start);
+            j.start[0] = 0;
         }
-#undef KEY
     }
     Py_END_ALLOW_THREADS;
+    PyObject *found = bad ? finish(bad, 0) : PyLong_FromLongLong(j.start[keys]);
     PyBuffer_Release(&indptr);
     PyBuffer_Release(&indices);
     PyBuffer_Release(&values);
     PyBuffer_Release(&starts);
     PyBuffer_Release(&terms);
-    return finish(bad, 0);
+    return found;
 }
 
 /* in_range(bytes, size, bound, zero) -> whether every little-endian number lies below the bound and, unless zero may be,
@@ -718,6 +771,7 @@ static PyMethodDef methods[] = {
     {"fixed_table", py_fixed_table, METH_VARARGS, NULL},
     {"fixed_power", py_fixed_power, METH_VARARGS, NULL},
     {"segments", py_segments, METH_VARARGS, NULL},
+    {"buckets", py_buckets, METH_VARARGS, NULL},
     {"logs", py_logs, METH_VARARGS, NULL},
     {"count_digits", py_count_digits, METH_VARARGS, NULL},
     {"sort_digits", py_sort_digits, METH_VARARGS, NULL},

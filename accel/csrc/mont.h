@@ -3,6 +3,7 @@
 #ifndef INTERCONN_MONT_H
 #define INTERCONN_MONT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +16,8 @@ typedef struct {
     int adx;        /* portable: whether mulx, adcx and adox may be used */
     uint64_t *n;    /* stride words each; of pairs the number whose square is the modulus */
     uint64_t *one;  /* R modulo the modulus */
-    uint64_t *lift; /* of pairs: a multiple of n whose digits lie between 2^digit_bits and twice that */
+    uint64_t *lift; /* of pairs: a multiple of n whose digits lie between 2^(digit_bits + 1) and twice that */
+    uint64_t *near; /* digits of n0 n + 1, whose lowest is 0: one more than n has; made by mont_prepare */
 } mont_ctx;
 
 /* One implementation. Elements are rows of ctx->stride words; `count` of them make a batch; a step of 0 repeats one row.
@@ -58,10 +60,14 @@ typedef struct {
     /* out[s] = product of src[idx[j]], starts[s] <= j < starts[s + 1]; times and addresses depend on idx and starts */
     int (*segments)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
                     size_t count);
+    /* out[2 t] = product of bucket (t, s)^s, out[2 t + 1] = product of bucket (t, s) over sizes s from 1 to `sizes`, for the
+     * tasks t that `next` still gives; bucket (t, s) is segment t * sizes + s - 1 of src, idx and starts as above */
+    int (*buckets)(const mont_ctx *ctx, uint64_t *out, const uint64_t *src, const int64_t *idx, const int64_t *starts,
+                   size_t sizes, size_t tasks, atomic_size_t *next);
     /* Of ctx with a prime p: out = (c^e mod p^2 - 1) / p, canonical, for e a multiple of p - 1 and c prime to p, in bytes
      * of any size up to chunks * digits. factors: chunks + 1 pairs of rows, R^(k+2) mod p^2 for chunk k and R last, as
-     * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^digit_bits and twice that. Constant in
-     * time. Missing where it would gain nothing. */
+     * remainder and quotient by p; lift: a multiple of p whose digits lie between 2^(digit_bits + 1) and twice that.
+     * Constant in time. Missing where it would gain nothing. */
     int (*logs)(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
                 const uint64_t *factors, size_t chunks, const uint64_t *lift, const uint8_t *exp, size_t exp_bits,
                 size_t count);
@@ -79,9 +85,6 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
     size_t byte = at >> 3;
     if (byte + 8 <= size) {
         memcpy(&value, bytes + byte, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        value = __builtin_bswap64(value);
-#endif
     } else {
         for (unsigned i = 0; byte + i < size; i++) {
             value |= (uint64_t)bytes[byte + i] << (8 * i);
@@ -90,12 +93,34 @@ static inline uint64_t take_bits(const uint8_t *bytes, size_t size, size_t at, u
     return value >> (at & 7) & ((UINT64_C(1) << width) - 1);
 }
 
+#define MONT_ROWS(stride) (4 * (stride) + 8) /* words of n, one, lift and near */
+
+/* The constants that follow from n. */
+static inline void mont_prepare(mont_ctx *ctx, unsigned digit_bits, unsigned parts) {
+    uint64_t inverse = 1; /* Newton: each round doubles the correct bits */
+    for (int i = 0; i < 6; i++) {
+        inverse *= 2 - ctx->n[0] * inverse;
+    }
+    ctx->n0 = 0 - inverse;
+    if (digit_bits < 64) {
+        /* the low digit decides the low bits of the inverse, so cutting is enough */
+        const uint64_t mask = (UINT64_C(1) << digit_bits) - 1;
+        const size_t digits = ctx->digits / parts;
+        unsigned __int128 sum = 1;
+        ctx->n0 &= mask;
+        for (size_t j = 0; j < digits; j++) {
+            sum += (unsigned __int128)ctx->n0 * ctx->n[j];
+            ctx->near[j] = (uint64_t)sum & mask;
+            sum >>= digit_bits;
+        }
+        ctx->near[digits] = (uint64_t)sum;
+    }
+}
+
 /* Clears memory that held secrets; the compiler may not leave it out. */
 static inline void wipe(void *memory, size_t size) {
-    volatile uint8_t *p = memory;
-    while (size--) {
-        *p++ = 0;
-    }
+    memset(memory, 0, size);
+    __asm__ volatile("" : : "r"(memory) : "memory");
 }
 
 #endif

@@ -10,12 +10,13 @@ static TARGET void lanes_mul(const mont_ctx *ctx, uint64_t *out, const uint64_t 
     mul_keep(ctx, out, a, b, m);
 }
 
-static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a) {
+static TARGET void lanes_sqr_beside(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, selection *side) {
     lane m[MAX_BLOCKS * BLOCK];
-    sqr_keep(ctx, out, a, m);
+    sqr_keep(ctx, out, a, m, side);
 }
 
 #include "mont_algos.h"
+#include "mont_buckets.h"
 
 /* Powers modulo p^2 as pairs modulo the prime p of ctx */
 static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, const uint8_t *in, size_t in_size,
@@ -33,8 +34,6 @@ static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, 
         free(row);
         return -1;
     }
-    mont_ctx pair = *ctx; /* for what only copies digits */
-    pair.digits = 2 * ctx->digits;
     for (size_t l = 0; l < LANES; l++) {
         for (size_t k = 0; k < 2 * (chunks + 1); k++) {
             lane_put(ctx, lanes + k * half, l, factors + k * ctx->stride);
@@ -66,19 +65,20 @@ static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, 
             for (size_t l = 0; l < LANES; l++) {
                 idx[l] = take_bits(exp, exp_size, k * window, window);
             }
-            if (k + 1 == windows) {
-                lanes_select(&pair, acc, table, entries, idx);
-                continue;
+            const int top = k + 1 == windows;
+            selection side = select_begin(2 * ctx->digits, top ? acc : y, table, entries, idx);
+            for (unsigned i = 0; i < window && !top; i++) {
+                pair_sqr(ctx, acc, acc, lift, &side);
             }
-            for (unsigned i = 0; i < window; i++) {
-                pair_sqr(ctx, acc, acc, lift);
+            while (select_piece(&side)) {
             }
-            lanes_select(&pair, y, table, entries, idx);
-            pair_mul(ctx, acc, acc, y, lift);
+            if (!top) {
+                pair_mul(ctx, acc, acc, y, lift);
+            }
         }
-        /* out of Montgomery form: x0 is 1, and x1 at most p + 1 */
+        /* out of Montgomery form, where x0 is 1 */
         pair_mul(ctx, acc, acc, unit, lift);
-        lanes_canonical(ctx, acc + half);
+        pair_canonical(ctx, acc);
         for (size_t l = 0; l < LANES && at + l < count; l++) {
             lane_get(ctx, row, acc + half, l);
             row_pack(ctx, out + (at + l) * out_size, out_size, row);
@@ -106,6 +106,7 @@ const mont_core mont_ifma = {
     .fixed_table = fixed_table,
     .fixed_power = fixed_power,
     .segments = batch_segments,
+    .buckets = batch_buckets,
     .logs = pair_logs,
 };
 #else

@@ -94,30 +94,84 @@ INLINE void tile_diagonal(lane acc[20], const lane *a, const lane *twice, const 
     }
 }
 
-/* Makes the low ten digits of acc zero modulo 2^520 by adding m * n, and drops them. */
-INLINE void reduce(lane acc[20], lane *m, const uint64_t *n, lane n0) {
-    const lane zero = _mm512_setzero_si512();
+/* As tile_shared for the last block of m, whose last digit belongs to n itself. */
+INLINE void tile_last(lane acc[20], const lane *m, const uint64_t *near, const uint64_t *n) {
+    lane b[BLOCK];
 #pragma GCC unroll 10
-    for (int i = 0; i < BLOCK; i++) {
-        lane x = _mm512_madd52lo_epu64(zero, acc[i], n0);
-        m[i] = x;
-        LO(acc[i], x, ALL_LANES(n[0]));
-        LO(acc[i + 1], x, ALL_LANES(n[1]));
-        HI(acc[i + 1], x, ALL_LANES(n[0]));
-        acc[i + 1] = _mm512_add_epi64(acc[i + 1], _mm512_srli_epi64(acc[i], 52));
-#pragma GCC unroll 10
-        for (int j = 2; j < BLOCK; j++) {
-            LO(acc[i + j], x, ALL_LANES(n[j]));
-        }
-#pragma GCC unroll 10
-        for (int j = 1; j < BLOCK; j++) {
-            HI(acc[i + j + 1], x, ALL_LANES(n[j]));
-        }
+    for (int j = 0; j < BLOCK; j++) {
+        b[j] = ALL_LANES(near[j]);
     }
+#pragma GCC unroll 9
+    for (int i = 0; i < BLOCK - 1; i++) {
+        row(acc + i, m[i], b);
+    }
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        b[j] = ALL_LANES(n[j]);
+    }
+    row(acc + BLOCK - 1, m[BLOCK - 1], b);
+}
+
+/* acc += m * top for the first `rows` digits of m */
+INLINE void tile_top(lane acc[20], const lane *m, uint64_t top, const int rows) {
+    const lane b = ALL_LANES(top);
+#pragma GCC unroll 10
+    for (int i = 0; i < rows; i++) {
+        lane x = m[i];
+        LO(acc[i], x, b);
+        HI(acc[i + 1], x, b);
+    }
+}
+
+INLINE void clear_columns(lane acc[20]) {
+#pragma GCC unroll 20
+    for (int i = 0; i < 20; i++) {
+        acc[i] = _mm512_setzero_si512();
+    }
+}
+
+/* Drops the low ten digits of acc. */
+INLINE void shift(lane acc[20]) {
 #pragma GCC unroll 10
     for (int i = 0; i < BLOCK; i++) {
         acc[i] = acc[i + BLOCK];
-        acc[i + BLOCK] = zero;
+        acc[i + BLOCK] = _mm512_setzero_si512();
+    }
+}
+
+/* A digit x of acc is its own m where -1 mod 2^52 is the lowest digit of what is added: x (near - 1), and so it vanishes.
+ * Bits above 52 went to the next digit; no multiplication reads them. */
+INLINE void reduce_rows(lane acc[20], lane *m, const uint64_t *near, const int rows) {
+#pragma GCC unroll 10
+    for (int i = 0; i < rows; i++) {
+        const lane x = acc[i];
+        m[i] = x;
+        acc[i + 1] = _mm512_add_epi64(acc[i + 1], _mm512_srli_epi64(x, 52));
+#pragma GCC unroll 10
+        for (int j = 1; j < BLOCK; j++) {
+            LO(acc[i + j], x, ALL_LANES(near[j]));
+        }
+#pragma GCC unroll 10
+        for (int j = 1; j < BLOCK; j++) {
+            HI(acc[i + j + 1], x, ALL_LANES(near[j]));
+        }
+    }
+}
+
+/* The last digit of all is cleared by n itself, so that the result has no more digits than n. */
+INLINE void reduce_digit(lane acc[11], lane *m, const uint64_t *n, lane n0) {
+    const lane x = _mm512_madd52lo_epu64(_mm512_setzero_si512(), acc[0], n0);
+    *m = x;
+    /* acc[0] + the low half of x n[0] is the next multiple of 2^52 */
+    const lane carry = _mm512_srli_epi64(_mm512_add_epi64(acc[0], ALL_LANES(MASK52)), 52);
+    acc[1] = _mm512_add_epi64(acc[1], carry);
+#pragma GCC unroll 10
+    for (int j = 1; j < BLOCK; j++) {
+        LO(acc[j], x, ALL_LANES(n[j]));
+    }
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        HI(acc[j + 1], x, ALL_LANES(n[j]));
     }
 }
 
@@ -129,64 +183,111 @@ INLINE void emit(lane acc[20], lane *out) {
         out[i] = _mm512_and_si512(acc[i], mask);
         acc[i + 1] = _mm512_add_epi64(acc[i + 1], _mm512_srli_epi64(acc[i], 52));
     }
-#pragma GCC unroll 10
-    for (int i = 0; i < BLOCK; i++) {
-        acc[i] = acc[i + BLOCK];
-        acc[i + BLOCK] = _mm512_setzero_si512();
+    shift(acc);
+}
+
+/* What block k of the columns still needs after the products of its factors: the multiples of n, whose digits m receives,
+ * and its carries. The columns of R and above go to out. */
+INLINE void settle(const mont_ctx *ctx, lane acc[20], lane *m, lane *out, const int k, const int blocks) {
+    const uint64_t *n = ctx->n, *near = ctx->near;
+    for (int i = k < blocks ? 0 : k - blocks + 1; i < k && i < blocks - 1; i++) {
+        tile_shared(acc, m + BLOCK * i, near + BLOCK * (k - i));
+    }
+    if (k < blocks - 1) {
+        reduce_rows(acc, m + BLOCK * k, near, BLOCK);
+        shift(acc);
+    } else if (k == blocks - 1) {
+        reduce_rows(acc, m + BLOCK * k, near, BLOCK - 1);
+        reduce_digit(acc + BLOCK - 1, m + BLOCK * k + BLOCK - 1, n, ALL_LANES(ctx->n0));
+        shift(acc);
+    } else {
+        const int j = BLOCK * (k - blocks + 1);
+        tile_last(acc, m + BLOCK * (blocks - 1), near + j, n + j);
+        tile_top(acc, m + BLOCK * (k - blocks), near[BLOCK * blocks], BLOCK);
+        emit(acc, out + BLOCK * (k - blocks));
     }
 }
 
-/* m receives the multiple of n that was added */
+/* The last block of columns */
+INLINE void settle_top(const mont_ctx *ctx, lane acc[20], const lane *m, lane *out, const int blocks) {
+    tile_top(acc, m + BLOCK * (blocks - 1), ctx->near[BLOCK * blocks], BLOCK - 1);
+    emit(acc, out + BLOCK * (blocks - 1));
+}
+
+/* Entry idx[l] of a table in every lane l, found by reading all of it: in pieces, that a squaring can do in between. */
+typedef struct {
+    lane wanted;
+    const lane *table;
+    lane *out;
+    size_t digits, entries; /* of the table */
+    size_t digit, entry;    /* where the next piece begins */
+} selection;
+
+INLINE selection select_begin(size_t digits, uint64_t *out, const uint64_t *table, size_t entries,
+                              const uint64_t idx[LANES]) {
+    return (selection){_mm512_loadu_si512(idx), (const lane *)table, (lane *)out, digits, entries, 0, 0};
+}
+
+/* Ten digits of up to eight entries; 0 if nothing is left. */
+INLINE int select_piece(selection *s) {
+    if (s->digit == s->digits) {
+        return 0;
+    }
+    const lane *entry = s->table + s->entry * s->digits + s->digit;
+    const size_t end = s->entry + 8 < s->entries ? s->entry + 8 : s->entries;
+    lane *out = s->out + s->digit, found[BLOCK];
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        found[j] = s->entry ? out[j] : _mm512_setzero_si512();
+    }
+    for (size_t e = s->entry; e < end; e++, entry += s->digits) {
+        const __mmask8 here = _mm512_cmpeq_epi64_mask(s->wanted, ALL_LANES(e));
+#pragma GCC unroll 10
+        for (int j = 0; j < BLOCK; j++) {
+            found[j] = _mm512_mask_mov_epi64(found[j], here, entry[j]);
+        }
+    }
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        out[j] = found[j];
+    }
+    s->entry = end < s->entries ? end : 0;
+    s->digit += end < s->entries ? 0 : BLOCK;
+    return 1;
+}
+
+/* m receives the digits of what was added: see accel/notes/montgomery.md */
 static TARGET void mul_keep(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, const uint64_t *b_words,
                             lane *m) {
     const lane *a = (const lane *)a_words, *b = (const lane *)b_words;
     lane *out = (lane *)out_words;
-    const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
-    const lane n0 = ALL_LANES(ctx->n0);
     lane acc[20];
-#pragma GCC unroll 20
-    for (int i = 0; i < 20; i++) {
-        acc[i] = _mm512_setzero_si512();
-    }
-    for (int k = 0; k < blocks; k++) {
-        for (int i = 0; i < k; i++) {
+    clear_columns(acc);
+    for (int k = 0; k < 2 * blocks - 1; k++) {
+        for (int i = k < blocks ? 0 : k - blocks + 1; i <= k && i < blocks; i++) {
             tile(acc, a + BLOCK * i, b + BLOCK * (k - i));
-            tile_shared(acc, m + BLOCK * i, n + BLOCK * (k - i));
         }
-        tile(acc, a + BLOCK * k, b);
-        reduce(acc, m + BLOCK * k, n, n0);
+        settle(ctx, acc, m, out, k, blocks);
     }
-    for (int k = blocks; k < 2 * blocks - 1; k++) {
-        for (int i = k - blocks + 1; i < blocks; i++) {
-            tile(acc, a + BLOCK * i, b + BLOCK * (k - i));
-            tile_shared(acc, m + BLOCK * i, n + BLOCK * (k - i));
-        }
-        emit(acc, out + BLOCK * (k - blocks));
-    }
-    emit(acc, out + BLOCK * (blocks - 1));
+    settle_top(ctx, acc, m, out, blocks);
 }
 
-static TARGET void sqr_keep(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, lane *m) {
+/* side: a selection that is worked on as well, or none; a is not among its table or result */
+static TARGET void sqr_keep(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, lane *m, selection *side) {
     const lane *a = (const lane *)a_words;
     lane *out = (lane *)out_words;
-    const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
-    const lane n0 = ALL_LANES(ctx->n0), mask = ALL_LANES(MASK52);
     lane twice[MAX_BLOCKS * BLOCK], clear[MAX_BLOCKS * BLOCK], acc[20];
     lane carry = _mm512_setzero_si512();
     for (int i = 0; i < blocks * BLOCK; i++) {
-        lane x = _mm512_and_si512(_mm512_slli_epi64(a[i], 1), mask);
-        clear[i] = x;
-        twice[i] = _mm512_or_si512(x, carry);
+        clear[i] = _mm512_add_epi64(a[i], a[i]); /* no multiplication reads bit 52 */
+        twice[i] = _mm512_or_si512(clear[i], carry);
         carry = _mm512_srli_epi64(a[i], 51);
     }
-#pragma GCC unroll 20
-    for (int i = 0; i < 20; i++) {
-        acc[i] = _mm512_setzero_si512();
-    }
+    clear_columns(acc);
     for (int k = 0; k < 2 * blocks - 1; k++) {
-        int first = k < blocks ? 0 : k - blocks + 1, i = first;
+        int i = k < blocks ? 0 : k - blocks + 1;
         for (; 2 * i < k - 1; i++) {
             tile(acc, a + BLOCK * i, twice + BLOCK * (k - i));
         }
@@ -195,19 +296,29 @@ static TARGET void sqr_keep(const mont_ctx *ctx, uint64_t *out_words, const uint
         } else {
             tile_diagonal(acc, a + BLOCK * i, twice + BLOCK * i, clear + BLOCK * i);
         }
-        if (k < blocks) {
-            for (i = 0; i < k; i++) {
-                tile_shared(acc, m + BLOCK * i, n + BLOCK * (k - i));
-            }
-            reduce(acc, m + BLOCK * k, n, n0);
-        } else {
-            for (i = first; i < blocks; i++) {
-                tile_shared(acc, m + BLOCK * i, n + BLOCK * (k - i));
-            }
-            emit(acc, out + BLOCK * (k - blocks));
+        settle(ctx, acc, m, out, k, blocks);
+        if (side) {
+            select_piece(side);
         }
     }
-    emit(acc, out + BLOCK * (blocks - 1));
+    settle_top(ctx, acc, m, out, blocks);
+}
+
+/* Squares with a selection beside it; of the core that includes this. */
+static TARGET void lanes_sqr_beside(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, selection *side);
+
+static TARGET void lanes_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a) {
+    lanes_sqr_beside(ctx, out, a, NULL);
+}
+
+static TARGET void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times, uint64_t *out, const uint64_t *table,
+                               size_t entries, const uint64_t idx[LANES]) {
+    selection side = select_begin(ctx->digits, out, table, entries, idx);
+    for (unsigned i = 0; i < times; i++) {
+        lanes_sqr_beside(ctx, x, x, &side);
+    }
+    while (select_piece(&side)) {
+    }
 }
 
 /* x += y; the sum of values below 2n is below 4n, which the next multiplication takes. */
@@ -222,19 +333,26 @@ static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint6
     }
 }
 
-/* From [0, n] to [0, n): a product with one is at most n. */
-static TARGET void lanes_canonical(const mont_ctx *ctx, uint64_t *x_words) {
-    lane *x = (lane *)x_words, borrow = _mm512_setzero_si512(), rest[MAX_BLOCKS * BLOCK];
+/* x -= n where that leaves it positive; the lanes where it does. */
+static TARGET __mmask8 lanes_subtract(const mont_ctx *ctx, lane *x) {
+    lane borrow = _mm512_setzero_si512(), rest[MAX_BLOCKS * BLOCK];
     const lane mask = ALL_LANES(MASK52);
     for (size_t j = 0; j < ctx->digits; j++) {
         lane d = _mm512_add_epi64(_mm512_sub_epi64(x[j], ALL_LANES(ctx->n[j])), borrow);
         rest[j] = _mm512_and_si512(d, mask);
         borrow = _mm512_srai_epi64(d, 63);
     }
-    __mmask8 keep = _mm512_movepi64_mask(borrow);
+    const __mmask8 keep = _mm512_movepi64_mask(borrow);
     for (size_t j = 0; j < ctx->digits; j++) {
         x[j] = _mm512_mask_mov_epi64(rest[j], keep, x[j]);
     }
+    return (__mmask8)~keep;
+}
+
+/* From a product with one, which is at most 2n, to [0, n). */
+static TARGET void lanes_canonical(const mont_ctx *ctx, uint64_t *x_words) {
+    lanes_subtract(ctx, (lane *)x_words);
+    lanes_subtract(ctx, (lane *)x_words);
 }
 
 INLINE void transpose(lane r[8]) {
@@ -302,26 +420,11 @@ static inline void lane_get(const mont_ctx *ctx, uint64_t *row, const uint64_t *
     }
 }
 
-static TARGET void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *table, size_t entries,
-                                const uint64_t idx[LANES]) {
-    const lane wanted = _mm512_loadu_si512(idx);
-    const size_t step = LANE_WORDS(ctx);
-    for (size_t at = 0; at < ctx->digits; at += BLOCK) {
-        lane acc[BLOCK];
-        for (int j = 0; j < BLOCK; j++) {
-            acc[j] = _mm512_setzero_si512();
-        }
-        const uint64_t *entry = table + 8 * at;
-        for (size_t e = 0; e < entries; e++, entry += step) {
-            __mmask8 here = _mm512_cmpeq_epi64_mask(wanted, ALL_LANES(e));
-#pragma GCC unroll 10
-            for (int j = 0; j < BLOCK; j++) {
-                acc[j] = _mm512_mask_mov_epi64(acc[j], here, _mm512_load_si512(entry + 8 * j));
-            }
-        }
-        for (int j = 0; j < BLOCK; j++) {
-            _mm512_store_si512(out + 8 * (at + (size_t)j), acc[j]);
-        }
+static TARGET void lanes_merge(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, unsigned which) {
+    lane *x = (lane *)x_words;
+    const lane *y = (const lane *)y_words;
+    for (size_t j = 0; j < ctx->digits; j++) {
+        _mm512_mask_store_epi64(x + j, (__mmask8)which, y[j]);
     }
 }
 
@@ -404,20 +507,34 @@ static void row_pack(const mont_ctx *ctx, uint8_t *bytes, size_t size, const uin
 /* --- residues modulo p^2 as pairs x0 + x1 p, computed modulo the prime p of ctx; see accel/notes/montgomery.md ---
  * A pair is two numbers in lane form, one after the other. */
 
-/* out = (a b + c d + lift - m) / R modulo p; c and d may be missing. lift: a multiple of p, no digit below one of m. */
+/* acc += block k of -(n0 m' + m"), what mul_keep or sqr_keep has added in multiples of n, m" its last digit and m' the
+ * others: 2^52 - n0 takes the place of -n0, and lift keeps every column positive. before: the digit before m[0]. */
+INLINE void take_away(const mont_ctx *ctx, lane acc[20], const uint64_t *lift, const lane *m, lane before, const int last) {
+    const lane mask = ALL_LANES(MASK52), factor = ALL_LANES(MASK52 + 1 - ctx->n0);
+#pragma GCC unroll 10
+    for (int j = 0; j < BLOCK; j++) {
+        const lane x = m[j];
+        acc[j] = _mm512_add_epi64(acc[j], _mm512_sub_epi64(ALL_LANES(lift[j]), _mm512_and_si512(before, mask)));
+        if (last && j == BLOCK - 1) {
+            acc[j] = _mm512_sub_epi64(acc[j], x);
+        } else {
+            LO(acc[j], x, factor);
+            HI(acc[j + 1], x, factor);
+        }
+        before = x;
+    }
+}
+
+/* out = (a b + c d + lift - what m stands for) / R modulo p; c and d may be missing. lift: a multiple of p, every digit in
+ * [2^53, 2^54). */
 static TARGET void pair_second(const mont_ctx *ctx, uint64_t *out_words, const uint64_t *a_words, const uint64_t *b_words,
                                const uint64_t *c_words, const uint64_t *d_words, const uint64_t *lift, const lane *m) {
     const lane *a = (const lane *)a_words, *b = (const lane *)b_words;
     const lane *c = (const lane *)c_words, *d = (const lane *)d_words;
     lane *out = (lane *)out_words;
-    const uint64_t *n = ctx->n;
     const int blocks = (int)(ctx->digits / BLOCK);
-    const lane n0 = ALL_LANES(ctx->n0);
-    lane t[MAX_BLOCKS * BLOCK], acc[20];
-#pragma GCC unroll 20
-    for (int i = 0; i < 20; i++) {
-        acc[i] = _mm512_setzero_si512();
-    }
+    lane t[MAX_BLOCKS * BLOCK], acc[20], before = _mm512_setzero_si512();
+    clear_columns(acc);
     for (int k = 0; k < 2 * blocks - 1; k++) {
         const int first = k < blocks ? 0 : k - blocks + 1, last = k < blocks ? k : blocks - 1;
         for (int i = first; i <= last; i++) {
@@ -426,21 +543,15 @@ static TARGET void pair_second(const mont_ctx *ctx, uint64_t *out_words, const u
                 tile(acc, c + BLOCK * i, d + BLOCK * (k - i));
             }
         }
-        for (int i = first; i < (k < blocks ? k : blocks); i++) {
-            tile_shared(acc, t + BLOCK * i, n + BLOCK * (k - i));
+        if (k < blocks - 1) {
+            take_away(ctx, acc, lift + BLOCK * k, m + BLOCK * k, before, 0);
+            before = m[BLOCK * k + BLOCK - 1];
+        } else if (k == blocks - 1) {
+            take_away(ctx, acc, lift + BLOCK * k, m + BLOCK * k, before, 1);
         }
-        if (k < blocks) {
-#pragma GCC unroll 10
-            for (int j = 0; j < BLOCK; j++) {
-                lane more = _mm512_sub_epi64(ALL_LANES(lift[BLOCK * k + j]), m[BLOCK * k + j]);
-                acc[j] = _mm512_add_epi64(acc[j], more);
-            }
-            reduce(acc, t + BLOCK * k, n, n0);
-        } else {
-            emit(acc, out + BLOCK * (k - blocks));
-        }
+        settle(ctx, acc, t, out, k, blocks);
     }
-    emit(acc, out + BLOCK * (blocks - 1));
+    settle_top(ctx, acc, t, out, blocks);
 }
 
 /* out = a * b; out may be a or b */
@@ -453,14 +564,30 @@ static TARGET void pair_mul(const mont_ctx *ctx, uint64_t *out, const uint64_t *
 }
 
 /* out = a^2; out may be a */
-static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint64_t *lift) {
+static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint64_t *lift, selection *side) {
     const size_t half = LANE_WORDS(ctx);
     lane m[MAX_BLOCKS * BLOCK], first[MAX_BLOCKS * BLOCK], twice[MAX_BLOCKS * BLOCK];
-    sqr_keep(ctx, (uint64_t *)first, a, m);
+    sqr_keep(ctx, (uint64_t *)first, a, m, side);
     memcpy(twice, a + half, half * sizeof *a);
     lanes_add(ctx, (uint64_t *)twice, (const uint64_t *)twice, 0);
     pair_second(ctx, out + half, a, (const uint64_t *)twice, NULL, NULL, lift, m);
     memcpy(out, first, half * sizeof *out);
+}
+
+/* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 2, to the canonical pair: each n that x0 gives off is one
+ * more in x1. */
+static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
+    const size_t digits = ctx->digits;
+    lane *x = (lane *)x_words;
+    const lane mask = ALL_LANES(MASK52), one = ALL_LANES(1);
+    lane carry = _mm512_maskz_mov_epi64(lanes_subtract(ctx, x), one);
+    carry = _mm512_mask_add_epi64(carry, lanes_subtract(ctx, x), carry, one);
+    for (size_t j = digits; j < 2 * digits; j++) {
+        lane sum = _mm512_add_epi64(x[j], carry);
+        x[j] = _mm512_and_si512(sum, mask);
+        carry = _mm512_srli_epi64(sum, 52);
+    }
+    lanes_canonical(ctx, x_words + LANE_WORDS(ctx));
 }
 
 /* Eight bits of room above the modulus: sums of up to sixteen values stay usable, and products stay below 2n. */

@@ -179,6 +179,12 @@ static void lanes_load(const mont_ctx *ctx, uint64_t *x, const uint64_t *const r
     lane_put(ctx, x, 0, rows[0]);
 }
 
+static void lanes_merge(const mont_ctx *ctx, uint64_t *x, const uint64_t *y, unsigned which) {
+    if (which & 1) {
+        lane_put(ctx, x, 0, y);
+    }
+}
+
 static void lanes_store(const mont_ctx *ctx, uint64_t *const rows[LANES], const uint64_t *x, size_t count) {
     (void)count;
     lane_put(ctx, rows[0], 0, x);
@@ -212,6 +218,14 @@ static void lanes_select(const mont_ctx *ctx, uint64_t *out, const uint64_t *row
     }
 }
 
+static void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times, uint64_t *out, const uint64_t *table,
+                        size_t entries, const uint64_t idx[LANES]) {
+    for (unsigned i = 0; i < times; i++) {
+        lanes_sqr(ctx, x, x);
+    }
+    lanes_select(ctx, out, table, entries, idx);
+}
+
 static void fixed_arrange(const mont_ctx *ctx, uint64_t *part, unsigned window, uint64_t *scratch) {
     (void)ctx, (void)part, (void)window, (void)scratch;
 }
@@ -234,6 +248,7 @@ static void row_pack(const mont_ctx *ctx, uint8_t *bytes, size_t size, const uin
 }
 
 #include "mont_algos.h"
+#include "mont_buckets.h"
 
 static size_t digits_for(size_t bits) {
     return (bits + DIGIT_BITS - 1) / DIGIT_BITS;
@@ -259,4 +274,5 @@ const mont_core mont_portable = {
     .fixed_table = fixed_table,
     .fixed_power = fixed_power,
     .segments = batch_segments,
+    .buckets = batch_buckets,
 };

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
+
 typedef unsigned __int128 wide;
 
 void ring64_product_portable(const ring_shape *s, uint64_t *restrict out, const uint64_t *restrict a,
@@ -94,7 +96,7 @@ void ring_add(uint64_t *out, const uint64_t *x, size_t size, size_t words) {
 #define ROWS 64      /* rows of a that are gone through together, while the cache holds them */
 
 int ring64_avx512_usable(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+    return cpu_can(CPU_AVX512);
 }
 
 INLINE __mmask8 first_lanes(size_t count) {

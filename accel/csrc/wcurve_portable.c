@@ -3,7 +3,9 @@
 #include "mont.h"
 #include "wcurve.h"
 
+#ifndef __clang__
 #pragma GCC optimize("O3")
+#endif
 #define PAIR 1
 #define R2_WORDS r2_52
 #define R2HI_WORDS r2hi_52

@@ -5,131 +5,146 @@
 #ifdef HAVE_IFMA
 #include "f25519_ifma.h"
 
-/* a^(p - 2) */
-static TARGET void invert(field *out, const field *z) {
-    field a, b, c;
-    field t = *z;
-    square_times(&t, 1); /* 2 */
-    a = t;
-    square_times(&t, 2); /* 8 */
-    multiply(&b, &t, z); /* 9 */
-    multiply(&a, &a, &b); /* 11 */
-    t = a;
-    square_times(&t, 1);
-    multiply(&b, &t, &b); /* 2^5 - 1 */
-    t = b;
-    square_times(&t, 5);
-    multiply(&b, &t, &b); /* 2^10 - 1 */
-    t = b;
-    square_times(&t, 10);
-    multiply(&c, &t, &b); /* 2^20 - 1 */
-    t = c;
-    square_times(&t, 20);
-    multiply(&t, &t, &c); /* 2^40 - 1 */
-    square_times(&t, 10);
-    multiply(&b, &t, &b); /* 2^50 - 1 */
-    t = b;
-    square_times(&t, 50);
-    multiply(&c, &t, &b); /* 2^100 - 1 */
-    t = c;
-    square_times(&t, 100);
-    multiply(&t, &t, &c); /* 2^200 - 1 */
-    square_times(&t, 50);
-    multiply(&t, &t, &b); /* 2^250 - 1 */
-    square_times(&t, 5);
-    multiply(out, &t, &a); /* 2^255 - 21 */
-}
-
-INLINE void swap(field *a, field *b, __mmask8 which) {
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        lane x = _mm512_mask_mov_epi64(a->d[i], which, b->d[i]);
-        b->d[i] = _mm512_mask_mov_epi64(b->d[i], which, a->d[i]);
-        a->d[i] = x;
+static TARGET __attribute__((noinline)) field square_times(field a, int times) {
+    while (times--) {
+        a = square(settle(a), 0);
     }
+    return a;
 }
 
+static TARGET __attribute__((noinline)) field multiply(field a, field b) {
+    return product(settle(a), settle(b), 0);
+}
+
+/* a^(p - 2) */
+static TARGET field invert(field z) {
+    field z2 = square_times(z, 1), z9 = multiply(square_times(z2, 2), z), z11 = multiply(z9, z2);
+    field t5 = multiply(square_times(z11, 1), z9), t10 = multiply(square_times(t5, 5), t5);
+    field t20 = multiply(square_times(t10, 10), t10), t40 = multiply(square_times(t20, 20), t20);
+    field t50 = multiply(square_times(t40, 10), t10), t100 = multiply(square_times(t50, 50), t50);
+    field t200 = multiply(square_times(t100, 100), t100), t250 = multiply(square_times(t200, 50), t50);
+    return multiply(square_times(t250, 5), z11);
+}
+
+/* The two points of a ladder, x2 and x3 biased, and u 2^(52 i) for every i: a product by u then has six columns. */
 typedef struct {
-    field u, x2, z2, x3, z3;
+    field u[5], x2, z2, x3, z3;
 } point;
 
-/* One step; independent products stand next to each other, so that their latencies overlap. */
-static TARGET __attribute__((noinline)) void step_once(point *p, __mmask8 which) {
-    field x2 = p->x2, z2 = p->z2, x3 = p->x3, z3 = p->z3;
-    swap(&x2, &x3, which);
-    swap(&z2, &z3, which);
-    field a = add(x2, z2), b = sub(x2, z2), c = add(x3, z3), d = sub(x3, z3);
-    field da = mul_inline(d, a), cb = mul_inline(c, b), aa = sqr_inline(a), bb = sqr_inline(b);
-    field sum = add(da, cb), difference = sub(da, cb), e = sub(aa, bb);
-    difference = sqr_inline(difference);
-    p->x3 = sqr_inline(sum);
-    p->x2 = mul_inline(aa, bb);
-    p->z3 = mul_inline(p->u, difference);
-    p->z2 = mul_inline(e, add_scaled(aa, e));
-}
-
-/* `groups` (one or two) times eight ladders, step by step in turns: one's tail overlaps the other's head. */
-static TARGET void ladder(point p[2], const uint8_t bits[2][256], int groups) {
-    for (int g = 0; g < groups; g++) {
-        for (int i = 0; i < 5; i++) {
-            p[g].x2.d[i] = p[g].z3.d[i] = ALL_LANES(i == 0);
-            p[g].z2.d[i] = _mm512_setzero_si512();
-        }
-        p[g].x3 = p[g].u;
+INLINE field times_u(operand a, const field u[5]) {
+    lane z[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; i++) {
+        z[i] = _mm512_setzero_si512();
     }
-    for (int t = 254; t >= 0; t--) {
-        for (int g = 0; g < groups; g++) {
-            step_once(p + g, bits[g][t + 1] ^ bits[g][t]);
-        }
-    }
-    for (int g = 0; g < groups; g++) {
-        swap(&p[g].x2, &p[g].x3, bits[g][0]);
-        swap(&p[g].z2, &p[g].z3, bits[g][0]);
-    }
-}
-
-/* The residue in [0, p) as bytes; a product's digits. No branch. */
-static void pack(uint8_t out[32], const uint64_t d[5]) {
-    uint64_t a[5], carry, r[5];
-    memcpy(a, d, sizeof a);
-    for (int round = 0; round < 2; round++) {
-        carry = a[4] >> 47;
-        a[4] &= MASK47;
-        a[0] += 19 * carry;
-        for (int i = 0; i < 4; i++) {
-            a[i + 1] += a[i] >> 52;
-            a[i] &= MASK52;
-        }
-    }
-    /* below 2^255 now; a >= p exactly if a + 19 reaches 2^255 */
-    carry = 19;
-    for (int i = 0; i < 4; i++) {
-        r[i] = a[i] + carry;
-        carry = r[i] >> 52;
-        r[i] &= MASK52;
-    }
-    r[4] = a[4] + carry;
-    uint64_t over = 0 - (r[4] >> 47);
-    r[4] &= MASK47;
+#pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
-        a[i] = (r[i] & over) | (a[i] & ~over);
+#pragma GCC unroll 5
+        for (int j = 0; j < 5; j++) {
+            LO(z[j], a.f.d[i], u[i].d[j]);
+        }
+#pragma GCC unroll 5
+        for (int j = 0; j < 5; j++) {
+            HI(z[j + 1], a.f.d[i], u[i].d[j]);
+        }
     }
-    uint64_t w[4] = {a[0] | a[1] << 52, a[1] >> 12 | a[2] << 40, a[2] >> 24 | a[3] << 28, a[3] >> 36 | a[4] << 16};
-    memcpy(out, w, 32);
+    LO(z[0], z[5], ALL_LANES(608));
+    HI(z[1], z[5], ALL_LANES(608));
+    return (field){{z[0], z[1], z[2], z[3], z[4]}};
 }
 
-static void spread_scalars(uint8_t bits[256], const uint8_t *scalars, size_t step, size_t at, size_t count) {
-    memset(bits, 0, 256);
-    for (size_t l = 0; l < 8; l++) {
-        uint8_t k[32];
-        memcpy(k, scalars + (at + l < count ? at + l : count - 1) * step, 32);
-        k[0] &= 248;
-        k[31] = (uint8_t)((k[31] & 127) | 64);
-        for (int t = 0; t < 255; t++) {
-            bits[t] |= (uint8_t)((k[t >> 3] >> (t & 7) & 1) << l);
+/* a + 121665 b */
+INLINE field add_scaled(field a, operand b) {
+    const lane factor = ALL_LANES(121665);
+    lane top = _mm512_setzero_si512();
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; i++) {
+        LO(a.d[i], b.f.d[i], factor);
+        if (i < 4) {
+            HI(a.d[i + 1], b.f.d[i], factor);
+        } else {
+            HI(top, b.f.d[i], factor);
         }
-        wipe(k, sizeof k);
     }
+    LO(a.d[0], top, ALL_LANES(608));
+    return a;
+}
+
+INLINE operand choose(__mmask8 which, operand yes, operand no) {
+    return (operand){pick(which, yes.f, no.f)};
+}
+
+/* One step, of which `which` says whether the second point is doubled instead of the first. The sum does not depend on
+ * that but in the sign of the difference, which is squared. The order is the fastest of those tried: independent products
+ * near each other, so that their latencies overlap. */
+static TARGET __attribute__((noinline)) void step_once(point *p, __mmask8 which) {
+    operand d = settle(sub(p->x3, p->z3)), b = settle(sub(p->x2, p->z2)), a = settle(add(p->x2, p->z2));
+    field da = product(d, a, 1);
+    operand c = settle(add(p->x3, p->z3));
+    field bb = square(choose(which, d, b), 0), aa = square(choose(which, c, a), 1);
+    operand e = settle(sub(aa, bb));
+    field cb = product(c, b, 0);
+    p->x2 = product(settle(aa), settle(bb), 1);
+    operand difference = settle(sub(da, cb)), f = settle(add_scaled(aa, e)), sum = settle(add(da, cb));
+    operand squared = settle(square(difference, 0));
+    p->z2 = product(e, f, 0);
+    p->z3 = times_u(squared, p->u);
+    p->x3 = square(sum, 1);
+}
+
+/* The doubling alone */
+static TARGET __attribute__((noinline)) void double_once(point *p, __mmask8 which) {
+    field x = pick(which, p->x3, p->x2), z = pick(which, p->z3, p->z2);
+    field aa = square(settle(add(x, z)), 1), bb = square(settle(sub(x, z)), 0);
+    operand e = settle(sub(aa, bb));
+    p->x2 = product(settle(aa), settle(bb), 1);
+    p->z2 = product(e, settle(add_scaled(aa, e)), 0);
+}
+
+/* `groups` (one or two) times eight ladders, step by step in turns: one's tail overlaps the other's head. A clamped
+ * scalar begins with a one (so that the points are u and twice u) and ends in three zeros. */
+static TARGET void ladder(point p[2], const __mmask8 swaps[2][255], int groups) {
+    for (int g = 0; g < groups; g++) {
+        const field one = {{ALL_LANES(1)}};
+        p[g].x2 = p[g].x3 = biased(p[g].u[0]);
+        p[g].z2 = p[g].z3 = one;
+        for (int i = 0; i < 4; i++) {
+            field u = {{_mm512_setzero_si512(), p[g].u[i].d[0], p[g].u[i].d[1], p[g].u[i].d[2], p[g].u[i].d[3]}};
+            LO(u.d[0], p[g].u[i].d[4], ALL_LANES(608));
+            HI(u.d[1], p[g].u[i].d[4], ALL_LANES(608));
+            p[g].u[i + 1] = low(settle(u).f);
+        }
+        double_once(p + g, 0);
+    }
+    for (int t = 253; t > 2; t--) {
+        for (int g = 0; g < groups; g++) {
+            step_once(p + g, swaps[g][t]);
+        }
+    }
+    for (int t = 2; t >= 0; t--) {
+        for (int g = 0; g < groups; g++) {
+            double_once(p + g, swaps[g][t]);
+        }
+    }
+}
+
+/* Eight clamped scalars' bits, each against the next higher one: where they differ, the two points change places. */
+static TARGET void spread_scalars(__mmask8 swaps[255], const uint8_t *scalars, size_t step, size_t left) {
+    uint64_t words[4][8];
+    load_words(words, scalars, step, left);
+    lane k[4];
+    for (int i = 0; i < 4; i++) {
+        k[i] = _mm512_loadu_si512(words[i]);
+    }
+    k[0] = _mm512_and_si512(k[0], ALL_LANES(~UINT64_C(7)));
+    k[3] = _mm512_and_si512(k[3], ALL_LANES(UINT64_MAX >> 1));
+    k[3] = _mm512_or_si512(k[3], ALL_LANES(UINT64_C(1) << 62));
+    for (int t = 0; t < 255; t++) {
+        int next = t + 1;
+        __mmask8 bit = _mm512_test_epi64_mask(k[t / 64], ALL_LANES(UINT64_C(1) << t % 64));
+        swaps[t] = bit ^ _mm512_test_epi64_mask(k[next / 64], ALL_LANES(UINT64_C(1) << next % 64));
+    }
+    wipe(words, sizeof words);
 }
 
 /* z[i] = 1 / z[i] by one inversion for all; back comes whether no lane's product was zero. Only a point of low order
@@ -137,24 +152,15 @@ static void spread_scalars(uint8_t bits[256], const uint8_t *scalars, size_t ste
 static TARGET int invert_all(field *z, field *products, size_t groups) {
     products[0] = z[0];
     for (size_t i = 1; i < groups; i++) {
-        multiply(products + i, products + i - 1, z + i);
+        products[i] = multiply(products[i - 1], z[i]);
     }
-    field inverse, next;
-    invert(&inverse, products + groups - 1);
-    uint64_t words[5][8];
-    for (int i = 0; i < 5; i++) {
-        _mm512_storeu_si512(words[i], inverse.d[i]);
-    }
-    for (int l = 0; l < 8; l++) {
-        uint64_t d[5] = {words[0][l], words[1][l], words[2][l], words[3][l], words[4][l]}, w[4];
-        pack((uint8_t *)w, d);
-        if (!(w[0] | w[1] | w[2] | w[3])) {
-            return 0;
-        }
+    field inverse = invert(products[groups - 1]);
+    if (is_zero(canon(inverse))) {
+        return 0;
     }
     for (size_t i = groups - 1; i > 0; i--) {
-        multiply(&next, &inverse, z + i);
-        multiply(z + i, &inverse, products + i - 1);
+        field next = multiply(inverse, z[i]);
+        z[i] = multiply(inverse, products[i - 1]);
         inverse = next;
     }
     z[0] = inverse;
@@ -164,8 +170,8 @@ static TARGET int invert_all(field *z, field *products, size_t groups) {
 #define CHUNK 32 /* groups of eight that share an inversion */
 
 TARGET void x25519_ifma(uint8_t *out, const uint8_t *scalars, size_t step, const uint8_t *points, size_t count) {
-    uint8_t bits[2][256];
-    uint64_t words[5][8];
+    __mmask8 swaps[2][255];
+    uint64_t words[4][8];
     point p[2];
     field x[CHUNK], z[CHUNK], products[CHUNK];
     for (size_t start = 0; start < count; start += 8 * CHUNK) {
@@ -175,19 +181,13 @@ TARGET void x25519_ifma(uint8_t *out, const uint8_t *scalars, size_t step, const
             for (int g = 0; g < both; g++) {
                 size_t from = start + 8 * (group + (size_t)g);
                 if (step || (!start && !group)) {
-                    spread_scalars(bits[g], scalars, step, from, count);
+                    spread_scalars(swaps[g], scalars + from * step, step, count - from);
                 }
-                for (size_t l = 0; l < 8; l++) {
-                    const uint8_t *u = points + (from + l < count ? from + l : count - 1) * 32;
-                    for (unsigned i = 0; i < 5; i++) {
-                        words[i][l] = take_bits(u, 32, 52 * i, i < 4 ? 52 : 47);
-                    }
-                }
-                for (int i = 0; i < 5; i++) {
-                    p[g].u.d[i] = _mm512_loadu_si512(words[i]);
-                }
+                load_words(words, points + 32 * from, 32, count - from);
+                p[g].u[0] = digits_of((const uint64_t(*)[8])words);
+                p[g].u[0].d[4] = _mm512_and_si512(p[g].u[0].d[4], ALL_LANES(MASK47));
             }
-            ladder(p, (const uint8_t(*)[256])bits, both);
+            ladder(p, (const __mmask8(*)[255])swaps, both);
             for (int g = 0; g < both; g++) {
                 x[group + (size_t)g] = p[g].x2;
                 z[group + (size_t)g] = p[g].z2;
@@ -195,21 +195,14 @@ TARGET void x25519_ifma(uint8_t *out, const uint8_t *scalars, size_t step, const
         }
         if (!invert_all(z, products, groups)) {
             for (size_t i = 0; i < groups; i++) {
-                invert(z + i, z + i);
+                z[i] = invert(z[i]);
             }
         }
         for (size_t i = 0; i < groups; i++) {
-            multiply(x + i, x + i, z + i);
-            for (int j = 0; j < 5; j++) {
-                _mm512_storeu_si512(words[j], x[i].d[j]);
-            }
-            for (size_t l = 0; l < 8 && 8 * i + l < left; l++) {
-                uint64_t d[5] = {words[0][l], words[1][l], words[2][l], words[3][l], words[4][l]};
-                pack(out + 32 * (start + 8 * i + l), d);
-            }
+            store_residues(out + 32 * (start + 8 * i), left - 8 * i < 8 ? left - 8 * i : 8, canon(multiply(x[i], z[i])), 0);
         }
     }
-    wipe(bits, sizeof bits);
+    wipe(swaps, sizeof swaps);
     wipe(p, sizeof p);
     wipe(x, sizeof x);
     wipe(z, sizeof z);

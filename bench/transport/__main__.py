@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.kernels import machine
+from accel.bench.run import machine
 from bench.transport import beside
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -51,7 +51,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended")
+            raise RuntimeError(f"{self.process.args!r} ended")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -208,7 +208,7 @@ def measure(plan: Plan, only: str) -> list[dict[str, Any]]:
         for row in rows(up, plan, second, first):
             if only not in f"{row.name} {row.size}":
                 continue
-            rival = {"size": row.size, "depth": DEPTH[row.size], "core": second, "port": up.grpc}
+            rival: dict[str, Any] = {"size": row.size, "depth": DEPTH[row.size], "core": second, "port": up.grpc}
             rival |= {"warm": plan.warm, "seconds": plan.seconds}
             ours, theirs = [], []
             for _ in range(plan.rounds):

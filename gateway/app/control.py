@@ -45,6 +45,7 @@ from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
 from gateway.mgmt_plane.rest.admin_jobs import JobAdmin
 from gateway.mgmt_plane.rest.admin_keys import KeyAdmin, KeyContext
 from gateway.mgmt_plane.rest.admin_logs import LogAdmin
+from gateway.mgmt_plane.rest.admin_notices import NoticeAdmin
 from gateway.mgmt_plane.rest.admin_outbox import OutboxAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
@@ -448,7 +449,12 @@ class Control:
             store=self._store,
         )
         self._expiry = ExpiryWatch(
-            store=self._store, own=self._own_ends, thresholds=config.expiry.warn_days, clock=clock, journal=journal
+            store=self._store,
+            own=self._own_ends,
+            stats=self._watch.stats,
+            thresholds=config.expiry.warn_days,
+            clock=clock,
+            journal=journal,
         )
         health = Health(
             ready=partial(readiness, writable=store.writable, stats=self._watch.stats),
@@ -491,6 +497,9 @@ class Control:
             *GrantAdmin(grants, self._store, clock).routes(),
             *key_admin.routes(),
             *user_admin.routes(),
+            *NoticeAdmin(
+                store=self._store, clock=clock, wake=None if self._notifier is None else self._notifier.wake
+            ).routes(),
             *ExpiryAdmin(soon=self._expiry.soon, clock=clock).routes(),
             *tls_admin.routes(),
             *CrlAdmin(
@@ -723,7 +732,8 @@ class Control:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), ROUTES_S)
+                async with asyncio.timeout(ROUTES_S):
+                    await self._news.wait()
             self._news.clear()
             await self._tell_reachable()
             await self._declared.tell()  # a contract that ended took its partner out of them

@@ -21,6 +21,7 @@ from gateway.cli import (
     key,
     local,
     node,
+    notice,
     outbox,
     partner,
     project,
@@ -51,9 +52,10 @@ See how it is   interconn node | pending | events | job status | channel top
 Look after it   interconn user add | list | token | revoke | passwd
                 interconn store backup | restore | migrate | rollback | prune
                 interconn outbox list | retry | compare
+                interconn notice list | retry
                 interconn partner way        proxies, relays, partners that cannot be reached
                 interconn session declare | list | close
-About           interconn version | backends | bench gpu
+About           interconn version | backends | bench kernels | bench gpu
 
 `interconn COMMAND --help` explains each. A node is chosen by --config node.toml, by INTERCONN_CONFIG, or by
 --lab DIR --as NAME. --json prints one JSON value instead of tables.
@@ -67,6 +69,14 @@ def parser() -> argparse.ArgumentParser:
         prog="interconn",
         description="Interconnection gateway for privacy computing.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no gateway answers, 130 interrupted.",
+    )
+    top.add_argument(
+        "--version",
+        dest="run",
+        action="store_const",
+        const=local.version,
+        default=argparse.SUPPRESS,
+        help="as `version`",
     )
     actions = top.add_subparsers(title="commands", metavar="COMMAND")
     local.add(actions)
@@ -91,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     session.add(add_group(actions, "session", "sessions for the containers of other products"))
     user.add(add_group(actions, "user", "who may use the admin API"))
     outbox.add(add_group(actions, "outbox", "calls to partners: what waits, what was given up"))
+    notice.add(add_group(actions, "notice", "word to the webhook: what waits, what was given up"))
     store.add(add_group(actions, "store", "the database: backup, restore, schema, retention"))
     bench.add(add_group(actions, "bench", "how fast this machine computes"))
     return top

@@ -1,181 +1,65 @@
-"""`interconn bench gpu`: the CUDA kernels against the fastest CPU backend of the same machine.
+"""`interconn bench`: how fast this machine computes; all of it is measured by accel.bench."""
 
-A call of a kernel is timed whole, with the copies to the device and back. The two take turns, so that a busy machine
-slows both alike; each must give the other's result before it is timed. Comparing with other products is bench/'s work.
-"""
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
-import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
-
+from accel.bench.options import add_options
 from gateway.cli.call import Call, Exit, UsageError
 from gateway.cli.parser import Group
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from accel.bench.gpu import Result
 
-_GPU: Final = "cuda"
 _MOST_ROUNDS: Final = 1000
 _LARGEST: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """run(kernel, count) does `count` units of work with a kernel of the registry's name; its result is compared."""
-
-    kernel: str
-    detail: str
-    unit: str
-    count: int
-    run: Callable[[Any, int], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Units a second, medians over the rounds; ratio: the median over the rounds of theirs / ours of one round."""
-
-    kernel: str
-    detail: str
-    unit: str
-    backend: str
-    rate: float
-    cpu_backend: str
-    cpu_rate: float
-    ratio: float
-
-
-class Disagreement(Exception):
-    """The device computed something else than the CPU."""
-
-
 def add(group: Group) -> None:
+    kernels = group.command("kernels", bench_kernels, "the kernels against other products'", node=False)
+    add_options(kernels)
     gpu = group.command("gpu", bench_gpu, "the CUDA kernels against the fastest on the CPU", node=False)
     gpu.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
     gpu.add_argument("--batch", type=int, default=8192, help="numbers or points in a batch (8192)")
     gpu.add_argument("--threads", type=int, default=1, help="threads of the CPU backend (1)")
 
 
+def bench_kernels(call: Call) -> Exit:
+    from rich.console import Console  # noqa: PLC0415  # as in gateway.cli.show
+
+    from accel.bench import report, run  # noqa: PLC0415  # loads numpy
+
+    try:
+        done = run.run(call.arguments, Console(stderr=True, highlight=False))
+    except run.NothingWanted as error:
+        raise UsageError(str(error)) from error
+    if call.out_dir is not None:
+        run.write(done, call.out_dir)
+    call.out.value(done.value(), lambda: report.show(done, call.out.console()))
+    return Exit.OK
+
+
 def bench_gpu(call: Call) -> Exit:
-    from accel.kernels import MAX_THREADS, DeviceFailed  # noqa: PLC0415  # loads numpy
+    from accel.bench import gpu  # noqa: PLC0415  # loads numpy
+    from accel.kernels import MAX_THREADS, DeviceFailed  # noqa: PLC0415
 
     for option, most in (("rounds", _MOST_ROUNDS), ("batch", _LARGEST), ("threads", MAX_THREADS)):
         if not 1 <= getattr(call, option) <= most:
             raise UsageError(f"--{option}: 1 to {most}")
     results: list[Result] = []
-    failure: str | None = missing()
+    failure: str | None = gpu.missing()
     if failure is None:
         try:
-            for result in measured(jobs(call.batch), _GPU, rounds=call.rounds, threads=call.threads):
+            for result in gpu.measured(gpu.jobs(call.batch), gpu.GPU, rounds=call.rounds, threads=call.threads):
                 results.append(result)
                 call.out.line(f"measured: {result.kernel}, {result.detail}")
-        except (DeviceFailed, Disagreement) as error:
+        except (DeviceFailed, gpu.Disagreement) as error:
             failure = str(error)
     value = {"failure": failure, "results": [asdict(result) for result in results]}
     call.out.value(value, lambda: _print(call, results, failure))
     return Exit.OK if failure is None else Exit.FAILED
 
 
-def missing() -> str | None:
-    """Why nothing can be measured here, or None."""
-    from accel import registry  # noqa: PLC0415  # loads numpy
-
-    for kernel in dict.fromkeys(job.kernel for job in jobs(1)):
-        backend, choice = registry.choose(kernel, _GPU)
-        if backend is None:
-            return f"there is no GPU to measure: {choice.reasons[_GPU]}"
-    return None
-
-
-def jobs(batch: int) -> Iterator[Job]:
-    """What is measured; inputs are random but the same for both sides."""
-    import numpy as np  # noqa: PLC0415  # not at start
-
-    from accel.kernels import SparseMatrix  # noqa: PLC0415
-
-    rng = np.random.default_rng(1)
-
-    def words(*shape: int) -> "NDArray[np.uint64]":
-        return rng.integers(0, 1 << 64, shape, np.uint64)
-
-    for bits, exponent_bits in ((2048, 2048), (4096, 448)):
-        limbs = bits // 64
-        modulus = int.from_bytes(words(limbs).tobytes(), "little") | 1 | 1 << (bits - 1)
-        bases, exponents = words(batch, limbs), words(1, exponent_bits // 64)
-        bases[:, -1] >>= np.uint64(1)
-
-        def power(kernel: Any, count: int, n: int = modulus, x: Any = bases, e: Any = exponents) -> object:
-            return kernel.power(n, x[:count], e)
-
-        detail = f"{bits}-bit modulus, secret {exponent_bits}-bit exponent"
-        yield Job("modpow", detail, "1/s", batch, power)
-
-    values = rng.integers(1 - (1 << 40), 1 << 40, 10 * batch)
-
-    def matvec(kernel: Any, count: int, n: int = modulus, x: Any = bases) -> object:
-        ring = kernel.ring(n)
-        cols, starts = np.tile(np.arange(count), 10), np.arange(0, 10 * count + 1, count)
-        return ring.dump(ring.matvec(SparseMatrix(10, count, starts, cols, values[: 10 * count]), ring.load(x[:count])))
-
-    yield Job("modpow", "multi-exponentiation, 10 rows, 40 bits, 4096-bit modulus", "columns/s", batch, matvec)
-    secret, points = os.urandom(32), words(batch, 4).tobytes()
-
-    def masked(kernel: Any, count: int) -> object:
-        return kernel.mask_points(secret, points[: 32 * count])
-
-    yield Job("x25519", "one scalar for all", "1/s", batch, masked)
-    key, nonce, array = os.urandom(16), os.urandom(16), words(64 * batch).view(np.uint32)
-    yield Job(
-        "mask.aes128ctr", "added to uint32", "elements/s", len(array),
-        lambda k, count: k.add(key, nonce, array[:count], bits=32),
-    )  # fmt: skip
-    for name, shape in (("2^64", ()), ("2^128", (2,))):
-        a, w, d = words(8 * batch, 40, *shape), words(40, 1, *shape), words(8 * batch, 1, *shape)
-
-        def product(kernel: Any, count: int, a: Any = a, w: Any = w) -> object:
-            return kernel.product(a[:count], w)
-
-        def transposed(kernel: Any, count: int, a: Any = a, d: Any = d) -> object:
-            return kernel.product(a[:count], d[:count], transposed=True)
-
-        yield Job("ringmatrices", f"rows of 40 modulo {name}, by a vector", "rows/s", len(a), product)
-        yield Job("ringmatrices", f"rows of 40 modulo {name}, transposed", "rows/s", len(a), transposed)
-
-
-def measured(what: Iterator[Job], gpu: str, *, rounds: int, threads: int) -> Iterator[Result]:
-    """Raises BackendRefused where `gpu` cannot serve, DeviceFailed, and Disagreement before any time is reported."""
-    from accel import registry  # noqa: PLC0415  # loads numpy
-
-    for job in what:
-        (ours, _), (theirs, choice) = (registry.choose(job.kernel, name) for name in (gpu, None))
-        if ours is None or theirs is None:
-            raise registry.BackendRefused(f"{job.kernel}: {choice.reasons}")
-        kernel, rival = ours.make(), theirs.make(threads=threads)
-        few = max(1, job.count // 16)  # the CPU's rate does not grow with the batch
-        if _octets(job.run(kernel, few)) != _octets(job.run(rival, few)):
-            raise Disagreement(f"{job.kernel}, {job.detail}: {gpu} and {theirs.name} disagree")
-        job.run(kernel, job.count)
-        rates = [(_rate(job, kernel, job.count), _rate(job, rival, few)) for _ in range(rounds)]
-        yield Result(
-            job.kernel, job.detail, job.unit, ours.name, statistics.median(r[0] for r in rates), theirs.name,
-            statistics.median(r[1] for r in rates), statistics.median(a / b for a, b in rates),
-        )  # fmt: skip
-
-
-def _octets(result: Any) -> bytes:
-    return result if isinstance(result, bytes) else bytes(result.tobytes())
-
-
-def _rate(job: Job, kernel: Any, count: int) -> float:
-    begun = time.perf_counter()
-    job.run(kernel, count)
-    return count / (time.perf_counter() - begun)
-
-
-def _print(call: Call, results: Sequence[Result], failure: str | None) -> None:
+def _print(call: Call, results: "list[Result]", failure: str | None) -> None:
     rows = [
         [r.kernel, r.detail, r.unit, f"{r.rate:,.0f}", r.cpu_backend, f"{r.cpu_rate:,.0f}", f"{r.ratio:.2f}"]
         for r in results

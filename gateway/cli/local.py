@@ -199,6 +199,7 @@ def backends(call: Call) -> Exit:
     value = {
         "kernels": [{"kernel": c.kernel, "backend": c.backend, "reasons": dict(c.reasons)} for c in choices],
         "packages": used,
+        "note": registry.without_native(),
     }
     call.out.value(value, lambda: _print_backends(call, value))
     return Exit.OK if all(choice.backend for choice in choices) else Exit.FAILED
@@ -212,6 +213,8 @@ def _print_backends(call: Call, value: Mapping[str, Any]) -> None:
     ]
     call.out.table(("kernel", "backend", "", "why"), rows, empty="There are no kernels.")
     call.out.table(("for", "package", "version"), [list(entry.values()) for entry in value["packages"]], empty="")
+    if value["note"]:
+        call.out.line(f"Note: {value['note']}")
 
 
 def _version(package: str) -> str:

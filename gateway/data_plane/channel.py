@@ -32,7 +32,7 @@ from gateway.data_plane.core.records import Leaving
 from gateway.data_plane.core.session import Message, Queues, Stored
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.keeping import Found, Keeper, Spools, on_disk_already
-from gateway.data_plane.lanes import Arrivals, Departures, Readers, Room, Ticket
+from gateway.data_plane.lanes import Arrivals, Departures, Readback, Readers, Room, Ticket
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
@@ -48,6 +48,8 @@ SMALL: Final = 4096
 """A payload up to this size is copied out of the body that it came in, which is larger."""
 KEPT: Final = "k"
 """Begins the names by which messages on disk are acknowledged."""
+READBACK: Final = 4
+"""Messages that are read from disk for readers may take so large a part of what the process may hold."""
 NOT_ARRIVED: Final = frozenset({WIRE[Kind.OVERLOADED].transport, WIRE[Kind.BUFFER_FULL].transport, "E0000000602"})
 """Codes by which a partner says that it has not taken the message and that a later try may succeed."""
 UNCERTAIN: Final = frozenset({Kind.PEER_UNREACHABLE, Kind.PEER_TIMEOUT})
@@ -169,6 +171,7 @@ class Channel:
         self._keeper = Keeper(
             spools or Spools(), queues, budget, self._inbox, clock, journal, sessions=self._kept_sessions
         )
+        self._readback = Readback(budget, limits.process_bytes // READBACK)
         self._orders = itertools.count()
         self._backlog = Backlog(
             keeper=self._keeper,
@@ -611,20 +614,28 @@ class Channel:
 
     async def _popped(self, frame: Frame, message: Message, *, named: str = "") -> Popped:
         """named: the reader's next pop says whether it has the message, however this one ends."""
+        lent = 0
         try:
+            if message.payload is None:
+                await self._readback.enter(message.size)
+                lent = message.size
             payload = await self._keeper.payload(message)
-        except Unavailable:
-            self._queues.done(message)
-            raise
-        except BaseException:
-            if not named:
+        except BaseException as e:
+            self._readback.leave(lent)
+            if isinstance(e, Unavailable):
+                self._queues.done(message)
+            elif not named:
                 self._back(message)
             raise
+        if on_disk_already(payload):
+            self._readback.leave(lent)
+            lent = 0
         self.traffic.popped += 1
         self._sent.read(message.session, message.source, self._clock.monotonic() - message.at)
         self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=message.size)
 
         def settle(written: bool) -> None:
+            self._readback.leave(lent)
             if named:
                 return
             if written:

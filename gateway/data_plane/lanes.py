@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.core.delivery import Inbox, Name, Outbox, SendLane, Verdict
 from gateway.errors import Kind, Refused, Unavailable
 from gateway.model import NodeId, SessionId
@@ -320,4 +321,57 @@ class Room:
         if woken.done():
             self.freed(session)
         else:
+            woken.set_result(None)
+
+
+class Readback:
+    """Messages on their way from disk to a reader: in memory again, so many bytes at a time, in the order of asking.
+
+    bound: of bytes; a message alone goes whatever its size. Who takes nothing of an answer is closed by those who write
+    it, so nobody waits for ever.
+    """
+
+    def __init__(self, budget: Budget, bound: int) -> None:
+        self._budget = budget
+        self._bound = bound
+        self._used = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def enter(self, size: int) -> None:
+        """Until so many bytes may be read; they count in memory until `leave`."""
+        if not self._line and self._fits(size):
+            self._take(size)
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size, woken))
+        try:
+            await woken
+        except asyncio.CancelledError:
+            if woken.cancelled():
+                self._line.remove((size, woken))
+                self._admit()
+            else:
+                self.leave(size)
+            raise
+
+    def leave(self, size: int) -> None:
+        """They have left, or will not."""
+        self._used -= size
+        self._budget.repay(size)
+        self._admit()
+
+    def _fits(self, size: int) -> bool:
+        return not self._used or self._used + size <= self._bound
+
+    def _take(self, size: int) -> None:
+        self._used += size
+        self._budget.lend(size)
+
+    def _admit(self) -> None:
+        while self._line and self._fits(self._line[0][0]):
+            size, woken = self._line[0]
+            if woken.done():  # cancelled, and about to leave the line
+                return
+            self._line.popleft()
+            self._take(size)
             woken.set_result(None)

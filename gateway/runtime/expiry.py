@@ -5,26 +5,31 @@ What was told is kept in the store, so that a restart repeats nothing.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.mgmt_plane.core.expiry import KINDS, Deadline
-from gateway.mgmt_plane.service.deadlines import collect, soon, warn
-from gateway.ports import Clock, Journal, Store
+from gateway.mgmt_plane.service.deadlines import collect, remember, soon, warn
+from gateway.model import NodeId
+from gateway.ports import Clock, Journal, Store, Tx
 from gateway.runtime.metrics import Sample, family
 
 EVERY_S: Final = 3600.0
 
 
 class ExpiryWatch:
-    """One task between `start` and `stop`. own: our certificates' ends. thresholds: days before the end."""
+    """One task between `start` and `stop`. own: our certificates' ends. thresholds: days before the end.
+
+    stats: of the data process, which sees what TLS certificates partners show (`partner_tls`).
+    """
 
     def __init__(
         self,
         *,
         store: Store,
         own: Callable[[], list[Deadline]],
+        stats: Callable[[], Awaitable[Mapping[str, Any]]],
         thresholds: Sequence[int],
         clock: Clock,
         journal: Journal,
@@ -32,6 +37,7 @@ class ExpiryWatch:
     ) -> None:
         self._store = store
         self._own = own
+        self._stats = stats
         self._thresholds = tuple(sorted(thresholds, reverse=True))
         self._clock = clock
         self._journal = journal
@@ -58,15 +64,26 @@ class ExpiryWatch:
 
     async def look(self) -> int:
         """Warn of what is due; how many warnings."""
-        now, own = self._clock.now_ms(), await asyncio.to_thread(self._own)
-        told = await self._store.run(
-            lambda tx: warn(tx, [*own, *collect(tx, now=now)], now=now, thresholds=self._thresholds)
-        )
+        now, own, shown = self._clock.now_ms(), await asyncio.to_thread(self._own), await self._shown()
+
+        def work(tx: Tx) -> list[tuple[Deadline, int]]:
+            remember(tx, shown)
+            return warn(tx, [*own, *collect(tx, now=now)], now=now, thresholds=self._thresholds)
+
+        told = await self._store.run(work)
         for each, days in told:
             self._journal.note(
                 "expiry.warned", kind=each.kind, about=each.subject, peer=each.peer or None, days=days, ends=each.at
             )
         return len(told)
+
+    async def _shown(self) -> Mapping[NodeId, Mapping[str, Any]]:
+        """What partners have shown; nothing new while the data process is away."""
+        try:
+            shown = (await self._stats())["partner_tls"]
+        except GatewayError:
+            return {}
+        return {NodeId(node): each for node, each in shown.items()}
 
     async def soon(self) -> list[Deadline]:
         """What ends within the widest threshold or has ended, the nearest first."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from gateway.errors import WIRE, GatewayError, Kind
 from gateway.mgmt_plane.core.profile import WITHOUT_SIGNATURE
 from gateway.mgmt_plane.service.trail import Trail
-from gateway.model import Audit, CallState, Contract, Direction, Job, OutCall
+from gateway.model import Audit, CallState, Contract, Direction, Job, Notice, OutCall
 from gateway.ports import Clock, Store, Tx
 from specs.codes import OK
 from specs.routes import ROUTES
@@ -178,6 +178,7 @@ def _levels(tx: Tx, now: int) -> str:
             ),
             _one("interconn_outbox_due", "gauge", "Calls that wait.", tx.count(OutCall, state=CallState.DUE)),
             _one("interconn_outbox_parked", "gauge", "Calls parked for us.", tx.count(OutCall, state=CallState.PARKED)),
+            _one("interconn_notices_dead", "gauge", "Notices given up.", tx.count(Notice, state=CallState.DEAD)),
             _one("interconn_outbox_oldest_seconds", "gauge", "Age of the call that waits longest.", age),
         )
     )

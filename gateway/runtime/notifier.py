@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 
 from gateway.errors import CallerError, GatewayError, Kind
-from gateway.mgmt_plane.service.notices import still_waits, told
-from gateway.model import NodeId, Notice
-from gateway.ports import Clock, Entropy, Journal, Store, Tx
+from gateway.mgmt_plane.service.notices import forget, still_waits, told
+from gateway.model import CallState, NodeId, Notice
+from gateway.ports import Clock, Entropy, Journal, Store
 from gateway.runtime.outbox import pause_ms
 
 SIGNATURE: Final = "x-interconn-signature"
 TIMEOUT_S: Final = 10.0
 ATTEMPTS: Final = 10
-"""Over some five minutes; then the journal says notify.dead. `interconn pending` shows what waits in any case."""
+"""Over some five minutes; then the journal says notify.dead and it waits for the admin (`interconn notice`).
+`interconn pending` shows what is to be decided in any case.
+"""
 SHORTEST_SECRET: Final = 32
 _IDLE_S: Final = 30.0
 
@@ -108,15 +110,18 @@ class Notifier:
                 except Exception as e:  # noqa: BLE001  # one notice must not end the sending of all others
                     self._journal.note("notify.error", reason=type(e).__name__)
                     wait_s = _IDLE_S
+                # Not wait_for: before Python 3.12 it forgets that it was cancelled where the news come in that moment.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._news.wait()
 
     async def _round(self, session: ClientSession) -> float:
         """Send what is due; seconds until something else will be."""
         while True:
             now = self._clock.now_ms()
-            waiting = await self._store.run(lambda tx: tx.select(Notice, order="due", limit=1))
+            waiting = await self._store.run(lambda tx: tx.select(Notice, order="due", limit=1, state=CallState.DUE))
             if not waiting:
+                await self._store.run(forget)
                 return _IDLE_S
             if waiting[0].due > now:
                 return min(_IDLE_S, max(1, waiting[0].due - now) / 1000)
@@ -127,18 +132,18 @@ class Notifier:
             await self._store.run(lambda tx: tx.delete(notice))
             return
         problem = await self._send(session, notice)
-        attempts = notice.attempts + 1
-        if not problem or attempts >= self._attempts:
-            event = "notify.dead" if problem else "notify.sent"
-            self._journal.note(event, kind=notice.kind, subject=notice.subject, attempts=attempts, reason=problem)
+        attempts, dead = notice.attempts + 1, False
+        if problem:
+            due = self._clock.now_ms() + pause_ms(attempts, self._entropy.token(1))
+            dead = attempts >= self._attempts
+            state = CallState.DEAD if dead else CallState.DUE
+            later = replace(notice, attempts=attempts, due=due, state=state, error=problem)
+            await self._store.run(lambda tx: tx.replace(notice, later))
+        else:
             await self._store.run(lambda tx: tx.delete(notice))
-            return
-        due = self._clock.now_ms() + pause_ms(attempts, self._entropy.token(1))
-
-        def later(tx: Tx) -> None:
-            tx.replace(notice, replace(notice, attempts=attempts, due=due))
-
-        await self._store.run(later)
+        if dead or not problem:
+            event = "notify.dead" if dead else "notify.sent"
+            self._journal.note(event, kind=notice.kind, subject=notice.subject, attempts=attempts, reason=problem)
 
     async def _send(self, session: ClientSession, notice: Notice) -> str:
         """Why it was not taken, never in the answer's own words; empty where it was."""

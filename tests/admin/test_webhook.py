@@ -6,17 +6,20 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Kind, Refused
+from gateway.mgmt_plane.rest.admin_notices import NoticeAdmin
 from gateway.mgmt_plane.service.decisions import Decisions
 from gateway.mgmt_plane.service.notices import Notices
 from gateway.mgmt_plane.service.users import Principal
 from gateway.model import Audit, Notice
+from gateway.runtime.metrics import _levels
 from gateway.runtime.notifier import SIGNATURE, Notifier, check_webhook
 from specs.admin import Role
 from tests.mgmt.world import Node, World
@@ -139,7 +142,7 @@ async def test_the_first_of_two_words_is_told(world: World, hook: Hook) -> None:
 
 
 async def test_trouble_is_met_with_patience_and_an_end(world: World, hook: Hook) -> None:
-    """A redirect is not followed; after the last attempt the journal says so, and nothing is left."""
+    """A redirect is not followed; after the last attempt the journal says so, and it is left to the admin."""
     a, b = world.node("A"), world.node("B")
     hook.answers = [
         web.Response(status=307, headers={"Location": hook.url.replace("/hook", "/elsewhere")}),
@@ -162,6 +165,31 @@ async def test_trouble_is_met_with_patience_and_an_end(world: World, hook: Hook)
     assert {each["path"] for each in hook.came} == {"/hook"}
     assert len({each["notice_id"] for each in hook.came}) == 1
     assert b.journal.of("notify.dead")[0]["reason"] == "HTTP 503"
+    admin = NoticeAdmin(store=b.store, clock=b.clock, wake=sender.wake)
+    [given_up] = await admin.list({}, {"state": "DEAD"}, {})
+    assert (given_up["attempts"], given_up["error"], given_up["partner_node_id"]) == (3, "HTTP 503", "A")
+    now = b.clock.now_ms()
+    assert "interconn_notices_dead 1\n" in await b.run(partial(_levels, now=now))
+    # Nobody tries it again by itself; the admin's word does, at once and from the beginning.
+    sender.wake()
+    await asyncio.sleep(0.02)
+    assert len(hook.came) == 3
+    hook.answers = [web.Response(status=500)]
+    again = await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
+    assert (again["state"], again["attempts"]) == ("DUE", 0)
+    await until(lambda: len(hook.came) == 4)
+    with pytest.raises(Refused) as refused:
+        await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
+    assert refused.value.kind is Kind.CONFLICT
+    b.clock.ms += 60_000
+    sender.wake()
+    await until(lambda: bool(b.journal.of("notify.sent")))
+    assert await admin.list({}, {}, {}) == []
+    with pytest.raises(Refused) as refused:
+        await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
+    assert refused.value.kind is Kind.NOT_FOUND
+    with pytest.raises(Refused, match="no webhook"):
+        await NoticeAdmin(store=b.store, clock=b.clock, wake=None).retry({"notice_id": "x"}, {}, {})
     await sender.stop()
     assert await left(b) == 0
     assert SECRET.decode() not in json.dumps(b.journal.events)
@@ -188,6 +216,44 @@ async def test_what_was_decided_meanwhile_and_what_waited_for_a_start(world: Wor
     assert [each["id"] for each in hook.came] == [again["contract_id"]]
     await sender.stop()
     assert await left(b) == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_it_ends_also_where_news_come_in_that_moment(world: World, hook: Hook, turns: int) -> None:
+    sender = notifier(world.node("B"), hook.url)
+    sender.start()
+    await until(lambda: bool(sender._news._waiters))
+    sender._news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    stopped, _ = await asyncio.wait({asyncio.create_task(sender.stop())}, timeout=2)
+    assert stopped
+
+
+async def test_what_was_given_up_goes_with_its_decision(world: World, hook: Hook) -> None:
+    a, b = world.node("A"), world.node("B")
+    hook.answers = [web.Response(status=500)]
+    sender = notifier(b, hook.url, attempts=1)
+    sender.start()
+    made = await a.admin_call(
+        "POST",
+        "/v1/admin/partners/apply",
+        {"address": b.identity.address, "node_id": "B", "fingerprint": b.pki.fingerprint},
+    )
+    await until(lambda: bool(b.journal.of("notify.dead")))
+    assert await left(b) == 1
+    await b.admin_call("POST", f"/v1/admin/partners/{made['contract_id']}/reject")
+    sender.wake()
+    await settled(b)
+    await sender.stop()
+
+
+async def settled(node: Node) -> None:
+    for _ in range(400):
+        if not await left(node):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("notices are left")
 
 
 @pytest.mark.parametrize(

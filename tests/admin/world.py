@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.mgmt_plane.core.admin_messages import schemas
 from gateway.mgmt_plane.rest.admin_grants import GrantAdmin
 from gateway.mgmt_plane.rest.admin_invites import InviteAdmin
+from gateway.mgmt_plane.rest.admin_notices import NoticeAdmin
 from gateway.mgmt_plane.rest.admin_peer import PeerAdmin
 from gateway.mgmt_plane.rest.admin_profiles import ProfileAdmin
 from gateway.mgmt_plane.rest.admin_server import AdminRoute, admin_app
@@ -75,6 +76,7 @@ def routes_of(node: Node, users: Users) -> list[AdminRoute]:
         *node.tls_admin.routes(),
         *node.crl_admin.routes(),
         *node.outbox_admin.routes(),
+        *NoticeAdmin(store=node.store, clock=node.clock, wake=lambda: None).routes(),
         *session_admin(node).routes(),
         *GrantAdmin(node.grants, node.store, node.clock).routes(),
         *InviteAdmin(

@@ -10,8 +10,11 @@ from typing import Any
 import gmpy2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import specs
+from accel import linear
 from accel.backends.reference.modular import is_prime
 from accel.entropy import OsRandom
 from accel.kernels import AdditiveHE, BadInput, HePublicKey, HeSecretKey, SparseMatrix, Uints
@@ -85,6 +88,9 @@ def test_known_answers(make: Make, which: int) -> None:
         wire = c.to_bytes(public.ciphertext_bytes, "little")
         assert public.dump(made) == wire
         assert integers(secret.decrypt(secret.public.load(memoryview(wire), 1))) == [m]
+        if he.scheme != "paillier-textbook":  # whose owner may make another ciphertext of the same bytes
+            script = Script(noise.to_bytes(public.noise_bits // 8, "little"))
+            assert public.dump(secret.encrypt(limbs([m], case_limbs(vector["bits"])), script)) == wire
 
 
 def test_homomorphisms(key: tuple[AdditiveHE, HeSecretKey]) -> None:
@@ -112,6 +118,46 @@ def test_homomorphisms(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     assert public.dump(right) == public.dump(y)
     assert len(empty) == 0
     assert len(secret.decrypt(empty)) == 0
+
+
+def test_the_owner_encrypts_as_the_public_key_does(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    he, secret = key
+    public = secret.public
+    top = (1 << public.plaintext_bits) - 1
+    for values in ([], [0], [top, 0, 1, top - 1, top >> 1, 5, 6, 7, 8], [3] * 17):
+        batch = secret.encrypt(limbs(values), Seeded(1))
+        assert integers(secret.decrypt(public.add(batch, public.encrypt(limbs([0] * len(values)), RANDOM)))) == values
+        same = public.dump(public.encrypt(limbs(values), Seeded(1))) == public.dump(batch)
+        assert same or he.scheme == "paillier-textbook"
+    assert integers(secret.decrypt(secret.encrypt(limbs([9], 1), RANDOM))) == [9]
+    one = limbs([1])
+    tries: list[Callable[[], object]] = [
+        lambda: secret.encrypt(limbs([top + 1]), RANDOM),
+        lambda: secret.encrypt(one.astype(np.int64), RANDOM),  # type: ignore[arg-type]
+        lambda: secret.encrypt(one[0], RANDOM),
+        lambda: secret.encrypt(one[:, :0], RANDOM),
+    ]
+    for number, attempt in enumerate(tries):
+        with pytest.raises(BadInput):  # noqa: PT012  # as below
+            attempt()
+            pytest.fail(f"case {number} was accepted")
+
+
+@pytest.mark.parametrize("make", [p for p in MAKERS if str(p.id).startswith("paillier-textbook")])
+def test_the_owner_of_a_textbook_key_draws_the_same_ciphertexts(make: Make) -> None:
+    """From every r modulo N once, as often as the public key makes each of them."""
+    p, q = 11, 17
+    units = [r for r in range(1, p * q) if r % p and r % q]
+    secret = make(insecure_min_bits=8).from_factors(p, q, 1)
+    size = (secret.public.noise_bits + 7) // 8
+    drawn = b"".join(r.to_bytes(size, "little") for r in units)
+    width = secret.public.ciphertext_bytes
+    made = []
+    for encrypt in (secret.encrypt, secret.public.encrypt):
+        data = secret.public.dump(encrypt(limbs([5] * len(units), 1), Script(drawn)))
+        made.append(sorted(data[i : i + width] for i in range(0, len(data), width)))
+    assert made[0] == made[1]
+    assert len(set(made[0])) == (p - 1) * (q - 1)
 
 
 def test_equal_plaintexts_have_different_ciphertexts(key: tuple[AdditiveHE, HeSecretKey]) -> None:
@@ -195,6 +241,58 @@ def test_every_backend_equals_the_reference_bit_by_bit(make: Make, count: int) -
         assert transcripts[0] == transcripts[1]
 
 
+@pytest.mark.parametrize("make", MAKERS)
+def test_edge_ciphertexts_as_the_reference(make: Make) -> None:
+    """1, 2 and the largest numbers below the modulus, among them its -1, through every operation."""
+    he = make(insecure_min_bits=192)
+    reference = next(b for b in BACKENDS[f"he.{he.scheme}"] if b.name == "reference").make(insecure_min_bits=192)
+    vector = VECTORS[he.scheme][0]
+    factors = [int(vector[name], 16) for name in ("p", "q", "base")]
+    modulus = factors[0] ** 2 * factors[1] ** (1 if he.scheme == "ou" else 2)
+    edges = [1, 2, modulus - 1, modulus - 2, modulus >> 1, (1 << modulus.bit_length() - 1) - 1]
+    rows = np.array([[0, 0, 0], [1, -1, 0], [(1 << 40) - 1, 1 - (1 << 40), 1], [0, 0, -1]])
+    transcripts = []
+    for scheme in (he, reference):
+        secret = scheme.from_factors(*factors)
+        public = secret.public
+        wire = b"".join(v.to_bytes(public.ciphertext_bytes, "little") for v in edges)
+        x = public.load(memoryview(wire), len(edges))
+        assert public.dump(x) == wire
+        made = [
+            public.add(x, x), public.negate(x), public.subtract(x, x), public.shift(x, -3),
+            public.scale(x, limbs([7] * 6)), public.matvec(linear.dense(np.hstack([rows, rows[:, ::-1]])), x),
+            public.sums(x, np.arange(6), np.array([0, 6], np.int64)),
+        ]  # fmt: skip
+        transcripts.append([public.dump(m) for m in made] + [secret.decrypt(x).tobytes()])
+    assert transcripts[0] == transcripts[1]
+
+
+def test_a_matrix_of_written_zeros(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    _, secret = key
+    zeros = SparseMatrix(2, 1, np.array([0, 1, 1]), np.array([0]), np.array([0]))
+    product = secret.public.matvec(zeros, secret.encrypt(limbs([5]), RANDOM))
+    assert integers(secret.decrypt(product)) == [0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    which=st.integers(0, len(MAKERS) - 1), rows=st.integers(0, 20), cols=st.integers(0, 40), bits=st.integers(1, 40),
+    threads=st.integers(1, 4), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_batches_and_matrices_of_any_size(which: int, rows: int, cols: int, bits: int, threads: int, seed: int) -> None:
+    he = MAKERS[which].values[0](insecure_min_bits=192, threads=threads)
+    secret = he.from_factors(*(int(VECTORS[he.scheme][0][name], 16) for name in ("p", "q", "base")))
+    public, rng = secret.public, np.random.default_rng(seed)
+    # The shortest plaintexts have 63 bits: 2^60 keeps every sum from being negative, and none reaches 2^62.
+    values = rng.integers(0, 1 << 14, cols)
+    dense = rng.integers(1 - (1 << bits), 1 << bits, (rows, cols)) * (rng.random((rows, cols)) < 0.6)
+    batch = secret.encrypt(values.astype(np.uint64).reshape(-1, 1), RANDOM)
+    lift = 1 << 60
+    sums = public.shift(public.matvec(linear.dense(dense), batch), lift)
+    assert integers(secret.decrypt(batch)) == values.tolist()
+    assert integers(secret.decrypt(sums)) == [lift + int(v) for v in dense @ values]
+
+
 def test_bad_arguments_are_refused_before_any_work(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     he, secret = key
     public = secret.public
@@ -209,6 +307,9 @@ def test_bad_arguments_are_refused_before_any_work(key: tuple[AdditiveHE, HeSecr
         lambda: public.scale(x, limbs([1])),
         lambda: public.add(x, other.encrypt(limbs([1, 2]), RANDOM)),
         lambda: public.mask(x, limbs([1, 1]), RANDOM, noise_bits=0),
+        lambda: public.matvec(linear.dense(np.ones((1, 3), np.int64)), x),
+        lambda: public.scale(x, limbs([1, 1]).astype(np.int64)),  # type: ignore[arg-type]
+        lambda: public.add_plain(x, limbs([1, 1])[:, :0]),
         lambda: public.split(x, [1]),
         lambda: public.split(x, [3, -1]),
         lambda: secret.decrypt(other.encrypt(limbs([1]), RANDOM)),
@@ -384,10 +485,15 @@ def test_a_wiped_key_is_of_no_use(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     he, kept = key
     secret = he.load_secret(memoryview(kept.export(b"x", RANDOM, cost_log2=14)), b"x")
     x = secret.public.encrypt(limbs([1]), RANDOM)
+    secret.encrypt(limbs([1]), RANDOM)
+    tables = [square._base._table for square in getattr(getattr(secret, "_noise", None), "_squares", ())]
+    assert all(table.any() for table in tables) or he.scheme == "paillier-textbook"
     secret.wipe()
     secret.wipe()
+    assert not any(table.any() for table in tables)
     tries: list[Callable[[], object]] = [
         lambda: secret.decrypt(x),
+        lambda: secret.encrypt(limbs([1]), RANDOM),
         secret.factors,
         lambda: secret.export(b"x", RANDOM, cost_log2=14),
     ]

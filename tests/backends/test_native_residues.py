@@ -81,7 +81,7 @@ def test_conversion_products_and_squares(kind: str, count: int) -> None:
         assert ring.numbers(ring.square(x, 1)) == [i * i % n for i in a]
         assert ring.numbers(ring.square(x, 3)) == [pow(i, 8, n) for i in a]
         assert ring.numbers(ring.mul(x, ring.one)) == a
-        ring.multiply_into(x, y)
+        ring.multiply_into(x, x, y)
         assert ring.numbers(x) == [i * j % n for i, j in zip(a, b, strict=True)]
 
 
@@ -114,6 +114,40 @@ def test_powers(kind: str, count: int) -> None:
         data = b"".join(e.to_bytes(16, "little") for e in exps[:count])
         if count > 1:
             assert ring.numbers(ring.power(x, data, 128)) == [pow(i, e, n) for i, e in zip(a, exps, strict=False)]
+
+
+def test_windows_of_every_length(core: str) -> None:
+    """Exponents on both sides of each change of windows, with long runs of ones and of zeros."""
+    for ring, rng in rings(core, [64]):
+        n = int(ring.modulus)
+        a = values(n, rng, 9)
+        x = load(ring, a)
+        lengths = [size + more for size in (8, 16, 40, 48, 120, 160, 320, 600, 700, 1800) for more in (0, 1)]
+        for bits in [1, 2, 3, *lengths]:
+            top = 1 << (bits - 1)
+            for e in (0, top, top | 1, 2 * top - 1, top | top >> 7, (2 * top - 1) // 3, rng.getrandbits(bits)):
+                wanted = [pow(i, e, n) for i in a]
+                assert ring.numbers(ring.power_public(x, e)) == wanted
+                data = e.to_bytes((bits + 7) // 8, "little")
+                assert ring.numbers(ring.power(x, data, bits)) == wanted
+
+
+@pytest.mark.parametrize("bits", [8192, 16384])
+def test_longest_columns_do_not_overflow(kind: str, bits: int) -> None:
+    """Digits that are all ones, modulo numbers whose digits and whose multiples' digits are all ones or nearly."""
+    from accel.backends.native.residues import ResidueRing
+
+    core = kind.removesuffix("-pairs")
+    for root in ((1 << bits // 2) - 1, (1 << bits // 2 - 1) + 1):
+        n, one = root**2 if core != kind else root**2 - 2, (1 << 52) - 1
+        ring = ResidueRing(core, gmpy2.mpz(n), root=gmpy2.mpz(root) if core != kind else None)
+        ones = sum(one << 104 * k for k in range(n.bit_length() // 104))
+        a = [n - 1, (1 << n.bit_length() - 1) - 1, ones, ones << 52, n - ones, 1 << 52]
+        x = load(ring, a)
+        assert ring.numbers(ring.mul(x, x[::-1].copy())) == [i * j % n for i, j in zip(a, a[::-1], strict=True)]
+        for _ in range(3):
+            x = ring.mul(ring.square(x, 1), x)
+        assert ring.numbers(x) == [pow(i, 27, n) for i in a]
 
 
 @pytest.mark.parametrize("leaking", [False, True])
@@ -170,6 +204,43 @@ def test_products_of_segments_and_inverses(kind: str) -> None:
             ring.invert(load(ring, [1, 0]))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_weighted_products_of_buckets(kind: str, threads: int) -> None:
+    from accel.backends.native import multiexp
+
+    for ring, rng in rings(kind, [64, 600]):
+        root = gmpy2.isqrt(ring.modulus) if "-pairs" in kind else None
+        ring = type(ring)(ring.core, ring.modulus, root=root, threads=threads)  # noqa: PLW2901
+        n = int(ring.modulus)
+        a = [1, n - 1, *(rng.randrange(1, n) for _ in range(20))]
+        x = load(ring, a)
+        for tasks, sizes, longest in ((0, 4, 1), (1, 1, 3), (1, 64, 2), (3, 32, 0), (7, 2, 5), (8, 4, 1), (41, 8, 3)):
+            lengths = [rng.randrange(longest + 1) for _ in range(tasks * sizes)]
+            starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+            idx = np.array([rng.randrange(len(a)) for _ in range(sum(lengths))], dtype=np.int64)
+            wanted, plain = [1] * tasks, [1] * tasks
+            for s, (begin, end) in enumerate(itertools.pairwise(starts)):
+                for i in idx[begin:end]:
+                    wanted[s // sizes] = wanted[s // sizes] * pow(a[i], s % sizes + 1, n) % n
+                    plain[s // sizes] = plain[s // sizes] * a[i] % n
+            got = ring.buckets(x, idx, starts, sizes)
+            assert [ring.numbers(rows) for rows in got] == [wanted, plain]
+            assert ring.numbers(multiexp._weigh(ring, x, idx, starts, sizes)) == wanted
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 14])
+def test_digits_of_the_largest_entry(window: int) -> None:
+    from accel import _native
+    from accel.backends.native import multiexp
+
+    for size in (0, 1, (1 << window - 1), (1 << window - 1) + 1, (1 << 39) + 5, (1 << 40) - 1):
+        count, top = multiexp.digits_of(size, window)
+        used, _ = _native.count_digits(np.array([size, -size], np.int64), window)
+        assert used <= 2 * count
+        assert (top >= 1) == (size > 0)
+        assert multiexp.digits_of(size + 1, window) >= (count, top)
+
+
 def test_quotients_of_fermat_by_pairs(core: str) -> None:
     """(c^(p-1) mod p^2 - 1) / p, for c of up to four times the prime's digits."""
     from accel.backends.native.residues import ResidueRing
@@ -224,10 +295,14 @@ def test_matvec_by_tables_and_by_buckets(kind: str) -> None:
             for i in range(9):
                 for j in range(5):
                     wanted[i] = wanted[i] * pow(bases[j], int(dense[i, j]), n) % n
-            for window in (1, 2, 5, 8):
-                for way in (multiexp._by_tables, multiexp._by_buckets):
-                    got = way(ring, matrix, load(ring, bases), multiexp._Digits.of(matrix, window))
-                    assert ring.numbers(got) == wanted
+            for window in (1, 2, 5, 8, 13):
+                windows, _ = multiexp.digits_of(max(size, 1), window)
+                for tables, inverses in ((True, True), (False, True), (False, False)):
+                    if window > 8 and tables:
+                        continue  # long, and nobody would
+                    plan = multiexp.Plan(window, windows, True, tables, inverses)
+                    way = multiexp._by_tables if tables else multiexp._by_buckets
+                    assert ring.numbers(way(ring, matrix, load(ring, bases), plan)) == wanted
             assert ring.numbers(multiexp.matvec(ring, matrix, load(ring, bases))) == wanted
 
 
@@ -247,6 +322,7 @@ def test_the_binding_checks_every_length(core: str) -> None:
     three, two, one = (np.zeros((k, stride), np.uint64) for k in (3, 2, 1))
     none = np.zeros(0, np.int64)
     idx = np.array([0, 5], np.int64)
+    unit, one_place = np.array([0, 1], np.int64), np.ones(1, np.int64)
     calls = [
         lambda: _native.mul(handle, three, two, three),
         lambda: (
@@ -269,12 +345,20 @@ def test_the_binding_checks_every_length(core: str) -> None:
         lambda: _native.segments(handle, one, two, idx, np.array([0, 2], np.int64)),
         lambda: _native.segments(handle, one, two, idx[:1], np.array([0, 2], np.int64)),
         lambda: _native.segments(handle, two, two, idx[:1], np.array([1, 0, 1], np.int64)),
+        lambda: _native.buckets(handle, one, two, idx[:1], np.array([0, 1], np.int64), 1),
+        lambda: _native.buckets(handle, two, two, idx, np.array([0, 2], np.int64), 1),
+        lambda: _native.buckets(handle, two, two, idx[:1], np.array([0, 1], np.int64), 0),
+        lambda: _native.buckets(handle, two, two, idx[:1], np.array([0, 1, 1], np.int64), 3),
+        lambda: _native.buckets(handle, two, two, idx[:1], none, 1),
         lambda: _native.logs(handle, bytearray(1), 1, b"\1\2", 1, np.zeros((4, stride), np.uint64), one, b"\1", 8),
         lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, three, one, b"\1", 8),
         lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, np.zeros((4, stride), np.uint64), two, b"\1", 8),
         lambda: _native.logs(handle, bytearray(1), 1, b"\1", 1, np.zeros((4, stride), np.uint64), one, b"\1", 9),
-        lambda: _native.sort_digits(none, none, none, 1, 1, True, none, none),
-        lambda: _native.sort_digits(idx, idx[:1], idx[:1], 1, 1, True, np.zeros(2, np.int64), none),
+        lambda: _native.sort_digits(none, none, none, 1, 1, 1, 2, none, none, 1),
+        lambda: _native.sort_digits(unit, one_place, one_place, 1, 1, 1, 2, np.zeros(2, np.int64), none, 1),
+        lambda: _native.sort_digits(unit, one_place, one_place, 1, 1, 3, 0, np.zeros(4, np.int64), unit, 1),
+        lambda: _native.sort_digits(unit, one_place, one_place + 1, 1, 1, 1, 0, np.zeros(2, np.int64), unit, 1),
+        lambda: _native.sort_digits(unit, one_place, one_place, 1, 1, 1, 0, np.zeros(2, np.int64), unit, 0),
         lambda: _native.count_digits(none, 0),
         lambda: _native.in_range(b"\1\2", 2, b"\1", True),
         lambda: _native.x25519(x25519_core(core), bytearray(32), bytes(32), bytes(64)),

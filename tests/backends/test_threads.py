@@ -1,6 +1,9 @@
 """Native threads: the same results whatever their number, also in a child after a fork, and a cap."""
 
+import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +44,7 @@ def masked(threads: int) -> bytes:
     for cipher in ("aes128ctr", "chacha20"):
         kernel = registry.masks(cipher, threads=threads)
         key, nonce = bytes(range(kernel.key_bytes)), b"\xff" * kernel.nonce_bytes  # the counter runs over
-        for bits, count, dtype in ((32, 300_001, np.uint32), (64, 150_003, np.uint64)):
+        for bits, count, dtype in ((32, 800_001, np.uint32), (64, 400_003, np.uint64)):
             values = rng.integers(0, 1 << bits, count, dtype)
             results += kernel.add(key, nonce, values, bits=bits, first=3).tobytes()
             results += kernel.sub(key, nonce, values, bits=bits, first=8, out=values).tobytes()
@@ -134,3 +137,31 @@ def test_no_threads_and_too_many_are_refused(threads: int) -> None:
         registry.prime_curve("p256", threads=threads)
     with pytest.raises(BadInput):
         registry.digest("sm3", threads=threads)
+    for backend in ("reference", None):
+        with pytest.raises(BadInput):
+            registry.additive_he("paillier", backend, threads=threads)
+        with pytest.raises(BadInput):
+            registry.masks("chacha20", backend, threads=threads)
+
+
+SMALL_STACK = """
+import ctypes
+libc, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+libc.pthread_attr_init(attributes)
+libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(64 << 10))
+assert libc.pthread_setattr_default_np(attributes) == 0
+from accel import registry
+scalars = bytes(range(1, 33)) * 1024
+for backend in {backends}:
+    curve = registry.prime_curve("p256", backend, threads=2)
+    curve.exchange(scalars, curve.base_points(scalars))
+"""
+
+
+def test_threads_do_not_depend_on_the_stack_that_the_c_library_gives() -> None:
+    """musl gives 128 KiB; glibc lets one say so."""
+    if not hasattr(ctypes.CDLL(None), "pthread_setattr_default_np"):
+        pytest.skip("this C library does not let one choose a stack's size")
+    backends = [choice for choice in ("avx512ifma", "portable") if registry.choose("curve.p256", choice)[0]]
+    program = SMALL_STACK.replace("{backends}", repr(backends))
+    subprocess.run([sys.executable, "-c", program], check=True)

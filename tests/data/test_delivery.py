@@ -276,6 +276,24 @@ async def test_held_arrivals_are_bounded() -> None:
     assert taken == list(range(HELD + 1))
 
 
+def test_lanes_are_told_one_by_one_while_others_come_and_go() -> None:
+    """Those that were there at the beginning and still are: each, as it is when it is told."""
+    inbox = Inbox(lanes=12)
+    for n in range(10):
+        inbox.recall(S, f"t{n}", A, Name("0123456789abcdef", n, 0), now=0.0)
+    telling = inbox.state(S)
+    first = [next(telling) for _ in range(3)]
+    inbox.recall(S, "t9", A, Name("0123456789abcdef", 99, 0), now=0.0)
+    for n in range(10, 14):  # over the bound, so the two that are longest unused go
+        inbox.recall(S, f"t{n}", A, Name("0123456789abcdef", 0, 0), now=1.0)
+    told = {topic: name.sequence for topic, _, name in [*first, *telling]}
+    assert {f"t{n}": n for n in range(2, 9)} | {"t9": 99} == {
+        topic: told[topic] for topic in told if int(topic[1:]) in range(2, 10)
+    }
+    inbox.forget(S)
+    assert list(inbox.state(S)) == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_many_pushes_over_a_bad_link(seed: int) -> None:
     """Concurrent pushes, each repeated until it is told: calls and answers get lost, delayed and doubled."""

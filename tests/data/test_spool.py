@@ -5,7 +5,9 @@ import errno
 import os
 import resource
 import shutil
+from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,71 @@ async def test_a_segment_that_cannot_be_deleted_is_left_alone_for_a_while(
         while tries[0].exists():
             await asyncio.sleep(0.05)
             made._tidy()
+    await made.close()
+
+
+async def test_what_outlives_a_segment_is_carried_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop turns between the records, and the segment goes after the last of them."""
+    monkeypatch.setattr("gateway.data_plane.io.spool.STEP_S", 0.0)
+    made, turns = await filled(tmp_path, 900), 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def carry() -> Iterator[tuple[int, bytes]]:
+        for n in range(50):
+            given.append(turns)
+            assert first.exists()
+            yield records.LANES, b"lane %d" % n
+
+    turning, given = asyncio.create_task(turn()), list[int]()
+    oldest = made._segments[0]
+    first, made.carry = oldest.path, carry
+    for each in list(oldest.live.values()):
+        each.free()
+    await rig.settle(lambda: not first.exists())
+    turning.cancel()
+    assert len(given) == 50
+    assert sum(later > earlier for earlier, later in pairwise(given)) == 49
+    await made.close()
+    lanes = [each.meta for each in found(tmp_path)[0] if each.kind == records.LANES]
+    assert lanes == [b"lane %d" % n for n in range(50)]
+
+
+async def test_a_segment_stays_where_what_outlives_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that is heard of before the last of it was given."""
+    monkeypatch.setattr("gateway.data_plane.io.spool.STEP_S", 0.0)
+    monkeypatch.setattr("gateway.data_plane.io.spool.AFTER_FAILURE_S", 0.1)
+    made, carried, pwrite = await filled(tmp_path, 900), list[int](), os.pwrite
+
+    def fails(fd: int, data: Buffer, at: int) -> int:
+        if b"lane" in bytes(data):
+            monkeypatch.setattr(os, "pwrite", pwrite)
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(fd, data, at)
+
+    def carry() -> Iterator[tuple[int, bytes]]:
+        for n in range(200):
+            carried.append(n)
+            yield records.LANES, b"lane %d" % n
+
+    oldest = made._segments[0]
+    first, made.carry = oldest.path, carry
+    monkeypatch.setattr(os, "pwrite", fails)
+    for each in list(oldest.live.values()):
+        each.free()
+    await rig.settle(lambda: len(carried) >= 200)
+    await made.barrier()
+    assert first.exists()
+    await rig.settle(lambda: not oldest.leaving)
+    made._tidy()
+    await rig.settle(lambda: not first.exists())
+    assert len(carried) == 400
     await made.close()
 
 

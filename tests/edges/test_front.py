@@ -24,7 +24,8 @@ from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.front import Front
 from gateway.data_plane.io.process import PLATFORM_SOCKET, loop_factory
 from gateway.data_plane.io.rooms import Rooms
-from gateway.errors import GatewayError, Unavailable
+from gateway.data_plane.io.standing import Standing
+from gateway.errors import GatewayError
 from gateway.model import Limits, NodeId
 from gateway.runtime.system import SystemClock
 from tests.edges import rig
@@ -88,7 +89,7 @@ class Listening:
         made: dict[str, Any] = {"cancel_with_client": True, "address_connections": limits.connections, **changes}
         self.front = Front(
             doors=self.doors,  # type: ignore[arg-type]
-            edge=Edge(SystemClock()),
+            standing=standing(self.journal, limits),
             files=self.files,
             rooms=Rooms(8 << 20),
             limits=limits,
@@ -103,12 +104,16 @@ class Listening:
     def behind(self, doors: Recorder) -> web.Server:
         listener = http_server.PlatformListener(
             doors=doors,  # type: ignore[arg-type]
-            edge=Edge(SystemClock()),
+            standing=standing(self.journal, self.limits),
             control=Control(),  # type: ignore[arg-type]
             files=self.files,
             journal=self.journal,
         )
         return http_server.server(listener, self.limits, cancel_with_client=True)
+
+
+def standing(journal: rig.ListJournal, limits: Limits) -> Standing:
+    return Standing(Edge(SystemClock()), most=limits.partner_connections, journal=journal)
 
 
 class Control:
@@ -502,26 +507,6 @@ async def test_places_of_an_address_and_of_all() -> None:
         for writer in held:
             writer.close()
         await settle(lambda: any(event["event"] == "edge.full" for event in on.journal.events))
-
-
-async def test_connections_of_one_partner() -> None:
-    async with listening(limits=replace(Limits(), partner_connections=2)) as on:
-        proven = [_Proven(on.front, A) for _ in range(3)]
-        on.front.edge.prove = lambda shown: shown  # type: ignore[method-assign,assignment]
-        for one in proven[:2]:
-            assert on.front.prove(one) == A  # type: ignore[arg-type]
-            assert on.front.prove(one) == A  # type: ignore[arg-type]
-        with pytest.raises(Unavailable):
-            on.front.prove(proven[2])  # type: ignore[arg-type]
-        on.front.leave(proven[0])  # type: ignore[arg-type]
-        assert on.front.prove(proven[2]) == A  # type: ignore[arg-type]
-
-
-class _Proven:
-    def __init__(self, _: Front, name: NodeId) -> None:
-        self.ssl_object = name
-        self.partner: NodeId | None = None
-        self.address = ""
 
 
 class Pump(asyncio.Protocol):

@@ -19,7 +19,8 @@ import grpc.aio
 import pytest
 
 from gateway.data_plane.core import http2
-from gateway.data_plane.io import accept, grpc_entry
+from gateway.data_plane.core.wire import Pieces
+from gateway.data_plane.io import accept, grpc_entry, grpc_server
 from gateway.data_plane.io.pump import Half, Room
 from gateway.model import Limits, NodeId
 from gateway.ports import PeerRoute
@@ -35,6 +36,7 @@ from tests.edges.rig import (
     inbound,
     ns_headers,
     pair,
+    settle,
 )
 from tests.edges.test_http2 import HEADERS, PING, RST, SETTINGS, frame
 
@@ -290,6 +292,37 @@ async def test_a_contract_that_ends_ends_on_connections_that_stand() -> None:
         assert (await invoke(inbound(b"x"), metadata=headers)).code == OK
         await b.process.set_routes([])
         assert (await invoke(inbound(b"x"), metadata=headers)).code == "E0000000615"
+
+
+async def test_an_answer_counts_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a copy; a reader that gives up before it is there leaves the message where it was."""
+    size, making, go_on = 2 << 20, asyncio.Event(), asyncio.Event()
+    joined = grpc_server._joined
+
+    async def slowly(body: Pieces) -> bytes:
+        making.set()
+        await go_on.wait()
+        return await joined(body)
+
+    async with rig.node(A) as a:
+        a.process.channel.open_session(rig.rule(A))
+        headers = rig.ns_headers(A)
+        pushed = ptp_pb2.PushInbound(topic="t", payload=bytes(size)).SerializeToString()
+        asked = ptp_pb2.PopInbound(topic="t", timeout=5000).SerializeToString()
+        async with grpc_channel(at(a.platform)) as channel:
+            await channel.unary_unary(rig.TRANSFER + "push")(pushed, metadata=tuple(headers.items()))
+            held = a.process.stats()["bytes_held"]
+            monkeypatch.setattr(grpc_server, "_joined", slowly)
+            reading = channel.unary_unary(rig.TRANSFER + "pop")(asked, metadata=tuple(headers.items()))
+            await asyncio.wait_for(making.wait(), 5)
+            assert a.process.stats()["bytes_held"] >= held + size
+            reading.cancel()
+            await settle(lambda: a.process.channel.traffic.put_back == 1)
+            assert a.process.stats()["bytes_held"] == held
+            go_on.set()
+            again = await channel.unary_unary(rig.TRANSFER + "pop")(asked, metadata=tuple(headers.items()))
+            assert rig.read(200, "application/x-protobuf", again).payload == bytes(size)
+            await settle(lambda: a.process.stats()["bytes_held"] == 0)
 
 
 async def test_another_process_cannot_come_in_behind_the_edge() -> None:

@@ -243,6 +243,39 @@ async def test_over_memory_to_disk_and_then_no_further(client: aiohttp.ClientSes
         assert (stats["bytes_on_disk"], stats["bytes_held"]) == (0, 0)
 
 
+async def test_what_is_read_back_from_disk_is_bounded_in_memory(
+    client: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts until the reader has it; others wait for room, in their turn, and one that gives up takes none."""
+    monkeypatch.setattr("gateway.data_plane.channel.READBACK", Limits().process_bytes // 2500)
+    async with rig.node(A, limits=replace(Limits(), session_bytes=0), spool_dir=tmp_path) as a:
+        channel = a.process.channel
+        channel.open_session(rig.rule(A))
+        for n in range(5):
+            assert (await Container(client, a.platform).push(A, bytes([n]) * 1000)).code == OK
+        frame, empty = rig.pop_frame(A, wait_ms=5000), a.process.stats()["bytes_held"]
+        first, second = [await channel.pop(frame) for _ in range(2)]
+        assert a.process.stats()["bytes_held"] == empty + 2000
+        waiting = [asyncio.create_task(channel.pop(frame)) for _ in range(3)]
+        await asyncio.wait(waiting, timeout=0.05)
+        assert not any(task.done() for task in waiting)
+        waiting[0].cancel()
+        assert first is not None
+        first.settle(True)
+        third = await asyncio.wait_for(waiting[1], 5)
+        assert not waiting[2].done()
+        assert third is not None
+        assert second is not None
+        assert (bytes(first.payload[:1]), bytes(second.payload[:1]), bytes(third.payload[:1])) == (b"\0", b"\1", b"\3")
+        second.settle(True)
+        third.settle(True)
+        for left in (await asyncio.wait_for(waiting[2], 5), await channel.pop(frame)):
+            assert left is not None
+            assert left.payload[0] in {2, 4}
+            left.settle(True)
+        assert a.process.stats()["bytes_held"] == 0
+
+
 async def test_a_slow_reader_slows_the_writer(client: aiohttp.ClientSession) -> None:
     """Over its bound a push waits for room; nothing is refused while the reader goes on."""
     limits = replace(Limits(), session_bytes=2 * (1000 + MESSAGE_OVERHEAD))

@@ -18,6 +18,7 @@ import pytest
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import stream_local
 from gateway.model import Limits, NodeId
+from gateway.sdk import channel
 from gateway.sdk.async_channel import AsyncChannel
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.environment import Address
@@ -369,6 +370,63 @@ async def test_pushes_of_one_line_keep_their_order_though_nobody_waits_between_t
             message = await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until)
             assert int.from_bytes(message or b"", "big") == n
         await asyncio.gather(*pushes)
+
+
+async def test_pushes_keep_their_order_over_plain_http_too() -> None:
+    async with pair() as (a, b), loopline(a, local=False) as here, loopline(b, local=True) as there:
+        until = asyncio.get_running_loop().time() + 20
+        pushes = [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(40)]
+        got = [await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until) for _ in range(40)]
+        assert [bytes(each or b"") for each in got] == [bytes([n]) for n in range(40)]
+        await asyncio.gather(*pushes)
+
+
+async def test_a_push_that_is_too_large_for_the_line_keeps_its_place() -> None:
+    """It goes another way, and what is behind it waits."""
+    async with pair() as (a, b), loopline(a, local=True) as here, loopline(b, local=True) as there:
+        a.process._tasks.takes = replace(a.process._tasks.takes, whole=1 << 20)
+        until = asyncio.get_running_loop().time() + 20
+        sizes = [10, (1 << 20) + 1, 11, 12, (1 << 20) + 2, 13]
+        pushes = [asyncio.create_task(here.push("t", bytes(size), to=TO_B, deadline=until)) for size in sizes]
+        got = [await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until) for _ in sizes]
+        assert [len(each or b"") for each in got] == sizes
+        await asyncio.gather(*pushes)
+        assert here._orders == {}
+
+
+async def test_a_push_that_is_refused_goes_before_all_that_were_not_sent() -> None:
+    """Those behind it that were sent are beyond recall; of the others none overtakes, also if one gives up."""
+    sent, full = list[bytes](), {1, 2}
+
+    class Line:
+        other = st.Hello(whole=1 << 20, total=0)
+
+        async def push(self, _said: object, parts: list[bytes], _name: str) -> str:
+            number = parts[0][0]
+            sent.append(parts[0])
+            await asyncio.sleep(0.001 * number)
+            if number in full:
+                full.discard(number)
+                return "E0000000700"
+            return OK
+
+    here = AsyncChannel(channel.Line("127.0.0.1:1", SID, "trace-1", rig.TOKEN, local="x"))
+
+    async def connected() -> Line:
+        return Line()
+
+    here._connected = connected  # type: ignore[method-assign,assignment]
+    until = asyncio.get_running_loop().time() + 20
+    pushes = [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4)]
+    await rig.settle(lambda: full == set())
+    late = asyncio.create_task(here.push("t", b"late", to=TO_B, deadline=asyncio.get_running_loop().time()))
+    pushes += [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4, 6)]
+    other = asyncio.create_task(here.push("u", b"u", to=TO_B, deadline=until))
+    with pytest.raises(ComponentError, match="others wait"):
+        await late
+    await asyncio.gather(*pushes, other)
+    assert [each[0] for each in sent if each != b"u"] == [0, 1, 2, 3, 1, 2, 4, 5]
+    assert here._orders == {}
 
 
 async def test_a_loop_finds_its_gateway_again() -> None:

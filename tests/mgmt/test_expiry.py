@@ -1,5 +1,6 @@
 """What ends is told in time, once per threshold, also across restarts; and what has ended does not count."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.pki import Pki
-from gateway.errors import WIRE, Kind
+from gateway.errors import WIRE, Kind, Unavailable
 from gateway.mgmt_plane.core.expiry import DAY_MS, KINDS, NEVER, Deadline, due, words
 from gateway.mgmt_plane.rest.admin_expiry import ExpiryAdmin
 from gateway.mgmt_plane.service.deadlines import own
-from gateway.model import ExpiryNotice, TrailEntry
+from gateway.model import ExpiryNotice, PeerTls, TrailEntry
 from gateway.ports import Tx
 from gateway.runtime.expiry import ExpiryWatch
 from tests.mgmt.world import NOW, Node, World
@@ -61,11 +62,18 @@ def test_words() -> None:
     assert all(words(Deadline(kind, "x", "", 0), now=0) for kind in KINDS)
 
 
-def watch(node: Node) -> ExpiryWatch:
-    """As after a start."""
+def watch(node: Node, shown: Mapping[str, Mapping[str, Any]] | None = None) -> ExpiryWatch:
+    """As after a start. shown: what the data process has seen of partners; None: it is away."""
+
+    async def stats() -> Mapping[str, Any]:
+        if shown is None:
+            raise Unavailable("away", kind=Kind.OVERLOADED)
+        return {"partner_tls": shown}
+
     return ExpiryWatch(
         store=node.store,
         own=lambda: own(node.ring.current, node.shown.shown.chain.read_text()),
+        stats=stats,
         thresholds=THRESHOLDS,
         clock=node.clock,
         journal=node.journal,
@@ -139,6 +147,26 @@ async def test_contracts_and_certificates_of_both_sides(a: Node, b: Node, contra
     kinds = [each.kind for each in await watch(b).soon()]
     assert "own_tls" not in kinds
     assert "own_key" in kinds
+
+
+async def test_a_partners_tls_certificate(world: World, a: Node, b: Node, contract_id: str) -> None:
+    """Told as the data process has seen it, also when the partner is silent and after a restart."""
+    shown = {
+        a.id: {"fingerprint": "ab" * 32, "ends": NOW + 13 * DAY_MS // 2},
+        "LX-NOBODY": {"fingerprint": "", "ends": 1},
+    }
+    assert await watch(b, shown).look() == 1
+    assert await watch(b).look() == 0
+    assert warned(b) == [("peer_tls", 7)]
+    [seen] = await ExpiryAdmin(soon=watch(b).soon, clock=b.clock).show({}, {}, {})
+    assert seen["words"] == f"the TLS certificate of A ends in 6 days ({'ab' * 12})"
+    assert 'interconn_expiring{kind="peer_tls"} 1\n' in await watch(b).exposition()
+    # A new one that lasts is none to warn of, and with the contract it is forgotten.
+    await watch(b, {a.id: {"fingerprint": "cd" * 32, "ends": NOW + 99 * DAY_MS}}).look()
+    assert await watch(b).soon() == []
+    await b.admin_call("POST", f"/v1/admin/partners/{contract_id}/terminate")
+    await watch(b).look()
+    assert await b.run(lambda tx: tx.select(PeerTls)) == []
 
 
 @pytest.mark.req("M-034")

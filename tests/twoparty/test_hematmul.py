@@ -48,7 +48,7 @@ def test_the_shares_add_up_to_the_product() -> None:
     X = matrix([[1, -5, 0], [0, 0, 0], [-(1 << 21), 1 << 21, -1], [7, 0, 1 << 16]])
     v = RING.from_ints([-1, 1 << 127, 12345])
     bounds = Bounds.of_product(entry_bits=22, terms=3)
-    received = load_share(public, memoryview(encrypt_share(secret.public, v, RANDOM)), 3)
+    received = load_share(public, memoryview(encrypt_share(secret, v, RANDOM)), 3)
     left, message = mask(public, public.matvec(X, received), bounds, RING, RANDOM)
     right = open_share(secret, memoryview(message), 4, bounds)
     assert RING.to_ints(RING.add(left, right)) == RING.to_ints(RING.matvec(X, v))

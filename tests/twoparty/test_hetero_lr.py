@@ -1,6 +1,7 @@
 """Vertical logistic regression: two parties in one process, against the plaintext twin."""
 
 import csv
+import json
 import struct
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -13,12 +14,12 @@ from accel.backends.reference import NumpyRing128, OkamotoUchiyama
 from accel.entropy import OsRandom
 from accel.kernels import AdditiveHE
 from accel.probe import probe
-from accel.registry import BACKENDS
+from accel.registry import BACKENDS, SCHEMES
 from gateway.errors import CallerError, GatewayError, ProtocolViolation
 from gateway.operators.hematmul.shares import STATISTICAL_BITS
 from gateway.operators.lr import plaintext, wire
 from gateway.operators.lr.matrix import LrMatrix
-from gateway.operators.lr.params import LrParams
+from gateway.operators.lr.params import SCHEMA, LrParams
 from gateway.operators.lr.plan import make_plan
 from gateway.operators.lr.train import GUEST, HOST, Guest, Host, LrResult
 from gateway.operators.party import PartyName
@@ -64,15 +65,15 @@ def assert_within_bound(outcome: PlayResult, twin: plaintext.TwinResult) -> None
     assert host.intercept == 0.0
 
 
-SCHEMES = [
+MAKERS = [
     pytest.param(backend.make(insecure_min_bits=1024), id=f"{scheme}-{backend.name}")
-    for scheme in ("ou", "paillier")
+    for scheme in SCHEMES
     for backend in BACKENDS[f"he.{scheme}"]
     if backend.refuses(probe()) is None
 ]
 
 
-@pytest.mark.parametrize("he", SCHEMES)
+@pytest.mark.parametrize("he", MAKERS)
 def test_weights_equal_the_plaintext_run_within_the_bound(he: AdditiveHE) -> None:
     a, b, y = small_data()
     params = LrParams(iterations=6, inverse_penalty=0.3, scheme=he.scheme, key_bits=1024)
@@ -371,6 +372,14 @@ def test_parameters_from_a_configuration() -> None:
     for name, value in bad:
         with pytest.raises(GatewayError, match=name):
             LrParams.from_mapping({name: value})
+
+
+def test_every_scheme_of_the_kernels_may_be_chosen() -> None:
+    assert set(SCHEMA["properties"]["scheme"]["enum"]) == set(wire.SCHEMES) == set(SCHEMES)
+    described = json.loads((resources.files("specs") / "components" / "hetero_lr.json").read_text(encoding="utf-8"))
+    inputs = {entry["name"]: entry for entry in described["inputParam"]}
+    assert {choice["value"] for choice in inputs["scheme"]["bindingData"]} == set(SCHEMES)
+    assert LrParams.from_mapping({"scheme": "paillier-textbook"}).scheme == "paillier-textbook"
 
 
 def test_the_registry_names_the_operator() -> None:

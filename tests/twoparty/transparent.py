@@ -110,6 +110,9 @@ class TransparentPublic:
 class TransparentSecret:
     public: TransparentPublic
 
+    def encrypt(self, plain: Uints, random: RandomSource) -> Batch:
+        return self.public.encrypt(plain, random)
+
     def decrypt(self, a: Batch) -> Uints:
         return limbs([m % (1 << self.public.plaintext_bits) for m, _ in a.pairs], 8)
 

@@ -37,15 +37,15 @@ class ResidueRing:
     """Z_n for one odd n, on one core. A batch is an array of rows, shape (count, stride), in Montgomery form."""
 
     __slots__ = (
-        "_chunk", "_core", "_handle", "_layout", "_pairs", "_powers", "_root", "_threads", "core", "modulus", "one",
-        "size",
+        "_chunk", "_core", "_handle", "_layout", "_pairs", "_powers", "_root", "core", "modulus", "one",
+        "size", "threads",
     )  # fmt: skip
 
     def __init__(self, core: str, modulus: Mpz, *, root: Mpz | None = None, threads: int = 1) -> None:
         """Every batch is cut over at most `threads` native threads. root: the number whose square the modulus is."""
         self.core = core
         self.modulus = modulus
-        self._threads = threads
+        self.threads = threads
         bits = int(gmpy2.bit_length(modulus))
         self.size = (bits + 7) // 8
         self._core, self._root = _as_pairs(core, bits, root)
@@ -62,9 +62,9 @@ class ResidueRing:
         self.one = self.raw([radix % modulus])
         self._pairs: tuple[Uints, Uints] | None = None
 
-    def beside(self, modulus: Mpz) -> "ResidueRing":
+    def beside(self, modulus: Mpz, *, root: Mpz | None = None) -> "ResidueRing":
         """Another modulus on the same core and as many threads."""
-        return ResidueRing(self.core, modulus, threads=self._threads)
+        return ResidueRing(self.core, modulus, root=root, threads=self.threads)
 
     def __repr__(self) -> str:
         return f"ResidueRing({self.core}, {8 * self.size} bits)"
@@ -94,13 +94,13 @@ class ResidueRing:
         return out
 
     def _lift(self) -> Uints:
-        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^52 and twice that."""
+        """A multiple of the root of pairs (else of the modulus) whose digits lie between 2^53 and twice that."""
         digits, stride, digit_bits = self._layout
         out = np.zeros((1, stride), np.uint64)
         if digit_bits < 64:  # digits of whole words have no room for it, and no pairs
-            base = sum(gmpy2.mpz(1) << (digit_bits * (j + 1)) for j in range(digits))
+            base = sum(gmpy2.mpz(2) << (digit_bits * (j + 1)) for j in range(digits))
             out = self.raw([-base % (self.modulus if self._root is None else self._root)])
-            out[0, :digits] += np.uint64(1 << digit_bits)
+            out[0, :digits] += np.uint64(2 << digit_bits)
         return out
 
     def empty(self, count: int) -> Uints:
@@ -127,15 +127,16 @@ class ResidueRing:
 
     def combine(self, *terms: tuple[Octets, Mpz]) -> Uints:
         """The sum of number * factor, the numbers of any size as uint8 arrays of shape (count, size)."""
-        shift = 8 * self._chunk
-        columns, factors = [], []
-        for data, factor in terms:
-            chunks = -(-data.shape[1] // self._chunk)
-            columns.append(np.pad(data, ((0, 0), (0, chunks * self._chunk - data.shape[1]))))
-            factors += [factor * (gmpy2.mpz(1) << (shift * (k + 2))) % self.modulus for k in range(chunks)]
-        joined = np.concatenate(columns, axis=1)
-        out = self.empty(len(joined))
-        _native.load(self._handle, out, joined, joined.shape[1], self.raw(factors))
+        chunks = [-(-data.shape[1] // self._chunk) for data, _ in terms]
+        joined = np.zeros((len(terms[0][0]), self._chunk * sum(chunks)), np.uint8)
+        factors, start = list[Mpz](), 0
+        for (data, factor), count in zip(terms, chunks, strict=True):
+            joined[:, start : start + data.shape[1]] = data
+            start += self._chunk * count
+            factors += [factor * (gmpy2.mpz(1) << (8 * self._chunk * (k + 2))) % self.modulus for k in range(count)]
+        out, rows = self.empty(len(joined)), self.raw(factors)
+        _native.load(self._handle, out, joined, joined.shape[1], rows)
+        rows[...] = joined[...] = 0  # a secret key's, perhaps
         return out
 
     def dump(self, a: Uints, size: int | None = None) -> Octets:
@@ -150,9 +151,9 @@ class ResidueRing:
         _native.mul(self._handle, out, a, b)
         return out
 
-    def multiply_into(self, a: Uints, b: Uints) -> None:
-        """A *= b"""
-        _native.mul(self._handle, a, a, b)
+    def multiply_into(self, out: Uints, a: Uints, b: Uints) -> None:
+        """As mul, into rows that are there."""
+        _native.mul(self._handle, out, a, b)
 
     def square(self, a: Uints, times: int) -> Uints:
         out = self.empty(len(a))
@@ -221,29 +222,38 @@ class ResidueRing:
         _native.segments(self._handle, parts, src, idx, cuts)
         return self.product(parts, np.arange(len(parts), dtype=np.int64), groups)
 
+    def buckets(self, src: Uints, idx: Ints, starts: Ints, sizes: int) -> tuple[Uints, Uints]:
+        """For every `sizes` segments: the product of segment s (from 1) to the power s, and that of all."""
+        out = self.empty(2 * ((len(starts) - 1) // sizes))
+        _native.buckets(self._handle, out, src, idx, starts, sizes)
+        return np.ascontiguousarray(out[0::2]), np.ascontiguousarray(out[1::2])
+
     def invert(self, a: Uints) -> Uints:
         """Element-wise inverses by one inversion and three multiplications each (Montgomery's trick, as a tree).
 
         Raises BadInput where one has none. The one inversion is gmpy2's and not constant in time.
         """
-        levels = [a]
-        while len(levels[-1]) > 1:
-            last = levels[-1]
-            if len(last) % 2:
-                last = levels[-1] = np.concatenate([last, self.one])
-            levels.append(self.mul(np.ascontiguousarray(last[0::2]), np.ascontiguousarray(last[1::2])))
         if not len(a):
             return self.empty(0)
+        levels = [a]
+        while len(levels[-1]) > 1:
+            below = levels[-1]
+            pairs, half = len(below) // 2, (len(below) + 1) // 2
+            levels.append(self.empty(half))
+            self.multiply_into(levels[-1][:pairs], below[:pairs], below[half:])
+            levels[-1][pairs:] = below[pairs:half]  # the odd one stays alone
         try:
             inverse = self.take(gmpy2.invert(self.numbers(levels.pop())[0], self.modulus))
         except ZeroDivisionError:
             raise BadInput("not invertible") from None
         while levels:
-            below = levels.pop()
-            parents, inverse = inverse[: len(below) // 2], self.empty(len(below))  # a parent may be padding
-            inverse[0::2] = self.mul(parents, np.ascontiguousarray(below[1::2]))
-            inverse[1::2] = self.mul(parents, np.ascontiguousarray(below[0::2]))
-        return inverse[: len(a)]
+            below, parents = levels.pop(), inverse
+            pairs, half = len(below) // 2, (len(below) + 1) // 2
+            inverse = self.empty(len(below))
+            self.multiply_into(inverse[:pairs], parents[:pairs], below[half:])
+            self.multiply_into(inverse[half:], parents[:pairs], below[:pairs])
+            inverse[pairs:half] = parents[pairs:]
+        return inverse
 
     def table(self, base: Uints, window: int, windows: int, *, leaking: bool) -> Uints:
         """For fixed_power with the same `leaking`."""
@@ -283,6 +293,11 @@ class FixedBase:
         self._window = _SCAN_WINDOW
         self._windows = 0
         self._table = ring.empty(0)
+
+    def wipe(self) -> None:
+        """Overwrites base and table; to be used no more."""
+        self._base[...] = 0
+        self._table[...] = 0
 
     def multiply(self, start: Uints, exponents: bytes | Uints | Octets, *, size: int, bits: int) -> Uints:
         """Start * base^e, exponents of `size` bytes of which `bits` bits count; start may be one row."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from accel.backends import reference
 from accel.backends.native.multiexp import matvec
+from accel.backends.native.owner import OwnerNoise, PrimeSquare, TextbookPrimeSquare
 from accel.backends.native.residues import FixedBase, Octets, ResidueRing, octets
 from accel.backends.reference.group import GroupPublicKey, check_segments
 from accel.backends.reference.modular import Mpz, check_plain_bits
@@ -57,6 +58,7 @@ class Batch:
 class NativePublicKey:
     """HePublicKey; the numbers of the key stand in the reference's key."""
 
+    square: type[PrimeSquare] = PrimeSquare
     __slots__ = (
         "_add", "_key", "_noise", "_ring", "ciphertext_bytes", "modulus_bits", "noise_bits", "plaintext_bits", "scheme",
     )  # fmt: skip
@@ -80,12 +82,23 @@ class NativePublicKey:
         """Of the ciphertexts."""
         return self._ring
 
+    @property
+    def noise_base(self) -> Mpz:
+        """See GroupPublicKey."""
+        return self._key.noise_base
+
     def to_bytes(self) -> bytes:
         return self._key.to_bytes()
 
     def encrypt(self, plain: Uints, random: RandomSource) -> Batch:
         plain = self._plain(plain)
         return self._masked(self._add(self._ring.one, plain), random, self.noise_bits)
+
+    def encrypt_as(self, owner: OwnerNoise, plain: Uints, random: RandomSource) -> Batch:
+        """As encrypt, by the owner's way."""
+        plain = self._plain(plain)
+        noise = owner.rows(self._draw(len(plain), random, self.noise_bits), len(plain))
+        return self._batch(self._add(noise, plain))
 
     def add(self, a: Ciphertexts, b: Ciphertexts) -> Batch:
         left, right = self.own(a), self.own(b)
@@ -185,9 +198,12 @@ class NativePublicKey:
     def _batch(self, rows: Uints) -> Batch:
         return Batch(rows, self._ring)
 
+    def _draw(self, count: int, random: RandomSource, noise_bits: int) -> bytes:
+        return random.bytes((noise_bits + 7) // 8 * count)
+
     def _masked(self, rows: Uints, random: RandomSource, noise_bits: int) -> Batch:
         size = (noise_bits + 7) // 8
-        noise = random.bytes(size * len(rows))
+        noise = self._draw(len(rows), random, noise_bits)
         return self._batch(self._noise.multiply(rows, noise, size=size, bits=8 * size) if len(rows) else rows)
 
 
@@ -207,14 +223,18 @@ def _check_noise(noise_bits: int) -> None:
 class NativeTextbookKey(NativePublicKey):
     """HePublicKey whose noise is r^N for a fresh r."""
 
+    square = TextbookPrimeSquare
     __slots__ = ()
 
-    def _masked(self, rows: Uints, random: RandomSource, noise_bits: int) -> Batch:
+    def _draw(self, count: int, random: RandomSource, noise_bits: int) -> bytes:
         del noise_bits  # r always has full length
+        return draw_textbook(self.modulus_bits, count, random)
+
+    def _masked(self, rows: Uints, random: RandomSource, noise_bits: int) -> Batch:
         if not len(rows):
             return self._batch(rows)
-        drawn = draw_textbook(self.modulus_bits, len(rows), random)
-        noise = self._ring.load(drawn, len(drawn) // len(rows))
+        drawn = self._draw(len(rows), random, noise_bits)
+        noise = self._ring.combine((np.frombuffer(drawn, np.uint8).reshape(len(rows), -1), gmpy2.mpz(1)))
         noise = self._ring.power_public(noise, gmpy2.isqrt(self._ring.modulus))
         return self._batch(self._ring.mul(rows, noise))
 
@@ -283,11 +303,13 @@ class OuSecretKey(SealedSecret):
 class PaillierSecretKey(SealedSecret):
     """HeSecretKey with the factors of N."""
 
-    __slots__ = ("_factors", "_logs", "_n", "_p_inverse", "public")
-    _SECRETS = ("_factors", "_logs", "_p_inverse")
+    __slots__ = ("_factors", "_logs", "_n", "_noise", "_p_inverse", "public")
+    _SECRETS = ("_factors", "_logs", "_noise", "_p_inverse")
 
-    def __init__(self, p: Mpz, q: Mpz, public: NativePublicKey) -> None:
+    def __init__(self, p: Mpz, q: Mpz, public: NativePublicKey, *, leaking: bool) -> None:
         self.public: NativePublicKey = public
+        left, right = (public.square(public.ring, f, p * q, public.noise_base, leaking=leaking) for f in (p, q))
+        self._noise = OwnerNoise(public.ring, (left, right))
         self._factors = ((p,), (q,))
         self._n = public.ring.beside(p * q)
         self._p_inverse = gmpy2.invert(p, q)
@@ -300,6 +322,10 @@ class PaillierSecretKey(SealedSecret):
     def factors(self) -> tuple[int, int]:
         self.check_alive()
         return int(self._factors[0][0]), int(self._factors[1][0])
+
+    def encrypt(self, plain: Uints, random: RandomSource) -> Ciphertexts:
+        self.check_alive()
+        return self.public.encrypt_as(self._noise, plain, random)
 
     def decrypt(self, a: Ciphertexts) -> Uints:
         self.check_alive()
@@ -370,7 +396,8 @@ class Paillier(reference.Paillier):
 
     def from_factors(self, p: int, q: int, base: int) -> HeSecretKey:
         key = super().from_factors(p, q, base).public
-        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), self._native(key, gmpy2.mpz(p) * q))
+        public = self._native(key, gmpy2.mpz(p) * q)
+        return PaillierSecretKey(gmpy2.mpz(p), gmpy2.mpz(q), public, leaking=self._leaking)
 
     def load_public(self, data: memoryview) -> HePublicKey:
         key = super().load_public(data)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from accel.backends.reference.modular import Mpz, to_mpz
-from accel.kernels import BadInput, RandomSource
+from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints
 
 _MAGIC: Final = b"ICSK"
 _FORM: Final = 1
@@ -29,6 +29,12 @@ class SealedSecret:
 
     def factors(self) -> tuple[int, int]:
         raise NotImplementedError
+
+    def encrypt(self, plain: Uints, random: RandomSource) -> Ciphertexts:
+        """As the public key does it, where knowing the primes gains nothing."""
+        self.check_alive()
+        made: Ciphertexts = self.public.encrypt(plain, random)
+        return made
 
     def export(self, passphrase: bytes, random: RandomSource, *, cost_log2: int = 17) -> bytes:
         self.check_alive()

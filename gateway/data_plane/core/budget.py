@@ -21,7 +21,7 @@ def _no_room(what: str) -> Unavailable:
 
 
 class Budget:
-    """Counts bytes held by queues (per session, per source and in all) and by bodies in flight (in all).
+    """Counts bytes held by queues (per session, per source and in all) and by bodies and answers in flight (in all).
 
     partner_bytes None: as the process. disk_bytes: of messages on disk; disk_session_bytes None: as disk_bytes.
     """
@@ -114,8 +114,12 @@ class Budget:
             raise _no_room("the process's buffer")
         self._used += size
 
+    def lend(self, size: int) -> None:
+        """Account bytes of an answer, whatever the bounds are: what leaves must not wait for what comes."""
+        self._used += size
+
     def repay(self, size: int) -> None:
-        """Return bytes of a body in flight."""
+        """Return bytes of a body in flight, or of an answer."""
         self._used -= size
         if size:
             self.on_room(None)

@@ -214,7 +214,8 @@ class Inbox:
     lanes: int = OPEN_LANES
     counts: Counts = field(default_factory=Counts)
     _by_source: dict[NodeId, OrderedDict[_LANE_KEY, _Lane]] = field(default_factory=dict)
-    _by_session: dict[SessionId, set[_LANE_KEY]] = field(default_factory=dict)
+    _by_session: dict[SessionId, OrderedDict[_LANE_KEY, None]] = field(default_factory=dict)
+    """Ordered only so that `state` can go on behind where it was."""
 
     def __len__(self) -> int:
         return sum(len(lanes) for lanes in self._by_source.values())
@@ -265,8 +266,17 @@ class Inbox:
         lane.expected = max(lane.expected, name.sequence + 1)
 
     def state(self, session: SessionId) -> Iterator[tuple[str, NodeId, Name]]:
-        """(topic, source, the last name taken) of a session's lanes: what `recall` makes them of again."""
-        for key in self._by_session.get(session, ()):
+        """(topic, source, the last name taken) of a session's lanes: what `recall` makes them of again.
+
+        Lanes may come and go while it is read; those that were there and still are are told, as they are by then.
+        """
+        for _ in range(len(self._by_session.get(session, ()))):
+            keys = self._by_session.get(session)
+            if not keys:
+                return
+            # Those still to be told stand before those told and those that have come meanwhile.
+            key = next(iter(keys))
+            keys.move_to_end(key)
             lane = self._by_source[key[2]][key]
             if lane.expected:
                 yield key[1], key[2], Name(lane.epoch, lane.expected - 1, lane.expected - 1)
@@ -291,10 +301,10 @@ class Inbox:
                 oldest, unused = next(iter(lanes.items()))
                 if now - unused.used < idle_s:
                     raise Unavailable("the partner uses too many topics at a time", kind=Kind.BUFFER_FULL)
-                self._by_session[oldest[0]].discard(oldest)
+                del self._by_session[oldest[0]][oldest]
                 del lanes[oldest]
             lane = lanes[key] = _Lane(name.age, name.floor, now)
-            self._by_session.setdefault(key[0], set()).add(key)
+            self._by_session.setdefault(key[0], OrderedDict())[key] = None
         else:
             lanes.move_to_end(key)
         return lane

@@ -5,7 +5,7 @@ Written and read by this node alone, but a disk is not to be trusted blindly: wh
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from gateway.data_plane.core.delivery import Name, read_name
@@ -63,7 +63,8 @@ class Leaving:
 def write(record: Arrived | Lanes | Leaving) -> tuple[int, bytes]:
     """(kind, meta)."""
     kind = {Arrived: ARRIVED, Lanes: LANES, Leaving: LEAVING}[type(record)]
-    return kind, json.dumps(asdict(record), separators=(",", ":")).encode()
+    value = {each.name: getattr(record, each.name) for each in fields(record)}
+    return kind, json.dumps(value, separators=(",", ":")).encode()
 
 
 def read(kind: int, meta: bytes) -> Arrived | Lanes | Leaving | None:

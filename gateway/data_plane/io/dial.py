@@ -25,7 +25,10 @@ GRPCS: Final = "grpcs"
 
 
 class Way:
-    """The way to one partner. chain_file, key_file: what is shown to it; revoked: as tls.client_context's."""
+    """The way to one partner. chain_file, key_file: what is shown to it; revoked: as tls.client_context's.
+
+    opened: told of each connection.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Way:
         chain_file: Path,
         key_file: Path,
         revoked: Callable[[list[bytes]], None] = lambda _verified: None,
+        opened: Callable[[asyncio.Transport], None] = lambda _transport: None,
     ) -> None:
         """Raises Refused(CONTRACT_INVALID): no https or grpcs address or no usable CA."""
         parts = urlsplit(route.address)
@@ -43,6 +47,7 @@ class Way:
         self.route = route
         self._host = parts.hostname
         self._roads = roads
+        self._opened = opened
         roots = tls.ca_ders(route.tls_ca)
         self._context = tls.client_context(chain_file, key_file, roots=roots, node_id=route.node_id, revoked=revoked)
         if parts.scheme == GRPCS:
@@ -57,27 +62,40 @@ class Way:
         node = self.route.node_id
         raw = await self._roads.reach(node, self.route.address)
         try:
-            return await asyncio.get_running_loop().create_connection(
+            transport, protocol = await asyncio.get_running_loop().create_connection(
                 factory, sock=raw, ssl=self._context, server_hostname=self._host, ssl_handshake_timeout=HANDSHAKE_S
             )
         except (ssl.SSLError, ssl.CertificateError) as e:
             raise Refused("the partner's TLS identity is not the pinned one", kind=Kind.UNAUTHENTICATED) from e
         except (OSError, TimeoutError) as e:
             raise Unavailable(f"{node}: no connection", kind=Kind.NO_ROUTE) from e
+        self._opened(transport)
+        return transport, protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Makes the ways to partners. chain_file, key_file: of the TLS certificate shown where a route names none."""
+    """Makes the ways to partners. chain_file, key_file: of the TLS certificate shown where a route names none.
+
+    revoked, opened: as of Way.
+    """
 
     roads: Roads
     chain_file: Path
     key_file: Path
     revoked: Callable[[list[bytes]], None] = lambda _verified: None
+    opened: Callable[[asyncio.Transport], None] = lambda _transport: None
 
     def way(self, route: PeerRoute) -> Way:
         """Raises as Way does."""
         named = (route.our_chain, route.our_key)
         own = zip(named, (self.chain_file, self.key_file), strict=True)
         chain_file, key_file = (Path(other) if other else file for other, file in own)
-        return Way(route, roads=self.roads, chain_file=chain_file, key_file=key_file, revoked=self.revoked)
+        return Way(
+            route,
+            roads=self.roads,
+            chain_file=chain_file,
+            key_file=key_file,
+            revoked=self.revoked,
+            opened=self.opened,
+        )

@@ -49,10 +49,31 @@ class Edge:
         node = shown.leaf.node_id
         if not tls.vouches(shown.chain, roots=self._roots.get(node, ()), node_id=node):
             raise Refused("the client certificate is no partner's", kind=Kind.UNAUTHENTICATED)
-        if shown.leaf.not_after_ms <= self._clock.now_ms():
-            raise Refused("the client certificate has expired", kind=Kind.UNAUTHENTICATED)
-        tls.check_revoked(shown.chain, self._lists, now_ms=self._clock.now_ms())
+        self._check(shown)
         return node
+
+    def lapsed(self, ssl_object: Any | None) -> tuple[NodeId, Refused] | None:
+        """Whose certificate a connection that stands has shown, of either direction, and why it counts no more.
+
+        None where it still does, or none was shown.
+        """
+        shown = self._look(ssl_object)
+        if shown is None:
+            return None
+        try:
+            self._check(shown)
+        except Refused as e:
+            return shown.leaf.node_id, e
+        return None
+
+    def partner(self, ssl_object: Any | None) -> tuple[tls.Leaf, bytes] | None:
+        """The certificate (and its DER) of the partner at the other end, of either direction; None for anybody else."""
+        shown = self._look(ssl_object)
+        if shown is None:
+            return None
+        node = shown.leaf.node_id
+        known = tls.vouches(shown.chain, roots=self._roots.get(node, ()), node_id=node)
+        return (shown.leaf, shown.chain[0]) if known else None
 
     def leaf(self, ssl_object: Any | None) -> bytes | None:
         """DER of a client certificate that a pinned CA vouches for now; whom it may speak for is control's to say."""
@@ -60,6 +81,14 @@ class Edge:
         if shown is None or not any(shown.chain[-1] in roots for roots in self._roots.values()):
             return None
         return shown.chain[0]
+
+    def _check(self, shown: _Shown) -> None:
+        """Raises Refused(UNAUTHENTICATED) for a certificate that has expired or was revoked."""
+        now = self._clock.now_ms()
+        if shown.leaf.not_after_ms <= now:
+            raise Refused("the certificate has expired", kind=Kind.UNAUTHENTICATED)
+        if len(shown.chain) == 2:  # nobody's leaf otherwise
+            tls.check_revoked(shown.chain, self._lists, now_ms=now)
 
     def _look(self, ssl_object: Any | None) -> _Shown | None:
         if ssl_object is None:

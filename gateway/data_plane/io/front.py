@@ -17,7 +17,7 @@ from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -25,11 +25,11 @@ from gateway.data_plane.core import http1, wire
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.io import body as pace
 from gateway.data_plane.io import door, transports
-from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.filed import BLOCK, File, Files
 from gateway.data_plane.io.rooms import Rooms
+from gateway.data_plane.io.standing import Standing
 from gateway.errors import Kind, ProtocolViolation, Unavailable
-from gateway.model import Limits, NodeId
+from gateway.model import Limits
 from gateway.ports import Journal
 
 HEAD_S: Final = 10.0
@@ -48,8 +48,6 @@ _NEVER: Final = float("inf")
 _READS: Final = frozenset({"pop", "peek"})
 _GONE: Final = "the caller went away"
 
-K = TypeVar("K", bound=str)
-
 Http2 = Callable[[], asyncio.Protocol]
 """Makes the protocol that takes over a connection of HTTP/2, its first bytes included."""
 
@@ -65,7 +63,7 @@ class Front:
         self,
         *,
         doors: door.Door,
-        edge: Edge,
+        standing: Standing,
         files: Files,
         rooms: Rooms,
         limits: Limits,
@@ -77,7 +75,7 @@ class Front:
         http2: Http2 | None = None,
     ) -> None:
         self.doors = doors
-        self.edge = edge
+        self.standing = standing
         self.files = files
         self.budget = files.budget
         self.rooms = rooms
@@ -89,15 +87,13 @@ class Front:
         self.scratch = memoryview(bytearray(SCRATCH))
         self.date = formatdate(usegmt=True)
         self.stopping = False
-        self._side = side
+        self.side = side
         self._journal = journal
         self._most = min(limits.connections, _files() // 2)
         self._most_of_address = address_connections
-        self._most_of_partner = limits.partner_connections
         self._here: dict[_Connection, None] = {}
         self._away: dict[asyncio.Transport, str] = {}
         self._addresses: dict[str, int] = {}
-        self._partners: dict[NodeId, int] = {}
         self._refused = 0
         self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
 
@@ -129,9 +125,6 @@ class Front:
         if connection in self._here:
             del self._here[connection]
             _one_less(self._addresses, connection.address)
-        if connection.partner is not None:
-            _one_less(self._partners, connection.partner)
-            connection.partner = None
 
     def hand_over(self, connection: "_Connection", transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
         """Let another protocol have the connection; it keeps its place here until its transport closes."""
@@ -140,19 +133,6 @@ class Front:
         self._away[transport] = connection.address
         self._addresses[connection.address] = self._addresses.get(connection.address, 0) + 1
         protocol.connection_made(transport)
-
-    def prove(self, connection: "_Connection") -> NodeId:
-        """The partner at the other end; raises Refused, or Unavailable(TOO_MANY) when it has too many connections."""
-        node = self.edge.prove(connection.ssl_object)
-        if connection.partner != node:
-            held = self._partners.get(node, 0)
-            if held >= self._most_of_partner:
-                raise Unavailable("too many connections of this partner", kind=Kind.TOO_MANY)
-            if connection.partner is not None:
-                _one_less(self._partners, connection.partner)
-            self._partners[node] = held + 1
-            connection.partner = node
-        return node
 
     async def stop(self, drain_s: float) -> None:
         """Let calls under way end within `drain_s` seconds, close everything. New connections are refused."""
@@ -184,6 +164,7 @@ class Front:
     def _forget_away(self) -> None:
         for transport in [transport for transport in self._away if transport.is_closing()]:
             _one_less(self._addresses, self._away.pop(transport))
+            self.standing.leave(transport)
 
     def _sweep(self) -> None:
         now = self.loop.time()
@@ -191,7 +172,7 @@ class Front:
             connection.expire()
         self._forget_away()
         if self._refused:
-            self._journal.note("edge.full", side=self._side, refused=self._refused, connections=self.connections)
+            self._journal.note("edge.full", side=self.side, refused=self._refused, connections=self.connections)
             self._refused = 0
         self.date = formatdate(usegmt=True)
         self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
@@ -202,7 +183,7 @@ def _files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _one_less(counts: dict[K, int], key: K) -> None:
+def _one_less(counts: dict[str, int], key: str) -> None:
     left = counts[key] - 1
     if left:
         counts[key] = left
@@ -242,7 +223,6 @@ class _Connection(asyncio.BufferedProtocol):
         "address",
         "due",
         "fresh",
-        "partner",
         "ssl_object",
     )
 
@@ -251,7 +231,6 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self.address = ""
         self.ssl_object: Any | None = None
-        self.partner: NodeId | None = None
         self.due = _NEVER
         """When `expire` is to be called, on the loop's clock."""
         self.fresh = True
@@ -291,6 +270,7 @@ class _Connection(asyncio.BufferedProtocol):
         if not front.admit(self):
             transports.abort(self._transport)
             return
+        front.standing.add(self._transport, side=front.side)
         self.due = front.loop.time() + IDLE_S
         if front.http2 and self.ssl_object is not None and self.ssl_object.selected_alpn_protocol() == "h2":
             self._hand_over(front.http2())
@@ -298,6 +278,8 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, _error: Exception | None) -> None:
         front = self._front
         front.leave(self)
+        if self._transport is not None:
+            front.standing.leave(self._transport)
         self.due = _NEVER
         self._transport = None
         self._kept = b""
@@ -487,7 +469,7 @@ class _Connection(asyncio.BufferedProtocol):
                     method="POST",
                     name=request.name,
                     headers=request.headers.items(),
-                    prove=partial(front.prove, self),
+                    prove=partial(front.standing.prove, self._transport),
                     body=self._body_of,
                     wait=request.wait,
                     after=after,

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from gateway.data_plane.core import http2
 from gateway.data_plane.core.budget import Budget
 from gateway.data_plane.io.door import Door, internal
-from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.pump import STALL_S, Half, Room
-from gateway.errors import WIRE, Kind, Refused
+from gateway.data_plane.io.standing import Standing
+from gateway.errors import WIRE, Kind, Refused, Unavailable
 from gateway.model import Limits, NodeId
 from gateway.ports import Clock, Journal
 
@@ -84,7 +84,7 @@ class GrpcEntry:
         *,
         side: str,
         doors: Door,
-        edge: Edge,
+        standing: Standing,
         proven: bool,
         run_dir: Path,
         limits: Limits,
@@ -95,7 +95,7 @@ class GrpcEntry:
     ) -> None:
         self._side = side
         self._door = doors
-        self._edge = edge
+        self._standing = standing
         self._proven = proven
         self._socket = run_dir / f"grpc-{side}.sock"
         self._limits = limits
@@ -105,7 +105,7 @@ class GrpcEntry:
         self._journal = journal
         self._callers: dict[str, Caller] = {}
         self._joining: set[asyncio.Task[None]] = set()
-        self._halves: dict[Half, NodeId] = {}
+        self._halves: set[Half] = set()
         self._starting = asyncio.Lock()
         self._server: _Server | None = None
         self._closed = False
@@ -122,20 +122,22 @@ class GrpcEntry:
         return outer
 
     def _begin(self, outer: Half, watch: http2.Watch) -> None:
-        shown, node = outer.ssl_object, NodeId("")
+        if self._closed or len(self._halves) >= CONNECTIONS:
+            outer.turn_away(_busy())
+            return
         try:
-            if self._proven:
-                node = self._edge.prove(shown)
+            if self._proven and outer.transport is not None:
+                self._standing.add(outer.transport, side=self._side)
+                self._standing.prove(outer.transport)
+        except Unavailable:
+            outer.turn_away(_busy())
+            return
         except Refused as e:
             self._journal.note("edge.refused", side=self._side, kind=e.kind.value, reason=str(e))
             outer.turn_away(http2.Refusal(e.wire.grpc, e.public_text()))
             return
-        most = self._limits.partner_connections if self._proven else CONNECTIONS
-        if self._closed or len(self._halves) >= CONNECTIONS or list(self._halves.values()).count(node) >= most:
-            outer.turn_away(_busy())
-            return
-        self._halves[outer] = node
-        task = asyncio.get_running_loop().create_task(self._join(outer, watch, shown))
+        self._halves.add(outer)
+        task = asyncio.get_running_loop().create_task(self._join(outer, watch))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
 
@@ -154,17 +156,17 @@ class GrpcEntry:
             half.close()
         self._socket.unlink(missing_ok=True)
 
-    async def _join(self, outer: Half, watch: http2.Watch, shown: Any) -> None:
+    async def _join(self, outer: Half, watch: http2.Watch) -> None:
         try:
             await self._start()
-            inner = await self._lead(outer, watch, shown)
+            inner = await self._lead(outer, watch)
         except Exception as e:  # noqa: BLE001  # the edge: a library that does not start leaves no caller waiting
             internal(self._journal, e)
             outer.turn_away(_busy())
         else:
             outer.join(inner)
 
-    async def _lead(self, outer: Half, watch: http2.Watch, shown: Any) -> Half:
+    async def _lead(self, outer: Half, watch: http2.Watch) -> Half:
         """A connection to the server, under a name by which it knows who calls."""
         loop = asyncio.get_running_loop()
         raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -172,7 +174,7 @@ class GrpcEntry:
         raw.bind("")  # a name that the system makes, and nobody else has meanwhile
         name = raw.getsockname()[1:].decode()
         debt = _Debt(outer)
-        self._callers[f"unix-abstract:{name}"] = Caller(partial(self._edge.prove, shown), debt.owe)
+        self._callers[f"unix-abstract:{name}"] = Caller(partial(self._standing.prove, outer.transport), debt.owe)
         try:
             await loop.sock_connect(raw, str(self._socket))
             _, inner = await loop.create_unix_connection(
@@ -221,7 +223,9 @@ class GrpcEntry:
             self._room.change(outer, difference)
 
     def _left(self, outer: Half) -> None:
-        self._halves.pop(outer, None)
+        self._halves.discard(outer)
+        if outer.transport is not None:
+            self._standing.leave(outer.transport)
         self._room.leave(outer)
 
     def _gone(self, name: str) -> None:

@@ -110,9 +110,22 @@ class GrpcServer:
             body=lambda limit: self._body(context, limit),
             after=after,
         )
-        answer = await _joined((await self._door.chan(call)).body)
+        pieces = (await self._door.chan(call)).body
+        # The library's copy; what is read itself counts until it has left.
+        size = wire.size(pieces)
+        self._budget.lend(size)
+
+        def ended(written: bool) -> None:
+            self._budget.repay(size)
+            door.tell(after, written=written)
+
+        try:
+            answer = await _joined(pieces)
+        except BaseException:
+            ended(False)
+            raise
         # Whether the message has left is known when the call has ended.
-        context.add_done_callback(lambda ended: door.tell(after, written=not ended.cancelled()))
+        context.add_done_callback(lambda call: ended(not call.cancelled()))
         caller.owe(len(answer))
         return answer
 

@@ -18,10 +18,10 @@ from gateway.data_plane.core import heads, wire
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import door, forward
 from gateway.data_plane.io.body import body_of
-from gateway.data_plane.io.edge import Edge
 from gateway.data_plane.io.filed import Files
+from gateway.data_plane.io.standing import Standing
 from gateway.data_plane.io.stream_server import Streams
-from gateway.data_plane.io.upgrade import Pipes
+from gateway.data_plane.io.upgrade import Pipes, Prove
 from gateway.errors import GatewayError
 from gateway.model import Limits
 from gateway.ports import Journal
@@ -63,7 +63,7 @@ class _Listener:
         self,
         *,
         doors: door.Door,
-        edge: Edge,
+        standing: Standing,
         control: forward.ControlForward,
         files: Files,
         journal: Journal,
@@ -75,35 +75,37 @@ class _Listener:
         self._pipes = pipes
         self._prefix = f"{prefix}/"
         self._door = doors
-        self._edge = edge
+        self._standing = standing
         self._control = control
         self._files = files
         self._journal = journal
         self._streams = streams
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        shown = _ssl_object(request)
+        transport = request.transport
+        prove = partial(self._standing.prove, transport)
         after: list[Callable[[bool], None]] = []
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if path.startswith(self._prefix):
                 path = "/" + path.removeprefix(self._prefix)
             if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
-                piped = await pipe.admit(partial(self._edge.prove, shown), request.rel_url.query)
+                piped = await pipe.admit(prove, request.rel_url.query)
+                self._standing.set_apart(transport)
                 try:
                     return await _hand_over(request, heads.BYTES_PROTOCOL, piped.serve)
                 finally:
                     piped.end()
             if not path.startswith(fr.CHANNEL_PREFIX):
-                return await self._control.handle(request, self.side, path, peer_cert=self._edge.leaf(shown))
+                return await self._control.handle(request, self.side, path, peer_cert=self._standing.leaf(transport))
             name = path.removeprefix(fr.CHANNEL_PREFIX)
             if self._streams is not None and self._streams.asked(request.method, name, request.headers):
-                return await self._upgrade(request, self._streams, shown)
+                return await self._upgrade(request, self._streams, prove)
             call = door.Call(
                 method=request.method,
                 name=name,
                 headers=request.headers.items(),
-                prove=partial(self._edge.prove, shown),
+                prove=prove,
                 body=lambda limit: body_of(request, self._files.budget, limit=limit, files=self._files),
                 wait=request.rel_url.query.get("timeout"),
                 after=after,
@@ -126,10 +128,10 @@ class _Listener:
         finally:
             door.tell(after, written=False)
 
-    async def _upgrade(self, request: web.BaseRequest, streams: Streams, shown: Any | None) -> web.StreamResponse:
+    async def _upgrade(self, request: web.BaseRequest, streams: Streams, prove: Prove) -> web.StreamResponse:
         """Hand the connection over; returns when the stream has ended."""
         try:
-            stream = streams.admit(partial(self._edge.prove, shown))
+            stream = streams.admit(prove)
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
             status, content_type, body = fr.encode_error(fr.Codec.JSON, error)
@@ -138,6 +140,7 @@ class _Listener:
         async def serve(transport: asyncio.Transport) -> None:
             transport.set_protocol(stream)
             stream.connection_made(transport)
+            self._standing.set_apart(transport)
             await stream.over.wait()
 
         try:
@@ -191,8 +194,3 @@ async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamRespo
         await response.write(piece)
     await response.write_eof()
     return response
-
-
-def _ssl_object(request: web.BaseRequest) -> Any | None:
-    transport = request.transport
-    return None if transport is None else transport.get_extra_info("ssl_object")

@@ -43,6 +43,7 @@ from gateway.data_plane.io.relay import Relay, Relays
 from gateway.data_plane.io.roads import Roads
 from gateway.data_plane.io.rooms import Rooms
 from gateway.data_plane.io.spool import Spool
+from gateway.data_plane.io.standing import Standing
 from gateway.data_plane.io.stream_local import TaskLines
 from gateway.data_plane.io.stream_server import Streams
 from gateway.data_plane.io.tls import SwappableContext, check_revoked
@@ -127,6 +128,7 @@ class DataProcess:
         self._journal = journal
         self._lists = RevocationLists()
         self._edge = Edge(clock, self._lists)
+        self._standing = Standing(self._edge, most=limits.partner_connections, journal=journal)
         self._tls = SwappableContext(settings.tls_chain, settings.tls_key)
         self._routes: dict[NodeId, PeerRoute] = {}
         self._network = Network()
@@ -136,6 +138,7 @@ class DataProcess:
             settings.tls_chain,
             settings.tls_key,
             revoked=lambda verified: check_revoked(verified, self._lists, now_ms=clock.now_ms()),
+            opened=self._standing.add,
         )
         self._partners = PartnerWays(self._dialer, run_dir=settings.run_dir, streams=settings.streams)
         budget = Budget(
@@ -180,7 +183,7 @@ class DataProcess:
         socket_file = settings.run_dir / hop.SOCKET
         self._control = [ControlForward(socket_file, limit=limits.body_bytes) for _ in range(2)]
         asked: Mapping[str, Any] = {"channel": self.channel, "rooms": self._rooms, "limits": limits, "journal": journal}
-        shared: Mapping[str, Any] = {"edge": self._edge, "journal": journal}
+        shared: Mapping[str, Any] = {"standing": self._standing, "journal": journal}
         self._edge_door, self._platform_door = door.EdgeDoor(**asked), door.PlatformDoor(**asked)
         self._parked = Parked(journal)
         self._relay = Relay(self._roads, find=self._routes.get, journal=journal)
@@ -226,7 +229,7 @@ class DataProcess:
         self._runner: web.ServerRunner | None = None
         self._listening: list[asyncio.Server | TlsListener] = []
         self._fronts: list[Front] = []
-        self._tidying: asyncio.Task[None] | None = None
+        self._always: list[asyncio.Task[None]] = []
 
     async def start(self) -> Ports:
         """Learn everything from disk and control, then listen; data.json is there when this returns.
@@ -281,7 +284,7 @@ class DataProcess:
             await self._listen_grpc(self._platform_grpc, settings.platform_host, settings.platform_grpc_port, None),
         )
         self.set_network(self._network)  # what calls us over connections that we hold is served from now on
-        self._tidying = asyncio.create_task(self._tidy())
+        self._always = [asyncio.create_task(work) for work in (self._tidy(), self._standing.watch())]
         ready = {"pid": os.getpid(), "edge_port": ports.edge, "platform_port": ports.platform}
         _write(settings.run_dir / READY_FILE, json.dumps(ready))
         self._journal.note("data.ready", edge_port=ports.edge, platform_port=ports.platform)
@@ -290,8 +293,8 @@ class DataProcess:
     async def stop(self) -> None:
         """Stop accepting, answer who waits, let calls under way end within DRAIN_S seconds, close."""
         (self._settings.run_dir / READY_FILE).unlink(missing_ok=True)
-        if self._tidying is not None:
-            self._tidying.cancel()
+        for task in self._always:
+            task.cancel()
         self.channel.stop()
         for listening in self._listening:
             listening.close()
@@ -357,6 +360,7 @@ class DataProcess:
             "parked": {**self._parked.levels(), **self._holder.levels()},
             "relayed": self._relay.levels(),
             "relayed_bytes": self._relay.carried(),
+            "partner_tls": self._standing.certificates(),
         }
 
     async def _open_spools(self) -> None:

@@ -6,7 +6,7 @@ slow to take holds back the other; when one ends the other is closed behind its 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from gateway.data_plane.core import http2
 from gateway.data_plane.io import transports
@@ -53,9 +53,9 @@ class Half(asyncio.Protocol):
         self._begun(self)
 
     @property
-    def ssl_object(self) -> Any | None:
-        """What TLS knows of the other end, None where there is no TLS."""
-        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
+    def transport(self) -> asyncio.Transport | None:
+        """None before it is there."""
+        return self._transport
 
     def join(self, other: "Half") -> None:
         """Let bytes pass, from here on."""

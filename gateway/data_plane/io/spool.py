@@ -17,10 +17,12 @@ import mmap
 import os
 import struct
 import threading
+import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +50,8 @@ GARBAGE: Final = 4
 
 AFTER_FAILURE_S: Final = 10.0
 """So long no segment is emptied or deleted after that has failed: a full disk does not keep the loop busy."""
+STEP_S: Final = 0.0005
+"""For so long, in one turn of the loop, work is done that may be much."""
 
 Done = Callable[[OSError | None], None]
 
@@ -125,7 +129,8 @@ class Spool:
     """One folder. `open`, then appends from the loop's thread; `close` in the end.
 
     durable: records are synced before `done` hears of them and are found again by the next `open`; else the folder is
-    emptied by it. carry: asked, before a segment is deleted, for the records (kind, meta) that must outlive it.
+    emptied by it. carry: asked, before a segment is deleted, for the records (kind, meta) that must outlive it. Each is
+    appended in the turn of the loop in which it is given, and the loop turns between them.
     """
 
     def __init__(self, folder: Path, *, durable: bool, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -151,7 +156,7 @@ class Spool:
         self._thread_owns = False
         self._capacity = 0
         self.damage = Damage()
-        self.carry: Callable[[], Sequence[tuple[int, bytes]]] = lambda: ()
+        self.carry: Callable[[], Iterable[tuple[int, bytes]]] = lambda: ()
 
     @property
     def size(self) -> int:
@@ -412,15 +417,25 @@ class Spool:
             self._move(oldest)
 
     def _leave(self, segment: _Segment) -> None:
-        segment.leaving = True
-        if self._durable:
-            for kind, meta in self.carry():
-                # Superseded by the next one; then nothing points to it and its segment goes in turn.
-                self._submit(_Job(kind, self._next_ident, meta, b"", None, _ignore, self._round, sync=True))
-                self._next_ident += 1
+        segment.leaving, failed = True, None
 
         def stays() -> None:
             segment.leaving = False
+
+        def carried(error: OSError | None) -> None:
+            nonlocal failed
+            failed = failed or error
+
+        def steps() -> Iterator[None]:
+            for kind, meta in self.carry() if self._durable else ():
+                # Superseded by the next one; then nothing points to it and its segment goes in turn.
+                self._submit(_Job(kind, self._next_ident, meta, b"", None, carried, self._round, sync=False))
+                self._next_ident += 1
+                yield
+            if failed is None:
+                self._submit(_Job(FREED, 0, b"", b"", None, gone, self._round, self._durable, unlink=segment))
+            else:
+                gone(failed)
 
         def gone(error: OSError | None) -> None:
             if error is None:
@@ -430,11 +445,20 @@ class Spool:
             elif self._loop is not None:
                 self._loop.call_later(AFTER_FAILURE_S, stays)
 
-        self._submit(_Job(FREED, 0, b"", b"", None, gone, self._round, self._durable, unlink=segment))
+        self._in_turns(steps())
+
+    def _in_turns(self, steps: Iterator[None]) -> None:
+        """Do work that may be much, as many steps in a turn of the loop as leave time for others."""
+        until = time.monotonic() + STEP_S
+        for _ in steps:
+            if self._loop is not None and time.monotonic() >= until:
+                self._loop.call_soon(self._in_turns, steps)
+                return
 
     def _move(self, segment: _Segment) -> None:
         """Append anew what lives in a segment."""
-        left, failed = len(segment.live), False
+        living = list(segment.live.values())
+        left, failed = len(living), False
 
         def ended() -> None:
             self._compacting = False
@@ -458,13 +482,14 @@ class Spool:
             elif not left:
                 ended()
 
-        for old in list(segment.live.values()):
-            new = Stored(self, old.ident, old.size)
+        def steps() -> Iterator[None]:
+            for old in living:
+                new = Stored(self, old.ident, old.size)
+                done = partial(moved, old, new)
+                self._submit(_Job(0, old.ident, b"", b"", new, done, self._round, self._durable, copy_of=old))
+                yield
 
-            def done(error: OSError | None, old: Stored = old, new: Stored = new) -> None:
-                moved(old, new, error)
-
-            self._submit(_Job(0, old.ident, b"", b"", new, done, self._round, self._durable, copy_of=old))
+        self._in_turns(steps())
 
     # -- writing, in the thread
 
@@ -614,7 +639,3 @@ def _bytes_left(fd: int, at: int, size: int) -> int:
         if piece:
             last = start + len(piece) - at
     return last
-
-
-def _ignore(_error: OSError | None) -> None:
-    pass

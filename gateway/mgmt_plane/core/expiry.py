@@ -58,6 +58,7 @@ _WORDS: Final = {
     "own_tls": "our TLS certificate",
     "own_ca": "our CA",
     "peer_key": "the signing certificate",
+    "peer_tls": "the TLS certificate",
     "peer_ca": "the CA",
     "crl": "the revocation list",
     "session": "the declared session",

@@ -1,7 +1,8 @@
 """Collects what ends when from the records of the store; whether to warn of it is core.expiry's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from gateway.auth.chain import certificates, fingerprint
 from gateway.auth.schemes import Signer, parse_credential
@@ -9,7 +10,7 @@ from gateway.errors import Refused
 from gateway.mgmt_plane.core.expiry import Deadline, due
 from gateway.mgmt_plane.service.partners import is_valid
 from gateway.mgmt_plane.service.trail import record
-from gateway.model import Audit, Contract, Crl, DeclaredSession, Direction, ExpiryNotice, Grant
+from gateway.model import Audit, Contract, Crl, DeclaredSession, Direction, ExpiryNotice, Grant, NodeId, PeerTls
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind, AuthType
 
@@ -39,6 +40,22 @@ def own(signer: Signer, tls_chain: str) -> list[Deadline]:
     return list(dict.fromkeys(found))
 
 
+def remember(tx: Tx, shown: Mapping[NodeId, Mapping[str, Any]]) -> None:
+    """Keep what partners were seen to show, by node id: `fingerprint` and `ends`. Silent ones stay as they were."""
+    partners = {contract.peer_node_id for contract in tx.select(Contract, status=ApprovalState.APPROVED)}
+    for gone in tx.select(PeerTls):
+        if gone.node_id not in partners:
+            tx.delete(gone)
+    for node in partners & shown.keys():
+        each = shown[node]
+        now = PeerTls(node, str(each["fingerprint"]), int(each["ends"]))
+        before = tx.get(PeerTls, node)
+        if before is None:
+            tx.insert(now)
+        elif before != now:
+            tx.replace(before, now)
+
+
 def collect(tx: Tx, *, now: int) -> list[Deadline]:
     """What the store knows of. now: ms; contracts that do not hold take nothing with them that one would miss."""
     found: list[Deadline] = []
@@ -55,6 +72,9 @@ def collect(tx: Tx, *, now: int) -> list[Deadline]:
         elif contract.tls_ca:
             ca = certificates(contract.tls_ca)[0]
             found.append(Deadline("peer_ca", fingerprint(ca), peer, _ms(ca.not_valid_after_utc)))
+        shown = tx.get(PeerTls, peer)
+        if shown is not None:
+            found.append(Deadline("peer_tls", shown.fingerprint, peer, shown.ends))
     found += [Deadline("crl", each.ca, each.node_id, each.next_update) for each in tx.select(Crl)]
     for session in tx.select(DeclaredSession):
         if session.expires is not None:

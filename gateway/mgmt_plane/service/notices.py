@@ -4,12 +4,14 @@ A notice says what kind of thing, its id, whose, since when and where to look; n
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+from gateway.errors import Kind, Refused
 from gateway.mgmt_plane.service.audits import Audits
 from gateway.mgmt_plane.service.decisions import CONTRACT, show_decision
 from gateway.mgmt_plane.service.partners import Partners
-from gateway.model import Audit, Contract, ContractId, Decision, Direction, NodeId, Notice
+from gateway.model import Audit, CallState, Contract, ContractId, Decision, Direction, NodeId, Notice
 from gateway.ports import Clock, Entropy, Tx
 from specs.states import ApprovalState, AuditKind
 
@@ -78,6 +80,25 @@ def still_waits(tx: Tx, notice: Notice) -> bool:
     kind: type[Contract | Audit] = Contract if notice.kind == CONTRACT else Audit
     record = tx.get(kind, notice.subject)
     return record is not None and record.status is ApprovalState.APPLIED
+
+
+def forget(tx: Tx) -> None:
+    """Those that were given up, of what has been decided meanwhile."""
+    for each in tx.select(Notice, state=CallState.DEAD):
+        if not still_waits(tx, each):
+            tx.delete(each)
+
+
+def retry(tx: Tx, notice_id: str, *, now: int) -> Notice:
+    """The admin's word: send one that was given up again, at once. Raises Refused(NOT_FOUND, CONFLICT)."""
+    old = tx.get(Notice, notice_id)
+    if old is None or not still_waits(tx, old):
+        raise Refused(f"notice {notice_id} is not known, or what it tells of was decided", kind=Kind.NOT_FOUND)
+    if old.state is not CallState.DEAD:
+        raise Refused(f"notice {notice_id} was not given up", kind=Kind.CONFLICT)
+    new = replace(old, state=CallState.DUE, attempts=0, due=now, error="")
+    tx.replace(old, new)
+    return new
 
 
 def told(notice: Notice, *, node_id: NodeId) -> Mapping[str, Any]:

@@ -73,9 +73,9 @@ def require_room(public: HePublicKey, bounds: Bounds) -> None:
         raise CallerError(f"a {public.modulus_bits}-bit {public.scheme} key has too little room for these sizes")
 
 
-def encrypt_share(public: HePublicKey, share: Uints, random: RandomSource) -> bytes:
+def encrypt_share(secret: HeSecretKey, share: Uints, random: RandomSource) -> bytes:
     """The owner's message: its ring vector under its own key."""
-    return public.dump(public.encrypt(share, random))
+    return secret.public.dump(secret.encrypt(share, random))
 
 
 def load_share(public: HePublicKey, payload: memoryview, count: int) -> Ciphertexts:

@@ -17,7 +17,7 @@ SCHEMA: Final[Mapping[str, Any]] = {
         "inverse_penalty": {"type": "number", "minimum": 1e-6, "maximum": 1e3, "default": 0.02},
         "feature_bits": {"type": "integer", "minimum": 8, "maximum": 20, "default": 16},
         "value_bits": {"type": "integer", "minimum": 20, "maximum": 26, "default": 24},
-        "scheme": {"type": "string", "enum": ["ou", "paillier"], "default": "ou"},
+        "scheme": {"type": "string", "enum": ["ou", "paillier", "paillier-textbook"], "default": "ou"},
         "key_bits": {"type": "integer", "minimum": 2048, "maximum": 4096, "default": 2048},
     },
 }

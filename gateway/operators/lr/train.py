@@ -205,7 +205,7 @@ class _Side:
         if self._labels is not None:
             total = ring.add(total, ring.from_floats(0.5 - self._labels, CONSTANT_BITS + bits))
         self._e = self._truncate(total, CONSTANT_BITS)
-        return self._next(wire.Kind.RESIDUAL, self._rows, encrypt_share(self._secret.public, self._e, self._random))
+        return self._next(wire.Kind.RESIDUAL, self._rows, encrypt_share(self._secret, self._e, self._random))
 
     def _on_residual(self, payload: memoryview) -> list[Effect]:
         residual = self._read_theirs(wire.Kind.RESIDUAL, payload, self._rows)
@@ -222,7 +222,7 @@ class _Side:
         if self._iteration == self._params.iterations:
             return [progress, *self._next(wire.Kind.OPEN, self._peer_cols, self._ring.to_bytes(self._w_peer))]
         self._iteration += 1
-        share = encrypt_share(self._secret.public, self._v_peer, self._random)
+        share = encrypt_share(self._secret, self._v_peer, self._random)
         return [progress, *self._next(wire.Kind.WEIGHTS, self._peer_cols, share)]
 
     def _on_weights(self, payload: memoryview) -> list[Effect]:
@@ -236,7 +236,7 @@ class _Side:
         self._z = self._truncate(self._ring.add(self._own_part, peer_part), self._params.feature_bits)
         z = self._cube_input()[self._own_half]
         both = np.concatenate([z, self._ring.mul(z, z)])
-        share = encrypt_share(self._secret.public, both, self._random)
+        share = encrypt_share(self._secret, both, self._random)
         return self._next(wire.Kind.CUBE_IN, len(both), share)
 
     def _on_cube_in(self, payload: memoryview) -> list[Effect]:

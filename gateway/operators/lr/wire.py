@@ -21,7 +21,7 @@ from gateway.errors import ProtocolViolation
 VERSION: Final = 1
 MAX_KEY_BYTES: Final = 4096
 
-SCHEMES: Final[Mapping[str, int]] = {"ou": 1, "paillier": 2}
+SCHEMES: Final[Mapping[str, int]] = {"ou": 1, "paillier": 2, "paillier-textbook": 3}
 
 
 @unique
