@@ -146,6 +146,7 @@ class Numbers:
 
     def group_sums(self, groups: Ints, count: int) -> "Numbers":
         """See accel.linear.group_sums."""
+        linear.check_groups(groups, len(self), count)
         size = int(np.bincount(groups[groups >= 0]).max(initial=1)) if len(groups) else 1
         return self._made(
             lambda: linear.group_sums(self.key, self.batch, groups, count), self.bound * size, self.noise * size

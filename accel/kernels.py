@@ -72,7 +72,8 @@ class SparseMatrix:
             raise BadInput("row pointers do not rise from 0 to the number of entries")
         if len(self.indices) and (self.indices.min() < 0 or self.indices.max() >= self.cols):
             raise BadInput("a column index lies outside the matrix")
-        if len(self.values) and np.abs(self.values).max() >= 1 << 40:
+        # not by their absolute values: the least int64 has none
+        if len(self.values) and not -(1 << 40) < self.values.min() <= self.values.max() < 1 << 40:
             raise BadInput("an entry has more than 40 bits")
         places = np.repeat(np.arange(self.rows, dtype=np.int64), np.diff(self.indptr)) * self.cols + self.indices
         if not np.diff(np.sort(places)).all():  # np.unique takes twenty times as long

@@ -43,12 +43,17 @@ def group_sums(key: HePublicKey, values: Ciphertexts, groups: Ints, count: int) 
     """Sum g of `count` is that of the values whose entry of `groups` is g: the histograms of boosted trees. An entry of
     -1 belongs to no group; an empty group is a 0 without noise. For several features give key.sums a joined index.
     """
-    if groups.dtype != np.int64 or groups.shape != (len(values),) or count < 0:
+    check_groups(groups, len(values), count)
+    order = np.argsort(groups, kind="stable").astype(np.int64)
+    return key.sums(values, order, np.searchsorted(groups[order], np.arange(count + 1)).astype(np.int64))
+
+
+def check_groups(groups: Ints, values: int, count: int) -> None:
+    """Refuse what does not name one of `count` groups, or none, for each of so many values."""
+    if groups.dtype != np.int64 or groups.shape != (values,) or count < 0:
         raise BadInput("one int64 group for each value")
     if len(groups) and (groups.min() < -1 or groups.max() >= count):
         raise BadInput("a group lies outside 0 to count - 1")
-    order = np.argsort(groups, kind="stable").astype(np.int64)
-    return key.sums(values, order, np.searchsorted(groups[order], np.arange(count + 1)).astype(np.int64))
 
 
 def pack(key: HePublicKey, values: Ciphertexts, *, slot_bits: int, slots: int) -> Ciphertexts:

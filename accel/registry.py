@@ -23,6 +23,7 @@ from accel.kernels import (
     PrimeCurve,
     Ring128,
     RingMatrices,
+    check_threads,
 )
 from accel.probe import Machine, probe
 
@@ -302,6 +303,7 @@ def ring_matrices(forced: str | None = None, *, threads: int = 1) -> RingMatrice
 
 def _make(kernel: str, forced: str | None, threads: int) -> Any:
     """Threads: the reference backends take the option and do not use it."""
+    check_threads(threads)
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))

@@ -399,6 +399,8 @@ def _check_he(make: Callable[..., AdditiveHE], key: tuple[int, int, int], case: 
     _expect("encrypt", got=public.dump(batch), wanted=wanted)
     batch = secret.public.load(memoryview(wanted), 1)
     _expect("decrypt", got=_ints(secret.decrypt(batch)), wanted=[message])
+    owned = secret.encrypt(_limbs([message]), _Script(noise.to_bytes(size, "little")))
+    _expect("encrypt by the owner", got=_ints(secret.decrypt(owned)), wanted=[message])
     small = public.encrypt(_limbs([3, 10, 1000]), _Script(bytes(range(1, 3 * size + 1))))
     shifted = public.add_plain(public.matvec(_matrix(), small), _limbs([1 << 30] * 3))
     wanted_sums = [3 - 3000 + (1 << 30), 1 << 30, 3 * (1 << 16) + 50 + (1 << 30)]

@@ -4,6 +4,7 @@ Everything else is the gateway as it is: supervisor, control and data process, T
 component; it shows what a task costs apart from its processes.
 """
 
+import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,13 @@ from tests.control.world import FakeLauncher
 _start = Supervisor._start  # noqa: SLF001  # the one place where a process of ours is started
 
 
-async def _start_here(self, child: Child):
+async def _start_here(self: Supervisor, child: Child) -> asyncio.subprocess.Process:
     return await _start(self, replace(child, command=[sys.executable, "-P", "-m", __spec__.name, *child.command[4:]]))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--config":
-        Supervisor._start = _start_here  # noqa: SLF001
+        Supervisor._start = _start_here  # type: ignore[method-assign]  # noqa: SLF001
         sys.exit(serve(Path(sys.argv[2])))
     gateway.app.control._launcher = lambda *_, **__: FakeLauncher()  # noqa: SLF001
     sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,8 @@ typedef struct {
 } mask_job;
 
 #define MASK_UNIT 64     /* bytes: slices are cut at blocks of either cipher where the array starts at one */
-#define MASK_GRAIN 4096 /* units that are worth a thread: a quarter of a megabyte */
+#define MASK_GRAIN 4096 /* units of a slice: a quarter of a megabyte */
+#define AES_WORTH 4     /* slices that are worth a thread: its start takes as long as AES-CTR for some 700 KB */
 
 static int slice_mask(void *data, size_t from, size_t to) {
     const mask_job *j = data;
@@ -58,7 +59,9 @@ PyObject *py_mask(PyObject *self, PyObject *args) {
         mask_key key;
         mask_key_init(&key, (enum mask_cipher)cipher, secret.buf, nonce.buf);
         mask_job job = {core, &key, start, (enum mask_op)op, (unsigned)width, out.buf, values.buf, (size_t)out.len};
-        run_slices(slice_mask, &job, (job.size + MASK_UNIT - 1) / MASK_UNIT, MASK_GRAIN, (size_t)threads);
+        const size_t worth = job.size / (MASK_UNIT * MASK_GRAIN * (aes ? AES_WORTH : 1)), most = worth ? worth : 1;
+        run_slices(slice_mask, &job, (job.size + MASK_UNIT - 1) / MASK_UNIT, MASK_GRAIN,
+                   (size_t)threads < most ? (size_t)threads : most);
         volatile uint8_t *gone = (volatile uint8_t *)&key;
         for (size_t i = 0; i < sizeof key; i++) {
             gone[i] = 0;

@@ -7,21 +7,12 @@
 
 typedef field number;
 #define f_mul mul
+#define f_mul_here mul
 #define f_sqr sqr
+#define f_sqr_here sqr
 
-/* One pass of carries: limbs below 2^51 + 2^13 from below 2^56 */
-INLINE field settle(field a) {
-    wide z[5] = {a.d[0], a.d[1], a.d[2], a.d[3], a.d[4]};
-    return carry(z);
-}
-
-INLINE field f_add(field a, field b) {
-    return settle(add(a, b));
-}
-
-INLINE field f_sub(field a, field b) {
-    return settle(sub(a, b));
-}
+#define f_add add
+#define f_sub sub
 
 INLINE field f_limbs(const uint64_t w[4]) {
     return (field){{w[0] & MASK51, (w[0] >> 51 | w[1] << 13) & MASK51, (w[1] >> 38 | w[2] << 26) & MASK51,
@@ -51,10 +42,11 @@ INLINE field f_load_big(const uint8_t *bytes, size_t step, size_t left) {
     return f_load_step(turned, step, left, 256);
 }
 
-/* Below p; from limbs below 2^52 */
+/* Below p; one pass of carries first brings limbs from 2^56 to 2^51 + 2^13 */
 INLINE field f_canon(field a) {
     uint8_t bytes[32];
-    pack(bytes, a);
+    wide z[5] = {a.d[0], a.d[1], a.d[2], a.d[3], a.d[4]};
+    pack(bytes, carry(z));
     return f_load_step(bytes, 32, 1, 255);
 }
 
@@ -74,10 +66,6 @@ INLINE void f_store(uint8_t *out, size_t left, field a, mask top) {
 
 static void squares_of(field *a, int times) {
     *a = square_times(*a, times);
-}
-
-static void product_into(field *a, const field *b) {
-    *a = mul(*a, *b);
 }
 
 #include "group25519_algos.h"

@@ -119,10 +119,8 @@ static inline void mont_prepare(mont_ctx *ctx, unsigned digit_bits, unsigned par
 
 /* Clears memory that held secrets; the compiler may not leave it out. */
 static inline void wipe(void *memory, size_t size) {
-    volatile uint8_t *p = memory;
-    while (size--) {
-        *p++ = 0;
-    }
+    memset(memory, 0, size);
+    __asm__ volatile("" : : "r"(memory) : "memory");
 }
 
 #endif

@@ -180,16 +180,85 @@ static TARGET int batch_affine(const mont_ctx *ctx, uint64_t *out, const uint64_
     return 0;
 }
 
+/* acc = first^e for the exponents of LANES numbers from `at` on, in windows of fixed length from the top, the first of
+ * which is the start. table[0] is one, table[1] the base. The whole table is read at every step. */
+static TARGET void power_scanned(const mont_ctx *ctx, uint64_t *acc, uint64_t *y, uint64_t *table, const uint8_t *exps,
+                                 size_t exp_step, size_t exp_bits, unsigned window, size_t at, size_t count) {
+    const size_t words = LANE_WORDS(ctx), entries = (size_t)1 << window, exp_size = (exp_bits + 7) / 8;
+    const size_t windows = (exp_bits + window - 1) / window;
+    for (size_t e = 2; e < entries; e++) {
+        uint64_t *entry = table + e * words;
+        if (e & 1) {
+            lanes_mul(ctx, entry, entry - words, table + words);
+        } else {
+            lanes_sqr(ctx, entry, table + e / 2 * words);
+        }
+    }
+    memcpy(acc, table, words * sizeof *acc);
+    for (size_t k = windows; k-- > 0;) {
+        const int top = k + 1 == windows;
+        uint64_t idx[LANES];
+        for (size_t l = 0; l < LANES; l++) {
+            size_t which = at + l < count ? at + l : count - 1;
+            idx[l] = take_bits(exps + which * exp_step, exp_size, k * window, window);
+        }
+        lanes_climb(ctx, acc, top ? 0 : window, top ? acc : y, table, entries, idx);
+        if (!top) {
+            lanes_mul(ctx, acc, acc, y);
+        }
+    }
+}
+
+/* acc = table[1]^e for one public exponent: windows that begin and end with a one, so that only odd powers are needed and
+ * zeros between windows cost squares alone. table[0] is one; table[1 + i] becomes the power 2 i + 1. */
+static TARGET void power_sliding(const mont_ctx *ctx, uint64_t *acc, uint64_t *table, const uint8_t *exp, size_t exp_bits,
+                                 unsigned window) {
+    const size_t words = LANE_WORDS(ctx), exp_size = (exp_bits + 7) / 8;
+    uint64_t *odd = table + words;
+    if (window > 1) {
+        lanes_sqr(ctx, acc, odd);
+    }
+    for (size_t i = 1; i < (size_t)1 << (window - 1); i++) {
+        lanes_mul(ctx, odd + i * words, odd + (i - 1) * words, acc);
+    }
+    int begun = 0;
+    memcpy(acc, table, words * sizeof *acc);
+    for (size_t high = exp_bits; high > 0;) {
+        size_t low = high > window ? high - window : 0; /* of a window of the bits low .. high - 1 */
+        if (take_bits(exp, exp_size, high - 1, 1)) {
+            while (!take_bits(exp, exp_size, low, 1)) {
+                low++;
+            }
+        } else {
+            low = high - 1;
+        }
+        const uint64_t digit = take_bits(exp, exp_size, low, (unsigned)(high - low));
+        for (; high > low; high--) {
+            if (begun) {
+                lanes_sqr(ctx, acc, acc);
+            }
+        }
+        if (digit && begun) {
+            lanes_mul(ctx, acc, acc, odd + digit / 2 * words);
+        } else if (digit) {
+            memcpy(acc, odd + digit / 2 * words, words * sizeof *acc);
+            begun = 1;
+        }
+    }
+}
+
 static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t *a, const uint8_t *exps,
                               size_t exp_step, size_t exp_bits, int scan, size_t count) {
-    /* Fixed windows from the top; the first one is read from the table. A scan reads the whole table every time: lanes of
-     * up to 40 digits with 16 entries still fit the first cache. */
-    const int small = exp_bits <= 600 || (LANES > 1 && scan && ctx->digits <= 40);
-    unsigned window = exp_bits <= 8 ? 1 : exp_bits <= 40 ? 2 : exp_bits <= 160 ? 3 : small ? 4 : 5;
-    if (!scan && exp_bits > 1800) {
-        window = 6;
+    /* Measured; of a scan, 16 entries of lanes of up to 40 digits still fit the first cache. */
+    static const size_t longest[2][6] = {{16, 48, 120, 320, 700, 1800}, {8, 40, 160, 600, SIZE_MAX, SIZE_MAX}};
+    unsigned window = 1;
+    while (window < 7 && exp_bits > longest[scan != 0][window - 1]) {
+        window++;
     }
-    size_t entries = (size_t)1 << window, windows = (exp_bits + window - 1) / window, exp_size = (exp_bits + 7) / 8;
+    if (LANES > 1 && scan && ctx->digits <= 40 && window > 4) {
+        window = 4;
+    }
+    const size_t entries = scan ? (size_t)1 << window : 1 + ((size_t)1 << (window - 1));
     uint64_t *table = lanes_new(ctx, entries + 2), *acc = table + entries * LANE_WORDS(ctx), *y = acc + LANE_WORDS(ctx);
     if (!table) {
         return -1;
@@ -201,41 +270,11 @@ static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
         const uint64_t *rows[LANES];
         uint64_t *outs[LANES];
         spread(rows, a, ctx->stride, at, count);
-        uint64_t *first = table + LANE_WORDS(ctx);
-        lanes_load(ctx, first, rows);
-        for (size_t e = 2; e < entries; e++) {
-            uint64_t *entry = table + e * LANE_WORDS(ctx);
-            if (e & 1) {
-                lanes_mul(ctx, entry, entry - LANE_WORDS(ctx), first);
-            } else {
-                lanes_sqr(ctx, entry, table + e / 2 * LANE_WORDS(ctx));
-            }
-        }
-        if (!windows) {
-            memcpy(acc, table, LANE_WORDS(ctx) * sizeof *acc);
-        }
-        for (size_t k = windows; k-- > 0;) {
-            const int top = k + 1 == windows;
-            const unsigned times = top ? 0 : window;
-            const uint64_t *entry = y;
-            if (scan) {
-                uint64_t idx[LANES];
-                for (size_t l = 0; l < LANES; l++) {
-                    size_t which = at + l < count ? at + l : count - 1;
-                    idx[l] = take_bits(exps + which * exp_step, exp_size, k * window, window);
-                }
-                lanes_climb(ctx, acc, times, y, table, entries, idx);
-            } else {
-                entry = table + take_bits(exps, exp_size, k * window, window) * LANE_WORDS(ctx);
-                for (unsigned i = 0; i < times; i++) {
-                    lanes_sqr(ctx, acc, acc);
-                }
-            }
-            if (top) {
-                memcpy(acc, entry, LANE_WORDS(ctx) * sizeof *acc);
-            } else {
-                lanes_mul(ctx, acc, acc, entry);
-            }
+        lanes_load(ctx, table + LANE_WORDS(ctx), rows);
+        if (scan) {
+            power_scanned(ctx, acc, y, table, exps, exp_step, exp_bits, window, at, count);
+        } else {
+            power_sliding(ctx, acc, table, exps, exp_bits, window);
         }
         gather_out(outs, out, ctx->stride, at);
         lanes_store(ctx, outs, acc, count - at);

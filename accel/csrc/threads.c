@@ -12,23 +12,28 @@
 typedef struct {
     slice_fn *work;
     void *job;
-    size_t count, slice;
+    size_t count, grain, threads;
     atomic_size_t next; /* first element that nobody has taken */
     atomic_int result;
 } share;
 
 static void *take_slices(void *shared) {
     share *s = shared;
+    size_t from = atomic_load(&s->next), to;
     for (;;) {
-        size_t from = atomic_fetch_add(&s->next, s->slice);
-        if (from >= s->count) {
-            return NULL;
-        }
-        size_t to = s->count - from < s->slice ? s->count : from + s->slice;
+        /* Half of this thread's part of what is left: no thread waits long for another that was late or held up. */
+        do {
+            if (from >= s->count) {
+                return NULL;
+            }
+            const size_t left = s->count - from, part = left / s->grain / (2 * s->threads) * s->grain;
+            to = from + (part ? part : left < s->grain ? left : s->grain);
+        } while (!atomic_compare_exchange_weak(&s->next, &from, to));
         int result = s->work(s->job, from, to);
         if (result) {
             atomic_fetch_or(&s->result, result);
         }
+        from = atomic_load(&s->next);
     }
 }
 
@@ -39,9 +44,7 @@ int run_slices(slice_fn *work, void *job, size_t count, size_t grain, size_t thr
     if (threads <= 1) {
         return count ? work(job, 0, count) : 0;
     }
-    /* A few slices a thread, so that one on a busy core does not keep all waiting. */
-    size_t slices = pieces < 8 * threads ? pieces : 8 * threads;
-    share s = {.work = work, .job = job, .count = count, .slice = (pieces + slices - 1) / slices * grain};
+    share s = {.work = work, .job = job, .count = count, .grain = grain, .threads = threads};
     pthread_t started[MAX_THREADS];
     size_t running = 0;
     pthread_attr_t attributes;

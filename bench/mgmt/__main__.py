@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from gateway.auth.canonical import Signed, canonical
 from gateway.auth.chain import certificates, check_client
 from gateway.auth.replay import ReplayGuard
 from gateway.auth.schemes import parse_credential
-from gateway.model import Contract, Dataset, DatasetId
+from gateway.model import Contract, Dataset, DatasetId, InstId
+from gateway.ports import Tx
 from gateway.runtime.nonces import NonceFile
 from gateway.runtime.system import SystemClock
 from gateway.store.sql import SqlStore
@@ -140,20 +142,26 @@ def fill(file: Path, count: int) -> None:
     def make(number: int) -> Dataset:
         metas = tuple({"name": f"x{n}", "data_type": "double", "distribution": "CONTINUOUS"} for n in range(8))
         return Dataset(
-            dataset_id=DatasetId(f"ds-{number:07d}"), name=f"table {number}", owner="JG0200000200000000",
+            dataset_id=DatasetId(f"ds-{number:07d}"), name=f"table {number}", owner=InstId("JG0200000200000000"),
             category="bench", description="", count=1000, join_columns="id", label_columns="y", column_metas=metas,
             public=True, location=f"/data/{number}.csv", created=1_700_000_000_000 + number,
         )  # fmt: skip
 
+    def insert(numbers: range, tx: Tx) -> None:
+        for number in numbers:
+            tx.insert(make(number))
+
     async def run() -> None:
         store = SqlStore(f"sqlite:///{file}")
         for first in range(0, count, 5000):
-            await store.run(
-                lambda tx, first=first: [tx.insert(make(n)) for n in range(first, min(count, first + 5000))]
-            )
+            await store.run(partial(insert, range(first, min(count, first + 5000))))
         await store.close()
 
     asyncio.run(run())
+
+
+def note(into: dict[str, float], pids: Mapping[str, int]) -> None:
+    into |= cpu_seconds(pids)
 
 
 def load(job: dict[str, Any], on_start: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -211,7 +219,7 @@ def rounds(made: Gateway, plan: Plan, what: str, core: int | None) -> dict[str, 
         common = {"what": what, "concurrency": plan.concurrency, "seconds": plan.seconds, "warm": plan.warm}
         common |= {"core": core, "most": round(6000 * (plan.seconds + plan.warm))}
         before: dict[str, float] = {}
-        got = load(made.job(**common), lambda before=before: before.update(cpu_seconds(pids)))
+        got = load(made.job(**common), partial(note, before, pids))
         after = cpu_seconds(pids)
         got["cpu_us"] = {n: 1e6 * (after[n] - before[n]) / got["all_requests"] for n in pids}
         ours.append(got)

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
     for mine in each:
         done = loop.create_future()
         _, protocol = await loop.create_connection(
-            lambda mine=mine, done=done: Connection(mine, 0.0, done), "127.0.0.1", job["port"], ssl=context
+            partial(Connection, mine, 0.0, done), "127.0.0.1", job["port"], ssl=context
         )
         opened.append((protocol, done))
     print("ready", flush=True)

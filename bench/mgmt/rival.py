@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from bench.mgmt.wire import ECDSA, covered
 from gateway.data_plane.io.process import loop_factory
@@ -49,6 +50,7 @@ def write(connection: sqlite3.Connection, verb: str, peer: str, body: dict[str, 
 async def main() -> None:
     config = json.loads(sys.argv[1])
     signing = x509.load_pem_x509_certificates(Path(config["signing"]).read_bytes())[0].public_key()
+    assert isinstance(signing, EllipticCurvePublicKey)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(config["chain"], config["key"])
     context.verify_mode = ssl.CERT_REQUIRED
@@ -65,7 +67,7 @@ async def main() -> None:
             return web.json_response({"code": 1})
         source, target = head["x-source-node-id"], head["x-target-node-id"]
         text = covered(request.method, request.path, request.query_string, source, target, nonce, stamp, body)
-        signing.verify(base64.b64decode(head["x-auth-sign"]), text, ECDSA)  # type: ignore[union-attr, call-arg]
+        signing.verify(base64.b64decode(head["x-auth-sign"]), text, ECDSA)
         nonces.add(nonce)
         if request.method == "POST":
             verb = request.path.rpartition("/")[2]

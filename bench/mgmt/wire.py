@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -40,7 +41,7 @@ class Writer:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
 
-    def request(self, method: str, path: str, payload: dict[str, object]) -> bytes:
+    def request(self, method: str, path: str, payload: Mapping[str, object]) -> bytes:
         query = urlencode(sorted(payload.items())) if method == "GET" else ""
         body = b"" if method == "GET" else json.dumps(payload).encode()
         nonce, timestamp = uuid.uuid4().hex, str(time.time_ns() // 1_000_000)

@@ -12,12 +12,13 @@ import platform
 import ssl
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import uvloop
 
 from bench.spike import pki, rig
 from bench.spike.servers import free_port
@@ -92,8 +93,8 @@ def relay(plan: Plan, keys: pki.Pki, folder: Path) -> list[Figures]:
         for number in range(plan.rounds):
             for size, depth in LOADS:
                 for name, (a, b, gateways) in rigs.items():
-                    window = {"warm": plan.warm, "seconds": plan.seconds, "size": size, "depth": depth}
-                    window["topic"] = f"{size}-{depth}-{number}"
+                    window: dict[str, Any] = {"warm": plan.warm, "seconds": plan.seconds, "size": size}
+                    window |= {"depth": depth, "topic": f"{size}-{depth}-{number}"}
                     receiver = rig.start("receiver", "uvloop", **b, **window)
                     sender = rig.start("sender", "uvloop", **a, **window)
                     everyone += [receiver, sender]
@@ -187,10 +188,11 @@ def layout(plan: Plan, keys: pki.Pki, folder: Path) -> list[Figures]:
         busy: dict[tuple[str, str], tuple[list[list[float]], list[float]]] = {}
         window = {"warm": plan.warm, "seconds": 2 * plan.seconds, "pki": material}
         for _ in range(plan.rounds):
-            for name, target in [
+            targets: list[tuple[str, dict[str, Any]]] = [
                 ("control's socket, no edge", {"uds": control}),
                 *((name, {"port": port}) for name, port in ports.items()),
-            ]:
+            ]
+            for name, target in targets:
                 prober = rig.start("prober", "uvloop", **target, **window)
                 prober.go()
                 idle.setdefault(name, []).append(prober.result(60)["latencies"])
@@ -239,7 +241,7 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
     for row in rows:
@@ -329,7 +331,7 @@ def machine() -> Figures:
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         "aiohttp": aiohttp.__version__,
-        "uvloop": uvloop.__version__,
+        "uvloop": metadata.version("uvloop"),
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 

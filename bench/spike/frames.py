@@ -15,6 +15,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 HEADER = struct.Struct("!IBxHQ")
 DATA, ACK, SUBSCRIBE = 1, 2, 3
@@ -37,7 +38,9 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._on_data = on_data
         self._on_subscribe = on_subscribe
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
+        self.stream: object = None
+        """Kept for whoever opened the connection."""
         self.closed = self._loop.create_future()
         # Receiving
         self._scratch = bytearray(SCRATCH)
@@ -118,7 +121,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     # -- receiving
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         if self._out or self._acks:
             self._schedule()
 

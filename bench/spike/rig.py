@@ -28,7 +28,7 @@ class Child:
     def result(self, timeout: float) -> dict[str, Any]:
         out, _ = self.process.communicate(timeout=timeout)
         if self.process.returncode:
-            raise RuntimeError(f"{self.process.args} ended with {self.process.returncode}")
+            raise RuntimeError(f"{self.process.args!r} ended with {self.process.returncode}")
         return json.loads(out) if out.strip() else {}
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -138,7 +139,7 @@ async def gateway(config: dict[str, Any]) -> None:
             ) as answer:
                 return web.Response(body=await answer.read(), status=answer.status)
         done = loop.create_future()
-        (wire or await framed_peer()).submit(topic.encode(), payload, lambda: done.done() or done.set_result(None))
+        (wire or await framed_peer()).submit(topic.encode(), payload, partial(_end, done))
         await done
         return web.Response(body=b'{"code":"E0000000000"}')
 
@@ -198,6 +199,11 @@ async def _when_listening(port: int) -> None:
 # -- items 6 and 7: who owns the edge
 
 
+def _end(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)
+
+
 async def edge(config: dict[str, Any]) -> None:
     """One building block for all layouts. It listens with TLS (`port`) or on a Unix socket (`uds`), and answers
     management calls and channel bodies itself or hands them to the process behind `manage_uds` / `chan_uds`
@@ -208,6 +214,7 @@ async def edge(config: dict[str, Any]) -> None:
 
     async def status(request: web.Request) -> web.Response:
         if manage is not None:
+            assert request.transport is not None
             tls = request.transport.get_extra_info("ssl_object")
             leaf = tls.getpeercert(binary_form=True)
             headers = {
@@ -242,6 +249,7 @@ async def edge(config: dict[str, Any]) -> None:
         await answer.prepare(request)
         frames = FrameConnection(on_data=lambda c, _topic, _payload, sequence: c.acknowledge(sequence))
         channel = request.transport
+        assert channel is not None
         channel.set_protocol(frames)
         frames.connection_made(channel)
         await frames.closed

@@ -51,7 +51,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended")
+            raise RuntimeError(f"{self.process.args!r} ended")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -208,7 +208,7 @@ def measure(plan: Plan, only: str) -> list[dict[str, Any]]:
         for row in rows(up, plan, second, first):
             if only not in f"{row.name} {row.size}":
                 continue
-            rival = {"size": row.size, "depth": DEPTH[row.size], "core": second, "port": up.grpc}
+            rival: dict[str, Any] = {"size": row.size, "depth": DEPTH[row.size], "core": second, "port": up.grpc}
             rival |= {"warm": plan.warm, "seconds": plan.seconds}
             ours, theirs = [], []
             for _ in range(plan.rounds):

@@ -10,7 +10,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,8 @@ class Window:
     """Counts what is done between the end of the warm-up and the end of the window."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.start = time.monotonic() + config["warm"]
-        self.end = self.start + config["seconds"]
+        self.start: float = time.monotonic() + config["warm"]
+        self.end: float = self.start + config["seconds"]
         self.count = 0
         self.delays: list[float] = []
 
@@ -368,7 +368,7 @@ async def http_post(config: dict[str, Any]) -> None:
     window.tell()
 
 
-ROLES: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+ROLES: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {
     "gateway": gateway,
     "grpc-server": grpc_server,
     "aiohttp-server": aiohttp_server,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from accel.probe import probe
 from gateway.app.node import CONTROL_READY, DATA_READY, READY, clock_of, url_of
 from gateway.config import Config, ConfigError, load, of_a_lab
 from gateway.errors import GatewayError
@@ -29,6 +30,10 @@ def serve(file: Path) -> int:
     except GatewayError as error:
         sys.stderr.write(f"interconn: {error}\n")
         return 2
+    if "accel._native" not in probe().modules:  # pip does not show what the build said
+        sys.stderr.write(
+            "interconn: no native kernels here: computing is slow and not constant in time, see `interconn backends`\n"
+        )
     clock = clock_of(config)
     journal = FileJournal(config.path(config.paths.log), clock, process="supervisor")
     command = [sys.executable, "-P", "-m", "gateway.app"]

@@ -5,10 +5,10 @@ write. Without the socket each call is the plain channel's, in a thread.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.core.stream_send import Buffer, Item, Sender
@@ -21,6 +21,7 @@ from gateway.sdk.codec import Outbound
 from gateway.sdk.environment import Address
 from gateway.sdk.local import ASKS, KINDS, LIMITS, ROOM_BYTES
 from gateway.sdk.once import Key, Once
+from gateway.sdk.order import Order
 from gateway.sdk.result import Code, ComponentError
 
 _JOIN: Final = 64 << 10
@@ -28,6 +29,12 @@ THREADS: Final = 64
 """Calls at a time where there is no socket."""
 
 T = TypeVar("T")
+
+
+class _Turn(Protocol):
+    """As Order.turn of one push."""
+
+    def __call__(self, *, alone: bool, until: float) -> Awaitable[None]: ...
 
 
 class _Lost(ConnectionError):
@@ -144,13 +151,15 @@ class AsyncChannel:
     """Calls of one task on its transport module, from one event loop.
 
     once: as Channel does: pushes are named, pops acknowledged, and of either one of a topic is under way at a time.
-    Otherwise any number is, and what a break leaves uncertain is the caller's to number.
+    Otherwise any number is (over plain HTTP one push of a topic at a time), and what a break leaves uncertain is the
+    caller's to number.
     """
 
     def __init__(self, line: Line, *, once: bool = False) -> None:
         self._line = line
         self._names = Once() if once else None
         self._turns: dict[tuple[str, Key], asyncio.Lock] = {}
+        self._orders: dict[Key, Order] = {}
         self._plain = Channel(line)
         self._open: _Line | None = None
         self._opening = asyncio.Lock()
@@ -164,21 +173,33 @@ class AsyncChannel:
         await self.close()
 
     async def push(self, topic: str, *parts: Buffer, to: Address, deadline: float, repeatable: bool = False) -> None:
-        """As Channel.push; deadline by the loop's clock. Messages pushed one after another keep their order, also when
-        nobody waits for one before the next, unless a buffer is full: one that is refused is pushed again behind those
-        that were not. Who fills buffers waits, or numbers its messages.
+        """As Channel.push; deadline by the loop's clock. Messages of a topic keep the order in which they were pushed,
+        also when nobody waits for one before the next, on whatever way they go.
+
+        One exception without `once`: a message that is refused, for a buffer is full, is pushed again before all that
+        have not been sent by then, but those that were sent behind it may have been taken. Who must not have that and
+        fills buffers uses `once`, waits for each, or numbers its messages.
         """
         views = [memoryview(part).cast("B") for part in parts] or [memoryview(b"")]
         push = partial(self._push, topic, views, to=to, deadline=deadline, repeatable=repeatable)
-        if self._names is None:
-            await push()
-            return
         key = (topic, to.node_id)
+        if self._names is None:
+            order = self._orders.setdefault(key, Order())
+            number = order.begin()
+            try:
+                await push(turn=partial(order.turn, number))
+            except TimeoutError as e:
+                raise ComponentError(Code.TRANSPORT, f"push to node {to.node_id} failed: others wait") from e
+            finally:
+                order.end(number)
+                if order.idle:
+                    self._orders.pop(key, None)
+            return
         async with self._turn("push", key):
             lane = self._names.lane(key)
             number, taken = lane.begin(), False
             try:
-                await push(name=str(lane.name(number)))
+                await push(name=str(lane.name(number)), turn=_at_once)
                 taken = True
             finally:
                 lane.end(number, taken=taken)
@@ -192,13 +213,16 @@ class AsyncChannel:
         deadline: float,
         repeatable: bool,
         name: str = "",
+        turn: "_Turn",
     ) -> None:
         loop = asyncio.get_running_loop()
         joined: list[Buffer] = [b"".join(views)] if sum(map(len, views)) <= _JOIN else [*views]
         pause = 0.05
         while True:
             line = await self._connected()
-            if line is None or sum(map(len, views)) > line.other.whole:
+            by_itself = line is None or sum(map(len, views)) > line.other.whole
+            await turn(alone=by_itself, until=deadline)
+            if line is None or by_itself:
                 left = deadline - loop.time() + self._plain.now()
                 await self._in_a_thread(self._plain.push, topic, *views, to=to, deadline=left, repeatable=repeatable)
                 return
@@ -214,6 +238,7 @@ class AsyncChannel:
                 return
             if not again or loop.time() + pause >= deadline:
                 raise ComponentError(Code.TRANSPORT, f"push to node {to.node_id} failed: {problem}")
+            await turn(alone=True, until=deadline)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 
@@ -329,6 +354,10 @@ class AsyncChannel:
                 raise ComponentError(Code.TRANSPORT, "transport module not reached") from e
             self._open = line
             return line
+
+
+async def _at_once(*, alone: bool, until: float) -> None:
+    """The turn of a push that has its topic for itself."""
 
 
 def _let_go(turn: asyncio.Lock, ended: asyncio.Task[Outbound]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from gateway.runtime.metrics import _levels
 from gateway.runtime.notifier import SIGNATURE, Notifier, check_webhook
 from specs.admin import Role
 from tests.mgmt.world import Node, World
+from tests.waiting import eventually
 
 SECRET = b"s" * 32
 
@@ -72,16 +73,12 @@ def notifier(node: Node, url: str, *, attempts: int = 3) -> Notifier:
     return made
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("in vain")
-
-
 async def left(node: Node) -> int:
     return await node.run(lambda tx: tx.count(Notice))
+
+
+async def nothing_left(node: Node) -> bool:
+    return not await left(node)
 
 
 async def test_an_application_is_told_signed_and_without_content(world: World, hook: Hook) -> None:
@@ -94,7 +91,7 @@ async def test_an_application_is_told_signed_and_without_content(world: World, h
         "POST", "/v1/admin/datasets/apply", {"node_id": "B", "dataset_id": "ds-secret-name", "times_limit": 77}
     )
     await a.flush()
-    await until(lambda: len(hook.came) == 2 or bool(hook.came and hook.came[-1]["kind"] == "dataset"))
+    await eventually(lambda: len(hook.came) == 2 or bool(hook.came and hook.came[-1]["kind"] == "dataset"))
     told = hook.came[-1]
     audit = await b.only_audit()
     assert told == {
@@ -110,7 +107,7 @@ async def test_an_application_is_told_signed_and_without_content(world: World, h
         "look": "interconn pending",
     }
     assert "ds-secret-name" not in json.dumps(told)
-    await until(lambda: bool(b.journal.of("notify.sent")))
+    await eventually(lambda: bool(b.journal.of("notify.sent")))
     await sender.stop()
     assert await left(b) == 0
 
@@ -137,7 +134,7 @@ async def test_the_first_of_two_words_is_told(world: World, hook: Hook) -> None:
     await decisions.decide(
         b.store, ada, find=lambda tx: b.audits.get(tx, "A", audit.audit_id), approve=True, terms={}, do=do
     )
-    await until(lambda: {each["event"] for each in hook.came} == {"approval.pending", "approval.second"})
+    await eventually(lambda: {each["event"] for each in hook.came} == {"approval.pending", "approval.second"})
     await sender.stop()
 
 
@@ -157,11 +154,11 @@ async def test_trouble_is_met_with_patience_and_an_end(world: World, hook: Hook)
         {"address": b.identity.address, "node_id": "B", "fingerprint": b.pki.fingerprint},
     )
     for number in range(1, 4):
-        await until(lambda wanted=number: len(hook.came) == wanted)
+        await eventually(lambda wanted=number: len(hook.came) == wanted)
         await asyncio.sleep(0.02)
         b.clock.ms += 60_000
         sender.wake()
-    await until(lambda: bool(b.journal.of("notify.dead")))
+    await eventually(lambda: bool(b.journal.of("notify.dead")))
     assert {each["path"] for each in hook.came} == {"/hook"}
     assert len({each["notice_id"] for each in hook.came}) == 1
     assert b.journal.of("notify.dead")[0]["reason"] == "HTTP 503"
@@ -177,13 +174,13 @@ async def test_trouble_is_met_with_patience_and_an_end(world: World, hook: Hook)
     hook.answers = [web.Response(status=500)]
     again = await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
     assert (again["state"], again["attempts"]) == ("DUE", 0)
-    await until(lambda: len(hook.came) == 4)
+    await eventually(lambda: len(hook.came) == 4)
     with pytest.raises(Refused) as refused:
         await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
     assert refused.value.kind is Kind.CONFLICT
     b.clock.ms += 60_000
     sender.wake()
-    await until(lambda: bool(b.journal.of("notify.sent")))
+    await eventually(lambda: bool(b.journal.of("notify.sent")))
     assert await admin.list({}, {}, {}) == []
     with pytest.raises(Refused) as refused:
         await admin.retry({"notice_id": given_up["notice_id"]}, {}, {})
@@ -211,8 +208,8 @@ async def test_what_was_decided_meanwhile_and_what_waited_for_a_start(world: Wor
     assert await left(b) == 2
     await b.admin_call("POST", f"/v1/admin/partners/{made['contract_id']}/reject")
     sender.start()
-    await until(lambda: bool(hook.came))
-    await until(lambda: bool(b.journal.of("notify.sent")))
+    await eventually(lambda: bool(hook.came))
+    await eventually(lambda: bool(b.journal.of("notify.sent")))
     assert [each["id"] for each in hook.came] == [again["contract_id"]]
     await sender.stop()
     assert await left(b) == 0
@@ -222,12 +219,12 @@ async def test_what_was_decided_meanwhile_and_what_waited_for_a_start(world: Wor
 async def test_it_ends_also_where_news_come_in_that_moment(world: World, hook: Hook, turns: int) -> None:
     sender = notifier(world.node("B"), hook.url)
     sender.start()
-    await asyncio.sleep(0.05)
+    await eventually(lambda: bool(sender._news._waiters))
     sender._news.set()
     for _ in range(turns):
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        await sender.stop()
+    stopped, _ = await asyncio.wait({asyncio.create_task(sender.stop())}, timeout=2)
+    assert stopped
 
 
 async def test_what_was_given_up_goes_with_its_decision(world: World, hook: Hook) -> None:
@@ -240,20 +237,12 @@ async def test_what_was_given_up_goes_with_its_decision(world: World, hook: Hook
         "/v1/admin/partners/apply",
         {"address": b.identity.address, "node_id": "B", "fingerprint": b.pki.fingerprint},
     )
-    await until(lambda: bool(b.journal.of("notify.dead")))
+    await eventually(lambda: bool(b.journal.of("notify.dead")))
     assert await left(b) == 1
     await b.admin_call("POST", f"/v1/admin/partners/{made['contract_id']}/reject")
     sender.wake()
-    await settled(b)
+    await eventually(lambda: nothing_left(b))
     await sender.stop()
-
-
-async def settled(node: Node) -> None:
-    for _ in range(400):
-        if not await left(node):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("notices are left")
 
 
 @pytest.mark.parametrize(

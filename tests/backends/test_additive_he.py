@@ -10,8 +10,11 @@ from typing import Any
 import gmpy2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import specs
+from accel import linear
 from accel.backends.reference.modular import is_prime
 from accel.entropy import OsRandom
 from accel.kernels import AdditiveHE, BadInput, HePublicKey, HeSecretKey, SparseMatrix, Uints
@@ -238,6 +241,58 @@ def test_every_backend_equals_the_reference_bit_by_bit(make: Make, count: int) -
         assert transcripts[0] == transcripts[1]
 
 
+@pytest.mark.parametrize("make", MAKERS)
+def test_edge_ciphertexts_as_the_reference(make: Make) -> None:
+    """1, 2 and the largest numbers below the modulus, among them its -1, through every operation."""
+    he = make(insecure_min_bits=192)
+    reference = next(b for b in BACKENDS[f"he.{he.scheme}"] if b.name == "reference").make(insecure_min_bits=192)
+    vector = VECTORS[he.scheme][0]
+    factors = [int(vector[name], 16) for name in ("p", "q", "base")]
+    modulus = factors[0] ** 2 * factors[1] ** (1 if he.scheme == "ou" else 2)
+    edges = [1, 2, modulus - 1, modulus - 2, modulus >> 1, (1 << modulus.bit_length() - 1) - 1]
+    rows = np.array([[0, 0, 0], [1, -1, 0], [(1 << 40) - 1, 1 - (1 << 40), 1], [0, 0, -1]])
+    transcripts = []
+    for scheme in (he, reference):
+        secret = scheme.from_factors(*factors)
+        public = secret.public
+        wire = b"".join(v.to_bytes(public.ciphertext_bytes, "little") for v in edges)
+        x = public.load(memoryview(wire), len(edges))
+        assert public.dump(x) == wire
+        made = [
+            public.add(x, x), public.negate(x), public.subtract(x, x), public.shift(x, -3),
+            public.scale(x, limbs([7] * 6)), public.matvec(linear.dense(np.hstack([rows, rows[:, ::-1]])), x),
+            public.sums(x, np.arange(6), np.array([0, 6], np.int64)),
+        ]  # fmt: skip
+        transcripts.append([public.dump(m) for m in made] + [secret.decrypt(x).tobytes()])
+    assert transcripts[0] == transcripts[1]
+
+
+def test_a_matrix_of_written_zeros(key: tuple[AdditiveHE, HeSecretKey]) -> None:
+    _, secret = key
+    zeros = SparseMatrix(2, 1, np.array([0, 1, 1]), np.array([0]), np.array([0]))
+    product = secret.public.matvec(zeros, secret.encrypt(limbs([5]), RANDOM))
+    assert integers(secret.decrypt(product)) == [0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    which=st.integers(0, len(MAKERS) - 1), rows=st.integers(0, 20), cols=st.integers(0, 40), bits=st.integers(1, 40),
+    threads=st.integers(1, 4), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_batches_and_matrices_of_any_size(which: int, rows: int, cols: int, bits: int, threads: int, seed: int) -> None:
+    he = MAKERS[which].values[0](insecure_min_bits=192, threads=threads)
+    secret = he.from_factors(*(int(VECTORS[he.scheme][0][name], 16) for name in ("p", "q", "base")))
+    public, rng = secret.public, np.random.default_rng(seed)
+    # The shortest plaintexts have 63 bits: 2^60 keeps every sum from being negative, and none reaches 2^62.
+    values = rng.integers(0, 1 << 14, cols)
+    dense = rng.integers(1 - (1 << bits), 1 << bits, (rows, cols)) * (rng.random((rows, cols)) < 0.6)
+    batch = secret.encrypt(values.astype(np.uint64).reshape(-1, 1), RANDOM)
+    lift = 1 << 60
+    sums = public.shift(public.matvec(linear.dense(dense), batch), lift)
+    assert integers(secret.decrypt(batch)) == values.tolist()
+    assert integers(secret.decrypt(sums)) == [lift + int(v) for v in dense @ values]
+
+
 def test_bad_arguments_are_refused_before_any_work(key: tuple[AdditiveHE, HeSecretKey]) -> None:
     he, secret = key
     public = secret.public
@@ -252,6 +307,9 @@ def test_bad_arguments_are_refused_before_any_work(key: tuple[AdditiveHE, HeSecr
         lambda: public.scale(x, limbs([1])),
         lambda: public.add(x, other.encrypt(limbs([1, 2]), RANDOM)),
         lambda: public.mask(x, limbs([1, 1]), RANDOM, noise_bits=0),
+        lambda: public.matvec(linear.dense(np.ones((1, 3), np.int64)), x),
+        lambda: public.scale(x, limbs([1, 1]).astype(np.int64)),  # type: ignore[arg-type]
+        lambda: public.add_plain(x, limbs([1, 1])[:, :0]),
         lambda: public.split(x, [1]),
         lambda: public.split(x, [3, -1]),
         lambda: secret.decrypt(other.encrypt(limbs([1]), RANDOM)),

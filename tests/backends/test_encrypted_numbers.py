@@ -179,6 +179,9 @@ def test_what_does_not_fit_is_refused_before_any_work(secret: HeSecretKey) -> No
     other = fixedpoint.encrypt(key, np.array([1.0, 2.0]), exponent=-1, random=RANDOM)
     longer = fixedpoint.encrypt(key, np.array([1.0]), exponent=0, random=RANDOM)
     room = key.plaintext_bits - 1 - 62
+    stranger = next(
+        b.make for b in BACKENDS["he.paillier"] if b.name == "reference"
+    )(insecure_min_bits=256).generate(256, RANDOM)  # fmt: skip
     full = Numbers(key, x.batch, 0, 1 << (key.plaintext_bits - 2), 1)
     for bad in ([np.nan], [np.inf], [2.0**62], [-(2.0**62)]):
         with pytest.raises(Overflow):
@@ -199,9 +202,13 @@ def test_what_does_not_fit_is_refused_before_any_work(secret: HeSecretKey) -> No
         lambda: x.add(longer),
         lambda: x.rescale(1),
         lambda: x.times(np.array([1.0]), 0),
+        lambda: x.group_sums(np.zeros(2), 1),  # type: ignore[arg-type]
+        lambda: x.group_sums(np.zeros((2, 1), np.int64), 1),
+        lambda: x.product(fixedpoint.quantise(np.ones((1, 3)), 0)),
         lambda: fixedpoint.encrypt(key, np.ones((1, 1)), exponent=0, random=RANDOM),
         lambda: fixedpoint.encrypt(key, np.ones(1), exponent=2000, random=RANDOM),
         lambda: fixedpoint.quantise(np.ones(3), 0),
+        lambda: fixedpoint.encrypt(key, np.ones(1), exponent=0, random=RANDOM, owner=stranger),
     )
     lying = Numbers(key, x.batch, 0, 1, 1)
     with pytest.raises(Overflow):

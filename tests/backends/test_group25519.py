@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,22 @@ def test_the_rfcs_ristretto_derivations(kernel: Group25519) -> None:
     assert kernel.derive(bytes.fromhex("".join(same["uniform"]))).hex() == same["element"] * 4
 
 
+@pytest.mark.parametrize("make", [native for native in KERNELS if native.id != "reference"])
+def test_every_digit_at_every_place(make: Callable[[], Group25519]) -> None:
+    kernel = make()
+    place = bytes.fromhex(RISTRETTO["multiples"][1])
+    small = b"".join(d.to_bytes(32, "little") for d in range(16))
+    for i in range(64):
+        whole = b"".join((d << 4 * i).to_bytes(32, "little") for d in range(16))
+        got = kernel.exchange_elements(whole, bytes.fromhex(RISTRETTO["multiples"][1]) * 16)
+        assert got == kernel.exchange_elements(small, place * 16)
+        place = kernel.mask_elements((16).to_bytes(32, "little"), place)
+    values = [*(int(f"{d:x}" * 64, 16) for d in range(16)), ORDER * 15 + 8, ORDER * 15 - 8]
+    factors = b"".join(k.to_bytes(32, "little") for k in values)
+    wanted = IntegerGroup25519().exchange_elements(factors, place * len(values))
+    assert kernel.exchange_elements(factors, place * len(values)) == wanted
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 17])
 def test_sizes_around_the_lanes_as_the_reference(kernel: Group25519, count: int) -> None:
     reference = IntegerGroup25519()
@@ -90,6 +107,37 @@ def test_sizes_around_the_lanes_as_the_reference(kernel: Group25519, count: int)
     assert products == reference.exchange_elements(secrets, elements)
     masked = kernel.mask_elements(secrets[:32].ljust(32), elements)
     assert masked[:32] == products[:32]
+
+
+@pytest.mark.parametrize("kernel", [param for param in KERNELS if param.id != "reference"], indirect=True)
+@pytest.mark.parametrize("count", [15, 16, 17, 128, 145])
+def test_a_batch_as_its_pieces(kernel: Group25519, count: int) -> None:
+    """Elements share inverses; neutral ones, whose share is zero, leave their neighbours alone."""
+    texts = [os.urandom(9) for _ in range(count)]
+    elements = bytearray(kernel.to_ristretto(Texts.of(texts), b"t"))
+    for place in (0, count // 2, count - 1):
+        elements[32 * place : 32 * place + 32] = bytes(32)
+    secrets = os.urandom(32 * count)
+    cuts = [slice(32 * i, min(32 * i + 416, 32 * count)) for i in range(0, count, 13)]
+    products = kernel.exchange_elements(secrets, bytes(elements))
+    assert products == b"".join(kernel.exchange_elements(secrets[cut], bytes(elements[cut])) for cut in cuts)
+    assert products[-32:] == bytes(32)
+    parts = [texts[i : i + 13] for i in range(0, count, 13)]
+    assert kernel.to_curve25519(Texts.of(texts), b"t") == b"".join(
+        kernel.to_curve25519(Texts.of(part), b"t") for part in parts
+    )
+
+
+def test_edge_scalars_as_the_reference(kernel: Group25519) -> None:
+    """Halved modulo the order and cut into signed digits: around its multiples, and with every digit at an end."""
+    element = kernel.to_ristretto(Texts.of([b"e"]), b"t")
+    scalars = [k * ORDER + i for k in (0, 1, 15) for i in (-2, -1, 0, 1, 2) if k or i >= 0]
+    scalars += [2**252 - 1, 2**252, 2**252 + 2**125, 2**255 - 1, *(int(digit * 64, 16) for digit in "178f")]
+    secrets = b"".join(k.to_bytes(32, "little") for k in scalars)
+    reference = IntegerGroup25519().exchange_elements(
+        b"".join((k % ORDER).to_bytes(32, "little") for k in scalars), element * len(scalars)
+    )
+    assert kernel.exchange_elements(secrets, element * len(scalars)) == reference
 
 
 def test_points_of_curve25519_serve_x25519(kernel: Group25519) -> None:

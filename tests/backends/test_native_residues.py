@@ -116,6 +116,40 @@ def test_powers(kind: str, count: int) -> None:
             assert ring.numbers(ring.power(x, data, 128)) == [pow(i, e, n) for i, e in zip(a, exps, strict=False)]
 
 
+def test_windows_of_every_length(core: str) -> None:
+    """Exponents on both sides of each change of windows, with long runs of ones and of zeros."""
+    for ring, rng in rings(core, [64]):
+        n = int(ring.modulus)
+        a = values(n, rng, 9)
+        x = load(ring, a)
+        lengths = [size + more for size in (8, 16, 40, 48, 120, 160, 320, 600, 700, 1800) for more in (0, 1)]
+        for bits in [1, 2, 3, *lengths]:
+            top = 1 << (bits - 1)
+            for e in (0, top, top | 1, 2 * top - 1, top | top >> 7, (2 * top - 1) // 3, rng.getrandbits(bits)):
+                wanted = [pow(i, e, n) for i in a]
+                assert ring.numbers(ring.power_public(x, e)) == wanted
+                data = e.to_bytes((bits + 7) // 8, "little")
+                assert ring.numbers(ring.power(x, data, bits)) == wanted
+
+
+@pytest.mark.parametrize("bits", [8192, 16384])
+def test_longest_columns_do_not_overflow(kind: str, bits: int) -> None:
+    """Digits that are all ones, modulo numbers whose digits and whose multiples' digits are all ones or nearly."""
+    from accel.backends.native.residues import ResidueRing
+
+    core = kind.removesuffix("-pairs")
+    for root in ((1 << bits // 2) - 1, (1 << bits // 2 - 1) + 1):
+        n, one = root**2 if core != kind else root**2 - 2, (1 << 52) - 1
+        ring = ResidueRing(core, gmpy2.mpz(n), root=gmpy2.mpz(root) if core != kind else None)
+        ones = sum(one << 104 * k for k in range(n.bit_length() // 104))
+        a = [n - 1, (1 << n.bit_length() - 1) - 1, ones, ones << 52, n - ones, 1 << 52]
+        x = load(ring, a)
+        assert ring.numbers(ring.mul(x, x[::-1].copy())) == [i * j % n for i, j in zip(a, a[::-1], strict=True)]
+        for _ in range(3):
+            x = ring.mul(ring.square(x, 1), x)
+        assert ring.numbers(x) == [pow(i, 27, n) for i in a]
+
+
 @pytest.mark.parametrize("leaking", [False, True])
 def test_fixed_bases(kind: str, leaking: bool) -> None:
     from accel.backends.native.residues import FixedBase

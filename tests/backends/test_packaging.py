@@ -16,6 +16,7 @@ from accel import registry
 from accel.probe import Machine, probe
 from accel.registry import Answers
 from gateway import cli
+from gateway.app import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "accel" / "csrc"
@@ -144,6 +145,24 @@ def test_an_installation_without_native_kernels_says_so(
     assert f"Note: {note}" in capsys.readouterr().out
     assert cli.main(["backends"]) == 0
     assert "--no-cache-dir" in capsys.readouterr().out
+
+
+def test_a_node_without_native_kernels_says_so_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Stands:
+        def __init__(self, *_: object) -> None: ...
+
+        async def run(self, *_: object) -> int:
+            return 0
+
+    assert cli.main(["init", "--dir", str(tmp_path / "n"), "--node-id", "N1", "--name", "n"]) == 0
+    monkeypatch.setattr(serve, "Supervisor", Stands)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    for machine, told in ((BARE, True), (Machine("x86_64", frozenset(), frozenset({"accel._native"})), False)):
+        monkeypatch.setattr(serve, "probe", lambda machine=machine: machine)
+        assert cli.main(["serve", "--config", str(tmp_path / "n" / "node.toml")]) == 0
+        assert ("no native kernels here" in capsys.readouterr().err) is told
 
 
 def test_native_kernels_of_another_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,8 @@ def test_sparse_matrices_are_checked() -> None:
         (2, 2, ints(0, 1, 2), ints(0, -1), ints(5, 6)),
         (2, 2, ints(0, 2, 2), ints(1, 1), ints(5, 6)),
         (2, 2, ints(0, 1, 2), ints(0, 1), ints(5, 1 << 40)),
+        (2, 2, ints(0, 1, 2), ints(0, 1), ints(-(1 << 40), 5)),
+        (1, 1, ints(0, 1), ints(0), ints(-(1 << 63))),
         (2, 2, ints(0, 1, 2).astype(np.int32), ints(0, 1), ints(5, 6)),
     ]
     for parts in bad:

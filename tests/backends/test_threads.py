@@ -44,7 +44,7 @@ def masked(threads: int) -> bytes:
     for cipher in ("aes128ctr", "chacha20"):
         kernel = registry.masks(cipher, threads=threads)
         key, nonce = bytes(range(kernel.key_bytes)), b"\xff" * kernel.nonce_bytes  # the counter runs over
-        for bits, count, dtype in ((32, 300_001, np.uint32), (64, 150_003, np.uint64)):
+        for bits, count, dtype in ((32, 800_001, np.uint32), (64, 400_003, np.uint64)):
             values = rng.integers(0, 1 << bits, count, dtype)
             results += kernel.add(key, nonce, values, bits=bits, first=3).tobytes()
             results += kernel.sub(key, nonce, values, bits=bits, first=8, out=values).tobytes()
@@ -137,6 +137,11 @@ def test_no_threads_and_too_many_are_refused(threads: int) -> None:
         registry.prime_curve("p256", threads=threads)
     with pytest.raises(BadInput):
         registry.digest("sm3", threads=threads)
+    for backend in ("reference", None):
+        with pytest.raises(BadInput):
+            registry.additive_he("paillier", backend, threads=threads)
+        with pytest.raises(BadInput):
+            registry.masks("chacha20", backend, threads=threads)
 
 
 SMALL_STACK = """

@@ -1,10 +1,13 @@
-"""X25519 over every backend: RFC 7748's vectors and its iteration, OpenSSL on random and on all edge points."""
+"""X25519 over every backend: RFC 7748's iteration, Wycheproof, OpenSSL on random and on all edge points."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+import specs
 from accel.kernels import X25519, BadInput
 from accel.probe import probe
 from accel.registry import BACKENDS
@@ -67,6 +70,17 @@ def test_edge_points_and_scalars_as_openssl(kernel: X25519) -> None:
         assert kernel.mask_points(secret, b"".join(points)) == b"".join(openssl(secret, point) for point in points)
 
 
+def test_long_runs_of_bits_as_openssl(kernel: X25519) -> None:
+    """Points and scalars whose digits of 52 or 51 bits are all zeros or all ones, or one of them is."""
+    values = [2**i - 1 for i in range(1, 256, 5)] + [P - 2**i for i in range(0, 255, 5)]
+    values += [(2**255 - 1) ^ ((2**width - 1) << width * i) for width in (51, 52) for i in range(5)]
+    values += [sum(2 ** (width * i) for i in range(5)) for width in (51, 52)]
+    points = [(value % 2**256).to_bytes(32, "little") for value in values]
+    secrets = points[::-1]
+    wanted = b"".join(openssl(secret, point) for secret, point in zip(secrets, points, strict=True))
+    assert kernel.exchange(b"".join(secrets), b"".join(points)) == wanted
+
+
 def test_points_of_low_order_give_zeros_and_leave_their_neighbours_alone(kernel: X25519) -> None:
     secret = os.urandom(32)
     good = os.urandom(32)
@@ -85,6 +99,15 @@ def test_the_iteration_of_the_rfc(kernel: X25519) -> None:
     for _ in range(1000):
         k, u = kernel.mask_points(k, u), k
     assert k.hex() == "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"
+
+
+def test_wycheproof(kernel: X25519) -> None:
+    """The RFC's vectors are among them, points of the twist and of low order, and shared secrets at the edges."""
+    text = (Path(specs.__file__).parent / "vectors" / "curves.json").read_text(encoding="utf-8")
+    cases = [[bytes.fromhex(value) for value in row[1:]] for row in json.loads(text)["x25519"]]
+    products = kernel.exchange(b"".join(case[0] for case in cases), b"".join(case[1] for case in cases))
+    for i, case in enumerate(cases):
+        assert products[32 * i : 32 * i + 32] == case[2], i
 
 
 def test_masking_commutes(kernel: X25519) -> None:

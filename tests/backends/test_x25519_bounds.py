@@ -1,7 +1,8 @@
 """The largest value of every digit in the eight-lane X25519 (accel/notes/x25519.md), followed through its steps.
 
-A digit is an integer no smaller than any that the code can hold there; the functions mirror accel/csrc/f25519_ifma.h and
-x25519_ifma.c line by line and fail where a register could overflow, a difference go below zero or a factor be cut off.
+A digit is an integer no smaller than any that the code can hold there; the functions mirror accel/csrc/f25519_ifma.h
+and x25519_ifma.c line by line and fail where a register could overflow, a difference go below zero or a factor be
+cut off.
 """
 
 from dataclasses import dataclass

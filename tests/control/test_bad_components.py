@@ -19,7 +19,7 @@ from gateway.runtime import shim
 from gateway.runtime.launch import LOST, Exit, Launch, ProcessLauncher, ProcessRun
 from gateway.runtime.tasks import digest_of
 from tests.control.test_launch import alive, program
-from tests.control.world import eventually
+from tests.waiting import eventually
 
 ESCAPE = (
     "def escape():\n"

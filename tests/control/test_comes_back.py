@@ -17,7 +17,8 @@ from gateway.runtime.slots import Capacity, Slots
 from gateway.sdk.environment import MAX_THREADS
 from specs.states import JobState, TaskState
 from tests.control.test_two_nodes import agreed
-from tests.control.world import FAST, Call, FakeRun, World, approved, eventually, fail, hang, job_file, succeed
+from tests.control.world import FAST, Call, FakeRun, World, approved, fail, hang, job_file, succeed
+from tests.waiting import eventually
 
 
 def lose(world: World, *routes: str, times: int) -> list[Call]:

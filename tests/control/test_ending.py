@@ -7,7 +7,8 @@ import pytest
 
 from gateway.model import Outcome
 from specs.states import JobState
-from tests.control.world import Call, World, approved, eventually, fail, hang, job_file
+from tests.control.world import Call, World, approved, fail, hang, job_file
+from tests.waiting import eventually
 
 
 def without(member: str) -> Any:

@@ -15,7 +15,8 @@ from gateway.errors import GatewayError, Kind
 from gateway.model import Outcome, TraceId
 from specs.states import JobState, TaskState
 from tests.control.test_two_nodes import agreed, refused
-from tests.control.world import FAST, Call, FakeRun, World, approved, eventually, hang, job_file, succeed
+from tests.control.world import FAST, Call, FakeRun, World, approved, hang, job_file, succeed
+from tests.waiting import eventually
 
 PORTS = 5
 

@@ -42,8 +42,8 @@ from gateway.runtime.shim import TaskLog
 from gateway.runtime.staging import Folders, source_name, stage
 from specs.description import builtin_descriptions
 from specs.states import JobState
-from tests.control.world import eventually
 from tests.machines.test_dag import CONFIG, DAG
+from tests.waiting import eventually
 
 DESCRIPTIONS = {d.component_name: d for d in builtin_descriptions()}
 PARTY = Party("host", 0, NodeId("B"))

@@ -11,7 +11,8 @@ from gateway.mgmt_plane.service.membership import TaskChannel, check_channel, ch
 from gateway.model import Contract, NodeId, Outcome, SessionId, Share, TaskId, TaskName, TraceId
 from gateway.ports import Caller, Tx
 from specs.states import JobState, TaskState
-from tests.control.world import World, approved, eventually, hang, job_file
+from tests.control.world import World, approved, hang, job_file
+from tests.waiting import eventually
 
 
 async def old(world: World) -> None:

@@ -12,7 +12,8 @@ import pytest
 from gateway.model import Job, JobId, Outcome, TraceId
 from gateway.runtime import scheduler
 from specs.states import JobState
-from tests.control.world import FAST, Call, FakeRun, World, approved, eventually, hang, job_file, succeed
+from tests.control.world import FAST, Call, FakeRun, World, approved, hang, job_file, succeed
+from tests.waiting import eventually
 
 JOBS = 200
 QUIET = replace(FAST, poll_s=60, silence_s=240, require_job_audit=False)

@@ -22,7 +22,8 @@ from specs.admin import Role
 from specs.description import builtin_description
 from specs.routes import CONTROL, LEGACY, PLATFORM
 from specs.states import JobState, TaskState
-from tests.control.world import TOKEN, FakeRun, Node, World, approved, eventually, fail, hang, job_file, succeed
+from tests.control.world import TOKEN, FakeRun, Node, World, approved, fail, hang, job_file, succeed
+from tests.waiting import eventually
 
 
 def request(token: str = TOKEN, **headers: str) -> EdgeRequest:

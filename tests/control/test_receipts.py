@@ -18,8 +18,9 @@ from gateway.model import CallState, Contract, JobId, NodeId, OutCall, Outcome, 
 from gateway.ports import PeerReply, Tx
 from specs.routes import EXTENSIONS
 from specs.states import JobState
-from tests.control.world import Call, Node, World, approved, eventually, fail, job_file
+from tests.control.world import Call, Node, World, approved, fail, job_file
 from tests.trail.test_verify import signer
+from tests.waiting import eventually
 
 
 def exchange(node: Node) -> ReceiptExchange:

@@ -29,7 +29,8 @@ from gateway.model import (
 from gateway.ports import Tx
 from specs.states import ApprovalState, AuditKind, JobState, TaskState
 from tests.control.test_two_nodes import approved
-from tests.control.world import FAST, Call, World, eventually, hang, job_file
+from tests.control.world import FAST, Call, World, hang, job_file
+from tests.waiting import eventually
 
 REVOKED = WIRE[Kind.GRANT_REVOKED]
 

@@ -14,7 +14,8 @@ from gateway.errors import WIRE, Kind, PeerError, Unavailable
 from gateway.model import NodeId, Outcome, TraceId
 from gateway.ports import Caller, EdgeRequest, Tx
 from specs.states import JobState, TaskState
-from tests.control.world import FAST, TOKEN, Call, World, approved, eventually, fail, hang, job_file, succeed
+from tests.control.world import FAST, TOKEN, Call, World, approved, fail, hang, job_file, succeed
+from tests.waiting import eventually
 
 STEPS = (
     "psi",

@@ -21,7 +21,7 @@ from gateway.runtime.tasks import digest_of
 from gateway.runtime.warm import Warm, _begun, _fits
 from tests.control.test_bad_components import ESCAPE, word_of
 from tests.control.test_launch import alive
-from tests.control.world import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = "import json, os, resource, signal, subprocess, sys, threading, time\n"

@@ -24,6 +24,7 @@ from gateway.data_plane.keeping import on_disk_already
 from gateway.errors import CallerError, Kind, Unavailable
 from gateway.model import NodeId, SessionId
 from tests.edges import rig
+from tests.waiting import eventually
 
 SEGMENT = 1 << 16
 
@@ -290,7 +291,7 @@ async def test_a_segment_that_cannot_be_deleted_is_left_alone_for_a_while(
     for each in left:
         each.free()
     async with asyncio.timeout(5):
-        await rig.settle(lambda: bool(tries))
+        await eventually(lambda: bool(tries))
         for _ in range(20):
             made._tidy()
             await asyncio.sleep(0)
@@ -324,7 +325,7 @@ async def test_what_outlives_a_segment_is_carried_in_turns(tmp_path: Path, monke
     first, made.carry = oldest.path, carry
     for each in list(oldest.live.values()):
         each.free()
-    await rig.settle(lambda: not first.exists())
+    await eventually(lambda: not first.exists())
     turning.cancel()
     assert len(given) == 50
     assert sum(later > earlier for earlier, later in pairwise(given)) == 49
@@ -357,12 +358,12 @@ async def test_a_segment_stays_where_what_outlives_it_cannot_be_written(
     monkeypatch.setattr(os, "pwrite", fails)
     for each in list(oldest.live.values()):
         each.free()
-    await rig.settle(lambda: len(carried) >= 200)
+    await eventually(lambda: len(carried) >= 200)
     await made.barrier()
     assert first.exists()
-    await rig.settle(lambda: not oldest.leaving)
+    await eventually(lambda: not oldest.leaving)
     made._tidy()
-    await rig.settle(lambda: not first.exists())
+    await eventually(lambda: not first.exists())
     assert len(carried) == 400
     await made.close()
 
@@ -426,7 +427,7 @@ async def test_a_large_payload_is_a_view_of_its_file(tmp_path: Path, monkeypatch
     assert all(on_disk_already(view) for view in views)
     for each in stored[1:]:
         each.free()
-    await rig.settle(lambda: made.size < 6 * SEGMENT)  # the one that is left was moved
+    await eventually(lambda: made.size < 6 * SEGMENT)  # the one that is left was moved
     assert [bytes(view) for view in views] == [bytes([n]) * 15_000 for n in range(30)]
     assert bytes(stored[0].read()) == bytes(15_000)
     await made.close()

@@ -1,6 +1,5 @@
 """Two data processes with a control process each that only answers what it is told, on real sockets of loopback."""
 
-import asyncio
 import base64
 import contextlib
 import datetime as dt
@@ -501,10 +500,3 @@ async def foreign(
         yield PeerRoute(NodeId(name), "JG-F", f"https://127.0.0.1:{port}/prefix/", ca.pem, "other"), seen
     finally:
         await runner.cleanup()
-
-
-async def settle(condition: Callable[[], bool]) -> None:
-    """Until something that is about to happen in this process has happened."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # the condition is another module's state
-            await asyncio.sleep(0.005)

@@ -11,6 +11,7 @@ from gateway.data_plane.io import accept, tls
 from gateway.data_plane.io.accept import TlsListener
 from tests.edges import rig
 from tests.edges.test_front import Loop, Pump, both_loops, run
+from tests.waiting import eventually
 
 
 @contextlib.asynccontextmanager
@@ -43,17 +44,17 @@ def test_who_waits_gives_way(loop: Loop, bound: str, monkeypatch: pytest.MonkeyP
     async def main() -> None:
         async with listener() as (made, port):
             waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(12)]
-            await rig.settle(lambda: made.handshakes == 5)
+            await eventually(lambda: made.handshakes == 5)
             for _ in range(3):
                 assert await served(port)
-            await rig.settle(lambda: made.handshakes <= 5)
+            await eventually(lambda: made.handshakes <= 5)
             # The eldest were closed.
             waiting[0].settimeout(5)
             with contextlib.suppress(ConnectionResetError):
                 assert waiting[0].recv(1) == b""
             for one in waiting:
                 one.close()
-            await rig.settle(lambda: made.handshakes == 0)
+            await eventually(lambda: made.handshakes == 0)
             assert not made._addresses
 
     run(loop, main())
@@ -70,12 +71,12 @@ def test_handshakes_that_fail(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> No
                 with contextlib.suppress(ConnectionResetError):
                     await reader.read()
                 writer.close()
-            await rig.settle(lambda: made.handshakes == 0)
+            await eventually(lambda: made.handshakes == 0)
             assert await served(port)
             monkeypatch.setattr(accept, "HANDSHAKE_S", 0.1)
             silent = socket.create_connection(("127.0.0.1", port))
-            await rig.settle(lambda: made.handshakes == 1)
-            await rig.settle(lambda: made.handshakes == 0)
+            await eventually(lambda: made.handshakes == 1)
+            await eventually(lambda: made.handshakes == 0)
             silent.close()
 
     run(loop, main())

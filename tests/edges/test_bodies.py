@@ -11,8 +11,9 @@ from gateway.data_plane.io import body as body_module
 from gateway.data_plane.io import hop
 from gateway.model import NodeId
 from tests.edges import rig
-from tests.edges.rig import Container, Node, node, pair, settle
+from tests.edges.rig import Container, Node, node, pair
 from tests.integration.processes import resident
+from tests.waiting import eventually
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
 
@@ -37,9 +38,9 @@ async def test_a_body_that_breaks_off(extra: str) -> None:
         alone(a)
         _, writer = await connect(a)
         writer.write(head(extra) + b"2710\r\n" + b"\x12\x03abc" * 10)
-        await settle(lambda: a.process.stats()["bytes_held"] > 0)
+        await eventually(lambda: a.process.stats()["bytes_held"] > 0)
         writer.close()
-        await settle(lambda: a.process.stats()["bytes_held"] == 0)
+        await eventually(lambda: a.process.stats()["bytes_held"] == 0)
         assert a.process.stats()["pushed_local"] == 0
 
 
@@ -50,12 +51,12 @@ async def test_a_claimed_length_takes_no_memory() -> None:
         writers = [(await connect(a))[1] for _ in range(50)]
         for writer in writers:
             writer.write(head("Content-Length: 134217728\r\n") + b"x")
-        await settle(lambda: a.process.stats()["bytes_held"] >= 50)
+        await eventually(lambda: a.process.stats()["bytes_held"] >= 50)
         assert a.process.stats()["bytes_held"] == 50
         assert resident() - before < 20 << 20
         for writer in writers:
             writer.close()
-        await settle(lambda: a.process.stats()["bytes_held"] == 0)
+        await eventually(lambda: a.process.stats()["bytes_held"] == 0)
 
 
 async def test_a_large_body_that_breaks_off_is_let_go_at_once() -> None:
@@ -68,9 +69,9 @@ async def test_a_large_body_that_breaks_off_is_let_go_at_once() -> None:
             for n in range(1, 6):
                 _, writer = await connect(a)
                 writer.write(head("Content-Length: 100000000\r\n") + bytes(30 << 20))
-                await settle(lambda: a.process.stats()["bytes_held"] == 30 << 20)
+                await eventually(lambda: a.process.stats()["bytes_held"] == 30 << 20)
                 writer.close()
-                await settle(lambda: a.process.stats()["bytes_held"] == 0)
+                await eventually(lambda: a.process.stats()["bytes_held"] == 0)
                 assert resident() - before < 100 << 20, n
         finally:
             gc.enable()

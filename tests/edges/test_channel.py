@@ -14,7 +14,8 @@ from gateway.errors import Kind, Unavailable
 from gateway.model import Limits, NodeId
 from specs.proto import ptp_pb2
 from tests.edges import rig
-from tests.edges.rig import SID, Container, ew_headers, inbound, invoke, pair, settle
+from tests.edges.rig import SID, Container, ew_headers, inbound, invoke, pair
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -83,7 +84,7 @@ async def test_order_and_isolation(client: aiohttp.ClientSession) -> None:
 async def test_pop_may_come_first(client: aiohttp.ClientSession) -> None:
     async with pair() as (a, b):
         waiting = asyncio.create_task(Container(client, b.platform).pop())
-        await settle(lambda: b.process.channel.traffic.waiting == 1)
+        await eventually(lambda: b.process.channel.traffic.waiting == 1)
         assert (await Container(client, a.platform).push(B, b"late")).code == OK
         assert (await waiting).payload == b"late"
 
@@ -122,7 +123,7 @@ async def test_two_readers_never_get_one_message(client: aiohttp.ClientSession) 
     async with pair() as (a, b):
         reader = Container(client, b.platform)
         readers = [asyncio.create_task(reader.pop(wait_ms=5000)) for _ in range(8)]
-        await settle(lambda: b.process.channel.traffic.waiting == 8)
+        await eventually(lambda: b.process.channel.traffic.waiting == 8)
         for n in range(8):
             await Container(client, a.platform).push(B, bytes([n]))
         got = [(await task).payload for task in readers]
@@ -133,9 +134,9 @@ async def test_two_readers_never_get_one_message(client: aiohttp.ClientSession) 
 async def test_a_reader_that_left_takes_no_message(client: aiohttp.ClientSession) -> None:
     async with pair() as (a, b):
         gone = asyncio.create_task(Container(client, b.platform).pop())
-        await settle(lambda: b.process.channel.traffic.waiting == 1)
+        await eventually(lambda: b.process.channel.traffic.waiting == 1)
         gone.cancel()
-        await settle(lambda: b.process.channel.traffic.waiting == 0)
+        await eventually(lambda: b.process.channel.traffic.waiting == 0)
         await Container(client, a.platform).push(B, b"kept")
         assert (await Container(client, b.platform).pop()).payload == b"kept"
 
@@ -146,7 +147,7 @@ async def test_a_wake_up_is_not_lost_with_its_reader() -> None:
         channel.open_session(rig.rule(A))
         read = fr.Frame(fr.Operation.POP, fr.Codec.PROTO, envelope, "t", wait_ms=60_000)
         readers = [asyncio.create_task(channel.pop(read)) for _ in range(2)]
-        await settle(lambda: channel.traffic.waiting == 2)
+        await eventually(lambda: channel.traffic.waiting == 2)
         # The first is woken by the message and gone before it could take it.
         await channel.push(fr.Frame(fr.Operation.PUSH, fr.Codec.PROTO, envelope, "t", b"x"), b"")
         readers[0].cancel()
@@ -300,7 +301,7 @@ async def test_a_push_waits_for_the_partners_task(client: aiohttp.ClientSession)
     async with pair(session=False) as (a, b):
         a.process.channel.open_session(rig.rule(A, B))
         pushing = asyncio.create_task(Container(client, a.platform).push(B, b"early"))
-        await settle(lambda: len(b.events("chan.refused")) >= 2)
+        await eventually(lambda: len(b.events("chan.refused")) >= 2)
         assert b.process.stats()["bytes_held"] == 0
         b.process.channel.open_session(rig.rule(A, B))
         assert (await pushing).code == OK
@@ -364,7 +365,7 @@ async def test_a_closed_session(client: aiohttp.ClientSession) -> None:
         push, reader = Container(client, a.platform), Container(client, b.platform)
         await push.push(B, b"unread")
         waiting = asyncio.create_task(reader.pop(topic="other"))
-        await settle(lambda: b.process.channel.traffic.waiting == 1)
+        await eventually(lambda: b.process.channel.traffic.waiting == 1)
         b.process.channel.close_session(SID)
         assert (await waiting).code == "E0000000608"
         assert b.process.stats()["bytes_held"] == 0

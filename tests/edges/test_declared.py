@@ -12,7 +12,8 @@ from gateway.data_plane.io.link import rule_from_json, rule_to_json
 from gateway.errors import Kind, ProtocolViolation, Unavailable
 from gateway.model import Limits, NodeId, SessionId
 from gateway.ports import SessionRule
-from tests.edges.rig import Container, Got, Node, ew_headers, inbound, invoke, node, settle
+from tests.edges.rig import Container, Got, Node, ew_headers, inbound, invoke, node
+from tests.waiting import eventually
 
 A, B, C = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-C")
 OK, NOT_YET, FORBIDDEN, RELEASED = "E0000000000", "E0000000503", "E0000000403", "E0000000608"
@@ -102,7 +103,7 @@ async def test_a_session_that_is_not_used_ends_and_may_begin_again(trio: Trio) -
 async def test_closing_a_beginning_closes_what_began(trio: Trio) -> None:
     trio.channel.open_session(beginning(A))
     waiting = asyncio.create_task(trio.local.pop(A, session=ONE))
-    await settle(lambda: trio.b.process.stats()["waiting"] == 1)
+    await eventually(lambda: trio.b.process.stats()["waiting"] == 1)
     trio.channel.close_session(SessionId("session_"))
     assert (await waiting).code == RELEASED
     assert (await trio.local.pop(A, wait_ms=0, session=ONE)).code == RELEASED

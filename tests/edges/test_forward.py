@@ -16,6 +16,7 @@ from gateway.errors import Kind, ProtocolViolation
 from gateway.model import Limits
 from tests.edges import rig
 from tests.edges.rig import node, pair
+from tests.waiting import eventually
 
 
 @pytest.mark.req("C-008")
@@ -181,7 +182,7 @@ async def test_slow_readers_keep_nobody_out(client: aiohttp.ClientSession, monke
         slow = [await asyncio.open_connection("127.0.0.1", a.ports.platform, limit=1) for _ in range(2)]
         for _, writer in slow:
             writer.write(b"GET /v1/long HTTP/1.1\r\nHost: x\r\n\r\n")
-        await rig.settle(lambda: len(a.control.seen) == 2)
+        await eventually(lambda: len(a.control.seen) == 2)
         await asyncio.sleep(0.2)
         async with client.get(f"{a.platform}/v1/long") as response:
             assert (await response.json())["code"] == 101

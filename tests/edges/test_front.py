@@ -29,7 +29,8 @@ from gateway.errors import GatewayError
 from gateway.model import Limits, NodeId
 from gateway.runtime.system import SystemClock
 from tests.edges import rig
-from tests.edges.rig import node, settle
+from tests.edges.rig import node
+from tests.waiting import eventually
 
 A = NodeId("LX-A")
 FILED = 2 << 20
@@ -216,7 +217,7 @@ def test_the_same_over_tls(loop: Loop) -> None:
                 assert [body for _, _, body in on.doors.calls] == [*bodies, b"behind"]
                 assert answer.count(bytes(300_000) + b"end") == 4
                 assert b"control " in answer
-                await settle(lambda: _nobody(on))
+                await eventually(lambda: _nobody(on))
 
     run(loop, main())
 
@@ -287,18 +288,18 @@ def test_who_waits_for_a_message_and_leaves_takes_none(loop: Loop) -> None:
             for leave in ("close", "abort", "half"):
                 _, writer = await asyncio.open_connection("127.0.0.1", on.port)
                 writer.write(post("pop?timeout=9", b""))
-                await settle(lambda: on.doors.waiting == 1)
+                await eventually(lambda: on.doors.waiting == 1)
                 if leave == "half":
                     writer.write_eof()
                 elif leave == "abort":
                     writer.transport.abort()
                 else:
                     writer.close()
-                await settle(lambda: on.doors.waiting == 0)
+                await eventually(lambda: on.doors.waiting == 0)
                 writer.close()
             assert on.doors.gone == 3
             assert [call[:2] for call in on.doors.calls] == [("pop", "9")] * 3
-            await settle(lambda: _nobody(on))
+            await eventually(lambda: _nobody(on))
 
     run(loop, main())
 
@@ -331,7 +332,7 @@ def test_a_caller_that_ends_after_its_request_is_answered(loop: Loop) -> None:
                 assert await reader.read() == b""
                 writer.close()
                 assert on.doors.calls == []
-            await settle(lambda: _nobody(on))
+            await eventually(lambda: _nobody(on))
 
     run(loop, main())
 
@@ -408,7 +409,7 @@ def test_time_is_bounded(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
             on.doors.answer = (memoryview(bytes(32 << 20)),)
             reader, writer = await asyncio.open_connection("127.0.0.1", on.port, limit=1024)
             writer.write(post("push", b"x"))
-            await settle(lambda: _nobody(on))
+            await eventually(lambda: _nobody(on))
             writer.close()
 
     run(loop, main())
@@ -453,7 +454,7 @@ def test_many_who_never_finish_keep_nobody_out(loop: Loop) -> None:
         async with listening() as on:
             reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
             with await asyncio.to_thread(_entered, slow_ones(on.port, 500)) as _:
-                await settle(lambda: on.front.connections == 501)
+                await eventually(lambda: on.front.connections == 501)
                 assert resident() - before < 32 << 20
                 assert (await exchange(on.port, LAST)).endswith(b"ok")
                 writer.write(LAST)
@@ -502,11 +503,11 @@ async def test_places_of_an_address_and_of_all() -> None:
             held.append(writer)
         assert await exchange(on.port, LAST) == b""
         held.pop().close()
-        await settle(lambda: on.front.connections == 2)
+        await eventually(lambda: on.front.connections == 2)
         assert (await exchange(on.port, LAST)).endswith(b"ok")
         for writer in held:
             writer.close()
-        await settle(lambda: any(event["event"] == "edge.full" for event in on.journal.events))
+        await eventually(lambda: any(event["event"] == "edge.full" for event in on.journal.events))
 
 
 class Pump(asyncio.Protocol):
@@ -531,7 +532,7 @@ def test_http_2_goes_where_it_is_served(loop: Loop) -> None:
         async with listening(http2=Pump) as on:
             assert await exchange(on.port, begun) == begun
             assert (await exchange(on.port, post("push", b"x") + begun)).endswith(b"ok" + begun)
-            await settle(lambda: _nobody(on))
+            await eventually(lambda: _nobody(on))
 
     run(loop, main())
 
@@ -542,7 +543,7 @@ def test_a_stopping_listener_lets_calls_end(loop: Loop) -> None:
         async with listening() as on:
             waiting = asyncio.create_task(exchange(on.port, post("pop", b"")))
             idle = asyncio.create_task(exchange(on.port, post("push", b"")))
-            await settle(lambda: on.doors.waiting == 1 and len(on.doors.calls) == 2)
+            await eventually(lambda: on.doors.waiting == 1 and len(on.doors.calls) == 2)
             stopping = asyncio.create_task(on.front.stop(5))
             await asyncio.sleep(0)
             on.doors.release.set()

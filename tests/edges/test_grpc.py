@@ -36,9 +36,9 @@ from tests.edges.rig import (
     inbound,
     ns_headers,
     pair,
-    settle,
 )
 from tests.edges.test_http2 import HEADERS, PING, RST, SETTINGS, frame
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B, F = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-F")
@@ -118,8 +118,8 @@ async def test_bytes_arrive_as_sent(client: aiohttp.ClientSession, between: str,
         assert (await push.push(B, large)).code == OK
         assert (await pop.pop()).payload == large
         # A message is in hand until its answer has left.
-        await rig.settle(lambda: a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0)
-        await rig.settle(lambda: b.process._edge_grpc._room.used == a.process._platform_grpc._room.used == 0)
+        await eventually(lambda: a.process.stats()["bytes_held"] == b.process.stats()["bytes_held"] == 0)
+        await eventually(lambda: b.process._edge_grpc._room.used == a.process._platform_grpc._room.used == 0)
 
 
 @pytest.mark.req("T-018", "T-043")
@@ -217,7 +217,7 @@ async def test_a_stream_answers_each_message_in_its_turn(client: aiohttp.ClientS
         assert await stream.code() is grpc.StatusCode.OK
         reader = Container(client, b.platform, "proto")
         assert [(await reader.pop()).payload for _ in range(200)] == [bytes([n]) for n in range(200)]
-        await rig.settle(lambda: b.process._edge_grpc._room.used == 0)
+        await eventually(lambda: b.process._edge_grpc._room.used == 0)
 
 
 @pytest.mark.req("T-038", "T-039")
@@ -317,12 +317,12 @@ async def test_an_answer_counts_while_it_is_made(monkeypatch: pytest.MonkeyPatch
             await asyncio.wait_for(making.wait(), 5)
             assert a.process.stats()["bytes_held"] >= held + size
             reading.cancel()
-            await settle(lambda: a.process.channel.traffic.put_back == 1)
+            await eventually(lambda: a.process.channel.traffic.put_back == 1)
             assert a.process.stats()["bytes_held"] == held
             go_on.set()
             again = await channel.unary_unary(rig.TRANSFER + "pop")(asked, metadata=tuple(headers.items()))
             assert rig.read(200, "application/x-protobuf", again).payload == bytes(size)
-            await settle(lambda: a.process.stats()["bytes_held"] == 0)
+            await eventually(lambda: a.process.stats()["bytes_held"] == 0)
 
 
 async def test_another_process_cannot_come_in_behind_the_edge() -> None:
@@ -429,7 +429,7 @@ async def test_floods_of_frames_end_their_connection(flood: str, side: str) -> N
         asked = ptp_pb2.PopInbound(topic="t", timeout=1000).SerializeToString()
         assert (await grpc_call(at(b.platform), TRANSFER + "pop", ns_headers(""), asked)).payload == b"hi"
         entry = b.process._edge_grpc if side == "edge" else b.process._platform_grpc
-        await rig.settle(lambda: len(entry._callers) <= 1 and entry._room.used == 0)
+        await eventually(lambda: len(entry._callers) <= 1 and entry._room.used == 0)
 
 
 @pytest.mark.req("T-038")
@@ -505,7 +505,7 @@ async def test_who_takes_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         data = frame(0, b"\0" + len(asked).to_bytes(4, "big") + asked, flags=1, stream=1)
         said = await told(a.platform, hello() + frame(HEADERS, block, flags=4, stream=1) + data)
         assert 60_000 < len(said) < 70_000
-        await rig.settle(lambda: not a.process._platform_grpc._halves)
+        await eventually(lambda: not a.process._platform_grpc._halves)
 
 
 # -- ports
@@ -536,7 +536,7 @@ async def test_a_library_that_does_not_start_leaves_no_caller_waiting(monkeypatc
             got = await grpc_call(at(a.platform), TRANSFER + "pop", ns_headers(B), b"")
         assert got.status != 0
         assert [event["error"] for event in a.events("edge.internal")][:1] == ["RuntimeError"]
-        await rig.settle(lambda: a.process.stats()["grpc_connections"] == 0)
+        await eventually(lambda: a.process.stats()["grpc_connections"] == 0)
 
 
 async def test_handshakes_at_a_port_of_its_own_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -694,7 +694,7 @@ async def test_a_connection_that_ended_is_opened_anew(client: aiohttp.ClientSess
         assert got == [b"\x00", b"\x01", b"\x02"]
         # Its last word: a new route, and the old connection goes.
         await a.process.set_routes([b.route()])
-        await rig.settle(lambda: not b.process._edge_grpc._halves)
+        await eventually(lambda: not b.process._edge_grpc._halves)
 
 
 async def test_a_lost_answer_does_not_double_a_message(client: aiohttp.ClientSession) -> None:
@@ -761,7 +761,7 @@ async def test_a_client_of_fate(client: aiohttp.ClientSession) -> None:
             one.process.channel.open_session(rig.rule(A, B, session=session, token=None))
         asked = ptp_pb2.PopInbound(topic=topic, timeout=36_000_000).SerializeToString()
         popping = asyncio.create_task(grpc_call(at(b.platform), TRANSFER + "pop", metadata, asked))
-        await rig.settle(lambda: b.process.channel.traffic.waiting == 1)
+        await eventually(lambda: b.process.channel.traffic.waiting == 1)
         body = ptp_pb2.PushInbound(topic=topic, payload=message).SerializeToString()
         sent = {**metadata, "x-ptp-target-node-id": B}
         assert (await grpc_call(at(a.platform), TRANSFER + "push", sent, body)).code == OK

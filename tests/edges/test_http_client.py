@@ -19,6 +19,7 @@ from gateway.ports import PeerRoute
 from specs.proto import ptp_pb2
 from tests.edges import rig
 from tests.edges.test_front import Loop, both_loops, run
+from tests.waiting import eventually
 
 F = NodeId("LX-F")
 OK = ptp_pb2.Outbound(code="E0000000000", message="ok").SerializeToString()
@@ -153,7 +154,7 @@ def test_forms_of_answers(loop: Loop, answer: bytes, close: bool, connections: i
         async with partner(answering(answer, close=close)) as made:
             for _ in range(2):
                 assert (await made.ours.deliver(outgoing(b"hi"))).code == "E0000000000"
-                await rig.settle(lambda: not close or not any(line.usable for line in made.ours._lines))
+                await eventually(lambda: not close or not any(line.usable for line in made.ours._lines))
             assert made.connections == connections
             assert len(made.bodies) == 2
 
@@ -198,7 +199,7 @@ def test_an_answer_before_the_body_has_been_sent(loop: Loop) -> None:
     async def main() -> None:
         async with partner(serve) as made:
             assert (await made.ours.deliver(outgoing(bytes(32 << 20)))).code == "E0000000413"
-            await rig.settle(lambda: not made.ours._lines)
+            await eventually(lambda: not made.ours._lines)
 
     run(loop, main())
 
@@ -221,7 +222,7 @@ async def test_bytes_that_nobody_asked_for() -> None:
     async with partner(serve) as made:
         await made.ours.deliver(outgoing(b"1"))
         gate.set()
-        await rig.settle(lambda: not any(line.usable for line in made.ours._lines))
+        await eventually(lambda: not any(line.usable for line in made.ours._lines))
         await made.ours.deliver(outgoing(b"2"))
         assert (made.connections, len(made.bodies)) == (2, 2)
 
@@ -239,7 +240,7 @@ async def test_a_partner_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -
     async with partner(serve) as made:
         assert await fails(made) is Kind.PEER_TIMEOUT
         call = asyncio.create_task(made.ours.deliver(outgoing(b"x")))
-        await rig.settle(lambda: len(made.bodies) == 2)
+        await eventually(lambda: len(made.bodies) == 2)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -251,7 +252,7 @@ async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async with partner(answering(PLAIN)) as made:
         await asyncio.gather(*(made.ours.deliver(outgoing(b"x")) for _ in range(3)))
         assert len(made.ours._lines) == 3
-        await rig.settle(lambda: not made.ours._lines and not made.ours._idle)
+        await eventually(lambda: not made.ours._lines and not made.ours._idle)
         await made.ours.deliver(outgoing(b"x"))
         assert made.connections == 4
 
@@ -272,7 +273,7 @@ async def test_connections_are_bounded_and_waiting_is_no_sending(monkeypatch: py
 
     async with partner(serve) as made:
         calls = [asyncio.create_task(made.ours.deliver(outgoing(b"x"))) for _ in range(4)]
-        await rig.settle(lambda: len(made.bodies) == 2)
+        await eventually(lambda: len(made.bodies) == 2)
         monkeypatch.setattr(http_client, "ANSWER_S", 0.05)
         assert await fails(made) is Kind.NO_ROUTE
         gate.set()

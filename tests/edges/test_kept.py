@@ -20,7 +20,8 @@ from gateway.model import Limits, NodeId
 from gateway.ports import SessionRule
 from gateway.runtime.system import SystemClock, SystemEntropy
 from tests.edges import rig
-from tests.edges.rig import Container, Node, node, settle
+from tests.edges.rig import Container, Node, node
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -92,7 +93,7 @@ async def test_a_push_to_a_partner_that_is_away_is_kept(client: aiohttp.ClientSe
         await a.process.set_routes([b.route()])
         reader = Container(client, b.platform)
         assert [(await reader.pop()).payload for _ in range(5)] == [b"%d" % n for n in range(5)]
-        await settle(lambda: a.process.stats()["to_be_delivered"] == 0)
+        await eventually(lambda: a.process.stats()["to_be_delivered"] == 0)
         assert a.process.channel.sent_bytes(rig.SID) == {B: 4}
         assert a.process.stats()["bytes_on_disk"] == 0
         assert (await push.push(B, b"5")).code == OK
@@ -105,7 +106,7 @@ async def test_what_can_never_be_delivered_is_said(client: aiohttp.ClientSession
         assert (await Container(client, a.platform).push(B, b"0")).code == OK
         b.process.channel.close_session(rig.SID)
         await a.process.set_routes([b.route()])
-        await settle(lambda: a.process.stats()["undeliverable"] == 1)
+        await eventually(lambda: a.process.stats()["undeliverable"] == 1)
         assert [event["peer"] for event in a.events("chan.undeliverable")] == [B]
         assert a.process.stats()["bytes_on_disk"] == 0
 
@@ -176,7 +177,7 @@ async def test_a_reader_that_asks_again_while_its_first_call_waits(
         channel, frame = b.process.channel, rig.pop_frame(B, wait_ms=5000)
         frame = replace(frame, envelope=replace(frame.envelope, ack="k0"))
         given_up, again = [asyncio.create_task(channel.pop(frame)) for _ in range(2)]
-        await settle(lambda: b.process.stats()["waiting"] == 2)
+        await eventually(lambda: b.process.stats()["waiting"] == 2)
         for n in range(2):
             assert (await Container(client, a.platform).push(B, b"%d" % n)).code == OK
         await given_up
@@ -212,14 +213,14 @@ async def test_a_push_whose_caller_leaves_while_it_is_written(tmp_path: Path, mo
 
             monkeypatch.setattr(os, "fdatasync", slow)
             pushing = asyncio.create_task(channel.push(push, b"0"))
-            await settle(begun.is_set)
+            await eventually(begun.is_set)
             pushing.cancel()
             await asyncio.gather(pushing, return_exceptions=True)
             go.set()
-            await settle(lambda: a.process.stats()["to_be_delivered"] == 1)
-            await settle(lambda: a.process.stats()["bytes_on_disk"] == 1 + MESSAGE_OVERHEAD)
+            await eventually(lambda: a.process.stats()["to_be_delivered"] == 1)
+            await eventually(lambda: a.process.stats()["bytes_on_disk"] == 1 + MESSAGE_OVERHEAD)
         await a.process.set_routes([b.route()])
-        await settle(lambda: a.process.stats()["to_be_delivered"] == 0)
+        await eventually(lambda: a.process.stats()["to_be_delivered"] == 0)
         assert b.process.channel.stats()["pushed_in"] == 1
         assert a.process.stats()["bytes_on_disk"] == 0
 

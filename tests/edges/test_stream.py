@@ -20,6 +20,7 @@ from specs.proto import ptp_pb2
 from tests.edges import rig
 from tests.edges.link import Link
 from tests.edges.rig import SID, Container, Node, foreign, node, pair
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B, F = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-F")
@@ -232,7 +233,7 @@ async def test_a_contract_that_ends_ends_a_stream_on_which_nothing_is_said(monke
         p.message(1, b"1")
         assert await p.code() == OK
         await b.process.set_routes([])
-        await rig.settle(lambda: b.process.stats()["streams"] == 0)
+        await eventually(lambda: b.process.stats()["streams"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -266,9 +267,9 @@ async def test_who_breaks_the_rules_of_a_stream_loses_it(attack) -> None:
             p.flow(A, B)
             attack(p)
             assert await p.next(st.PONG) is None
-        await rig.settle(lambda: streams(b) == 0)
+        await eventually(lambda: streams(b) == 0)
         blocked.set()
-        await rig.settle(lambda: b.process.channel.stats()["bytes_held"] == 0)
+        await eventually(lambda: b.process.channel.stats()["bytes_held"] == 0)
 
 
 async def test_hello_comes_first_and_of_this_version() -> None:
@@ -314,7 +315,7 @@ async def test_a_full_buffer_refuses_and_the_stream_lives_on() -> None:
         assert await p.code() == OK
         p.begin(3, Limits().channel_body_bytes + 1)
         assert await p.code() == "E0000000413"
-        await rig.settle(lambda: b.process.channel.stats()["bytes_held"] == (1 << 20) + MESSAGE_OVERHEAD)
+        await eventually(lambda: b.process.channel.stats()["bytes_held"] == (1 << 20) + MESSAGE_OVERHEAD)
 
 
 async def test_transfers_go_on_in_another_stream_and_only_for_their_sender() -> None:
@@ -389,7 +390,7 @@ async def test_a_large_body_over_a_link_that_breaks_three_times(client: aiohttp.
         assert b.process.channel.stats()["bytes_on_disk"] == size + MESSAGE_OVERHEAD
         got = await Container(client, b.platform, "raw").pop(A)
         assert got.payload == body
-        await rig.settle(lambda: b.process.channel.stats()["bytes_on_disk"] == 0)
+        await eventually(lambda: b.process.channel.stats()["bytes_on_disk"] == 0)
         assert list(tmp_path.glob("*/overflow/*")) == []
         assert (await Container(client, b.platform).peek()).payload is None
 
@@ -403,7 +404,7 @@ async def test_breaks_between_and_in_small_messages(client: aiohttp.ClientSessio
         # Arrived, and the answer did not: the repeat is noticed by its name.
         link.swallow_answers = True
         pushing = asyncio.create_task(here.push(B, b"third"))
-        await rig.settle(lambda: b.process.channel.traffic.pushed_in == 3)
+        await eventually(lambda: b.process.channel.traffic.pushed_in == 3)
         link.swallow_answers = False
         link.cut()
         assert (await pushing).code == OK
@@ -423,8 +424,8 @@ async def test_a_node_that_stops_ends_its_streams_first(client: aiohttp.ClientSe
         ours = a.process._partners.find(B)
         assert isinstance(ours, stream_client.StreamPartner)
         await b.process._streams.stop(1.0)
-        await rig.settle(lambda: all(stream.closing for stream in ours._open.values()))
-        await rig.settle(lambda: streams(b) == 0)
+        await eventually(lambda: all(stream.closing for stream in ours._open.values()))
+        await eventually(lambda: streams(b) == 0)
 
 
 async def test_a_stranger_gets_invoke_and_is_asked_for_a_stream_once(client: aiohttp.ClientSession) -> None:
@@ -450,7 +451,7 @@ async def test_a_session_that_opens_later_gets_what_was_sent_before(
         a.process.channel.open_session(rig.rule(A, B, session=session))
         here = Container(client, a.platform)
         pushing = [asyncio.create_task(here.push(B, bytes([n]), session=session)) for n in range(5)]
-        await rig.settle(lambda: len(b.events("chan.refused")) > 0)
+        await eventually(lambda: len(b.events("chan.refused")) > 0)
         b.process.channel.open_session(rig.rule(A, B, session=SessionId(session)))
         assert {got.code for got in await asyncio.gather(*pushing)} == {OK}
 

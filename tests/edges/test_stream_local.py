@@ -18,6 +18,7 @@ import pytest
 from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import stream_local
 from gateway.model import Limits, NodeId
+from gateway.sdk import channel
 from gateway.sdk.async_channel import AsyncChannel
 from gateway.sdk.channel import Channel, Line
 from gateway.sdk.environment import Address
@@ -25,6 +26,7 @@ from gateway.sdk.local import LocalLine
 from gateway.sdk.result import ComponentError
 from tests.edges import rig
 from tests.edges.rig import SID, Node, pair
+from tests.waiting import eventually
 
 OK = "E0000000000"
 A, B = NodeId("LX-A"), NodeId("LX-B")
@@ -157,10 +159,10 @@ async def test_a_reader_that_leaves_takes_nothing_with_it() -> None:
 
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 1)
+        await eventually(lambda: a.process.channel.traffic.waiting == 1)
         for line in list(a.process._tasks._lines):
             line.end()
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 0)
+        await eventually(lambda: a.process.channel.traffic.waiting == 0)
         await asyncio.to_thread(here.push, "t", b"1", to=TO_A, deadline=soon())
         message = await asyncio.to_thread(here.pop, "t", source=TO_A, wait_ms=1000, deadline=soon())
         assert bytes(message or b"") == b"1"
@@ -208,7 +210,7 @@ async def test_who_does_not_speak_frames_is_hung_up_on(said: bytes) -> None:
         async with asyncio.timeout(5):
             with contextlib.suppress(ConnectionError):
                 await reader.read()
-        await rig.settle(lambda: lines(a) == 0)
+        await eventually(lambda: lines(a) == 0)
 
 
 async def test_bounds_of_the_process_hold_on_the_socket_too() -> None:
@@ -226,7 +228,7 @@ async def test_bounds_of_the_process_hold_on_the_socket_too() -> None:
             here.close()
 
         await asyncio.to_thread(tried)
-        await rig.settle(lambda: a.process.channel.stats()["bytes_held"] == 0)
+        await eventually(lambda: a.process.channel.stats()["bytes_held"] == 0)
 
 
 def test_headers_of_two_kinds_with_the_same_values_are_two_flows() -> None:
@@ -289,7 +291,7 @@ async def test_the_channel_of_a_loop(local: bool) -> None:
             assert await here.peek("t", source=TO_A) is None
             with pytest.raises(ComponentError, match="E0000000618"):
                 await here.push("t", b"x", to=Address("LX-C", ""), deadline=until)
-        await rig.settle(lambda: lines(a) == 0)
+        await eventually(lambda: lines(a) == 0)
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -329,7 +331,7 @@ async def test_a_loop_has_each_message_once(tmp_path: Path) -> None:
                 return there.pop("t", source=TO_A, wait_ms=5000, deadline=until)
 
             gone = asyncio.create_task(read())
-            await rig.settle(lambda: b.process.stats()["waiting"] == 1)
+            await eventually(lambda: b.process.stats()["waiting"] == 1)
             gone.cancel()
             pushes = [here.push("t", b"%d" % n, to=TO_B, deadline=until) for n in range(4)]
             got = await asyncio.gather(*(read() for _ in range(4)), *pushes)
@@ -371,14 +373,71 @@ async def test_pushes_of_one_line_keep_their_order_though_nobody_waits_between_t
         await asyncio.gather(*pushes)
 
 
+async def test_pushes_keep_their_order_over_plain_http_too() -> None:
+    async with pair() as (a, b), loopline(a, local=False) as here, loopline(b, local=True) as there:
+        until = asyncio.get_running_loop().time() + 20
+        pushes = [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(40)]
+        got = [await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until) for _ in range(40)]
+        assert [bytes(each or b"") for each in got] == [bytes([n]) for n in range(40)]
+        await asyncio.gather(*pushes)
+
+
+async def test_a_push_that_is_too_large_for_the_line_keeps_its_place() -> None:
+    """It goes another way, and what is behind it waits."""
+    async with pair() as (a, b), loopline(a, local=True) as here, loopline(b, local=True) as there:
+        a.process._tasks.takes = replace(a.process._tasks.takes, whole=1 << 20)
+        until = asyncio.get_running_loop().time() + 20
+        sizes = [10, (1 << 20) + 1, 11, 12, (1 << 20) + 2, 13]
+        pushes = [asyncio.create_task(here.push("t", bytes(size), to=TO_B, deadline=until)) for size in sizes]
+        got = [await there.pop("t", source=TO_A, wait_ms=10_000, deadline=until) for _ in sizes]
+        assert [len(each or b"") for each in got] == sizes
+        await asyncio.gather(*pushes)
+        assert here._orders == {}
+
+
+async def test_a_push_that_is_refused_goes_before_all_that_were_not_sent() -> None:
+    """Those behind it that were sent are beyond recall; of the others none overtakes, also if one gives up."""
+    sent, full = list[bytes](), {1, 2}
+
+    class Line:
+        other = st.Hello(whole=1 << 20, total=0)
+
+        async def push(self, _said: object, parts: list[bytes], _name: str) -> str:
+            number = parts[0][0]
+            sent.append(parts[0])
+            await asyncio.sleep(0.001 * number)
+            if number in full:
+                full.discard(number)
+                return "E0000000700"
+            return OK
+
+    here = AsyncChannel(channel.Line("127.0.0.1:1", SID, "trace-1", rig.TOKEN, local="x"))
+
+    async def connected() -> Line:
+        return Line()
+
+    here._connected = connected  # type: ignore[method-assign,assignment]
+    until = asyncio.get_running_loop().time() + 20
+    pushes = [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4)]
+    await eventually(lambda: full == set())
+    late = asyncio.create_task(here.push("t", b"late", to=TO_B, deadline=asyncio.get_running_loop().time()))
+    pushes += [asyncio.create_task(here.push("t", bytes([n]), to=TO_B, deadline=until)) for n in range(4, 6)]
+    other = asyncio.create_task(here.push("u", b"u", to=TO_B, deadline=until))
+    with pytest.raises(ComponentError, match="others wait"):
+        await late
+    await asyncio.gather(*pushes, other)
+    assert [each[0] for each in sent if each != b"u"] == [0, 1, 2, 3, 1, 2, 4, 5]
+    assert here._orders == {}
+
+
 async def test_a_loop_finds_its_gateway_again() -> None:
     async with pair() as (a, _), loopline(a, local=True) as here:
         loop = asyncio.get_running_loop()
         await here.push("t", b"1", to=TO_A, deadline=loop.time() + 5)
         waiting = asyncio.create_task(here.pop("u", source=TO_A, wait_ms=5_000, deadline=loop.time() + 5))
-        await rig.settle(lambda: a.process.channel.traffic.waiting == 1)
+        await eventually(lambda: a.process.channel.traffic.waiting == 1)
         for line in list(a.process._tasks._lines):
             line.end()
-        await rig.settle(lambda: lines(a) == 1)
+        await eventually(lambda: lines(a) == 1)
         await here.push("u", b"2", to=TO_A, deadline=loop.time() + 5, repeatable=True)
         assert bytes(await waiting or b"") == b"2"

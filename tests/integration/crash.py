@@ -28,7 +28,7 @@ from gateway.lab.lab import SERVE
 from gateway.lab.node import CONFIG
 from gateway.lab.processes import Process, spawn, stop
 from tests.integration.pids import gone, of_node, processes
-from tests.integration.rig import wait_for
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES: Mapping[str, Any] = {

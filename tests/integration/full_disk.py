@@ -21,7 +21,7 @@ from gateway import lab
 from gateway.errors import GatewayError, Kind
 from tests.integration.crash import AGREE_S, BODIES, DAG, RULES, config, register
 from tests.integration.crash import platform as north_south
-from tests.integration.rig import wait_for
+from tests.waiting import wait_for
 
 SIZE = "600m"
 """Components must leave 256 MiB of a disk free."""

@@ -35,19 +35,9 @@ from gateway.lab.node import write_private
 from specs.routes import ROUTES
 from tests.integration.pids import descendants
 from tests.integration.tap import Exchange, Tap
+from tests.waiting import PROCESSES_S, wait_for
 
 COMPONENTS = ("psi", "split", "feature_encode", "hetero_lr", "hetero_lr_predict", "evaluation")
-WAIT_S = 30.0
-
-
-def wait_for(look: Callable[[], Any], what: str, *, seconds: float = WAIT_S) -> Any:
-    """Look until something true comes back."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain: {what}")
 
 
 class _Loop:
@@ -194,7 +184,7 @@ class Rig:
         self.payment.client.post("jobs", job_id, "approve")
         return job_id
 
-    def ended(self, job_id: str, *, seconds: float = WAIT_S) -> tuple[dict[str, Any], dict[str, Any]]:
+    def ended(self, job_id: str, *, seconds: float = PROCESSES_S) -> tuple[dict[str, Any], dict[str, Any]]:
         """Both sides' views once the job has ended at both."""
 
         def final(side: Side) -> dict[str, Any] | None:

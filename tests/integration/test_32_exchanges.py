@@ -14,8 +14,9 @@ import pytest
 from specs.routes import BY_PATH, MANAGEMENT, Auth
 from tests import postgres
 from tests.integration import rig as rigs
-from tests.integration.rig import Rig, Side, wait_for
+from tests.integration.rig import Rig, Side
 from tests.integration.tap import Exchange, Tap
+from tests.waiting import wait_for
 
 JOB_AUDITS = frozenset({"job.audit.apply", "job.audit.confirm", "job.audit.terminate"})
 """Came with v1.1.0."""

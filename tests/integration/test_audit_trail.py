@@ -11,7 +11,8 @@ import pytest
 
 from gateway import cli
 from specs.routes import ROUTES
-from tests.integration.rig import Partner, Rig, Side, wait_for
+from tests.integration.rig import Partner, Rig, Side
+from tests.waiting import wait_for
 
 
 def interconn(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

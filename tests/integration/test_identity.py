@@ -16,7 +16,8 @@ from gateway.cli import main
 from gateway.errors import WIRE, GatewayError, Kind
 from specs.states import AuthType
 from tests.integration import rig as rigs
-from tests.integration.rig import Rig, Side, wait_for
+from tests.integration.rig import Rig, Side
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

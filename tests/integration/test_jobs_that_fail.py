@@ -13,7 +13,8 @@ import pytest
 from gateway.errors import WIRE, Kind
 from specs.description import builtin_description
 from tests.integration import rig as rigs
-from tests.integration.rig import Partner, Rig, refused, wait_for
+from tests.integration.rig import Partner, Rig, refused
+from tests.waiting import wait_for
 
 PSI: Sequence[Mapping[str, Any]] = [{"component": "psi"}]
 

@@ -10,7 +10,8 @@ from gateway.data_plane.io.link import DataPlaneLink
 from gateway.demo import data
 from gateway.lab.node import CONFIG
 from tests.integration.pids import of_node, processes
-from tests.integration.rig import Rig, Side, wait_for
+from tests.integration.rig import Rig, Side
+from tests.waiting import wait_for
 
 STEPS = [
     {"component": "psi", "params": {"id": data.ID}},

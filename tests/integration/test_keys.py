@@ -11,7 +11,8 @@ from gateway import lab
 from gateway.cli import main
 from gateway.errors import WIRE, Kind
 from tests.integration import rig as rigs
-from tests.integration.rig import Partner, Rig, Side, wait_for
+from tests.integration.rig import Partner, Rig, Side
+from tests.waiting import wait_for
 
 
 @pytest.fixture

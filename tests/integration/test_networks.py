@@ -23,8 +23,9 @@ from gateway.lab.node import CA, CONFIG, TOKEN, NodeSettings
 from gateway.lab.processes import Process, spawn, stop
 from gateway.model import InstId, NodeId
 from tests.integration.crash import BODIES, DAG, RULES, config, platform, register
-from tests.integration.rig import _Loop, free_port, wait_for
+from tests.integration.rig import _Loop, free_port
 from tests.networks.proxy import ConnectProxy
+from tests.waiting import wait_for
 
 NOWHERE = "https://127.0.0.1:1"
 SECRET = b"bank-gw:Aa 1:x"

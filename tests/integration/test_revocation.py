@@ -9,7 +9,8 @@ import pytest
 
 from gateway import cli
 from gateway.errors import WIRE, Kind
-from tests.integration.rig import Rig, descendants, wait_for
+from tests.integration.rig import Rig, descendants
+from tests.waiting import wait_for
 
 REVOKED = WIRE[Kind.GRANT_REVOKED]
 LONG = [

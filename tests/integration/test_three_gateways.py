@@ -11,7 +11,7 @@ import pytest
 from gateway import cli, lab
 from gateway.lab.node import CONFIG
 from tests.integration.crash import BODIES, RULES, config, description, node_of, platform, register
-from tests.integration.rig import wait_for
+from tests.waiting import wait_for
 
 SHELL = Path(__file__).with_name("shell_component.sh")
 BODIES_HERE = {

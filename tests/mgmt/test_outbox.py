@@ -20,6 +20,7 @@ from gateway.runtime.outbox import (
     pause_ms,
 )
 from tests.mgmt.world import Node, World
+from tests.waiting import eventually
 
 
 class Scripted:
@@ -62,12 +63,6 @@ async def put(a: Node, node: Node, name: str) -> None:
     await a.run(lambda tx: a.outgoing.put(tx, contract=contract, route="job.start", body={"n": name}, subject="s"))
 
 
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not done():  # noqa: ASYNC110  # what is waited for is a list of the test
-            await asyncio.sleep(0)
-
-
 async def state(a: Node, name: str) -> OutCall:
     calls = await a.run(lambda tx: tx.select(OutCall))
     return next(each for each in calls if each.body.get("n") == name)
@@ -77,9 +72,9 @@ async def test_what_is_written_is_performed(a: Node, b: Node, outbox: Any) -> No
     box, _client, ended = outbox
     await put(a, b, "before")
     box.start()
-    await until(lambda: len(ended) == 1)
+    await eventually(lambda: len(ended) == 1)
     await put(a, b, "after")  # wakes it: nothing here waits for a timer
-    await until(lambda: len(ended) == 2)
+    await eventually(lambda: len(ended) == 2)
     await box.stop()
     assert ended == [("before", "DONE before"), ("after", "DONE after")]
     assert (await state(a, "after")).attempts == 1
@@ -94,13 +89,13 @@ async def test_order_is_kept_per_partner_and_partners_do_not_wait_for_each_other
     await put(a, c, "c")
     client.script = [Unavailable("down"), None]
     box.start()
-    await until(lambda: ("c", "DONE c") in ended)
+    await eventually(lambda: ("c", "DONE c") in ended)
     # 2 and 3 wait behind 1, which is tried again later.
     assert [name for node, name in client.calls if node == "B"] == ["1"]
     assert (await state(a, "1")).state is CallState.DUE
     a.clock.ms += 1000
     box.wake()
-    await until(lambda: len(ended) == 4)
+    await eventually(lambda: len(ended) == 4)
     await box.stop()
     assert [name for node, name in client.calls if node == "B"] == ["1", "1", "2", "3"]
 
@@ -111,13 +106,13 @@ async def test_one_call_at_a_time_per_partner(a: Node, b: Node, outbox: Any) -> 
     await put(a, b, "1")
     await put(a, b, "2")
     box.start()
-    await until(lambda: len(client.calls) == 1)
+    await eventually(lambda: len(client.calls) == 1)
     box.wake()
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(client.calls) == 1
     client.gate.set()
-    await until(lambda: len(ended) == 2)
+    await eventually(lambda: len(ended) == 2)
     await box.stop()
 
 
@@ -127,7 +122,7 @@ async def test_refusals(a: Node, b: Node, outbox: Any) -> None:
     await put(a, b, "1")
     await put(a, b, "2")
     box.start()
-    await until(lambda: len(ended) == 2)
+    await eventually(lambda: len(ended) == 2)
     await box.stop()
     assert ended == [("1", "DEAD None"), ("2", "DONE 2")]
     dead = await state(a, "1")
@@ -218,12 +213,12 @@ async def test_what_fails_here_is_parked_after_a_few_times_and_waits_for_the_adm
     a.clock.ms += LONGEST_PAUSE_MS
     await put(a, b, "2")
     box.start()
-    await until(lambda: len(ended) == 1)
+    await eventually(lambda: len(ended) == 1)
     (shown,) = await a.admin_call("GET", "/v1/admin/outbox", state="PARKED")
     assert shown["error"] == parked.error
     again = await a.admin_call("POST", f"/v1/admin/outbox/{parked.call_id}/retry")
     assert (again["state"], again["attempts"]) == ("DUE", 0)
-    await until(lambda: len(ended) == 2)
+    await eventually(lambda: len(ended) == 2)
     await box.stop()
     assert ended == [("2", "DONE 2"), ("1", "DONE 1")]
     assert len(client.calls) == HERE_ATTEMPTS + 2
@@ -278,13 +273,13 @@ async def test_subjects_do_not_wait_for_each_other_but_all_wait_for_a_contract(a
     busy = PeerError("busy", peer_code="101")
     client.script = [busy, None, busy]
     box.start()
-    await until(lambda: len(client.calls) == 3)
-    await until(lambda: not box._busy)
+    await eventually(lambda: len(client.calls) == 3)
+    await eventually(lambda: not box._busy)
     # 1 was put off, so 2 waits; 3 was done, 4 put off, 5 waits for it.
     assert [name for _, name in client.calls] == ["1", "3", "4"]
     a.clock.ms += 1000
     box.wake()
-    await until(lambda: len(ended) == 5)
+    await eventually(lambda: len(ended) == 5)
     await box.stop()
     assert [name for name, _ in ended] == ["3", "1", "2", "4", "5"]
 
@@ -304,20 +299,20 @@ async def test_a_partner_that_is_down_for_an_hour_gets_everything_in_order_once_
     begin = a.clock.ms
     client.script = [Unavailable("down")] * 10_000
     box.start()
-    await until(lambda: len(client.calls) == 1)
+    await eventually(lambda: len(client.calls) == 1)
     while a.clock.ms < begin + 3_600_000:
         a.clock.ms += 1_000
         box.wake()
         for _ in range(6):
             await asyncio.sleep(0)
-        await until(lambda: not box._busy)
+        await eventually(lambda: not box._busy)
     # One try a minute and less of all that waits, not of each call.
     assert 60 <= len(client.calls) <= 200
     client.script.clear()
     a.clock.ms += LONGEST_PAUSE_MS
     client.calls.clear()
     box.wake()
-    await until(lambda: len(ended) == len(names))
+    await eventually(lambda: len(ended) == len(names))
     await box.stop()
     for subject in "xyz":
         assert [name for _, name in client.calls if name[0] == subject] == [n for n in names if n[0] == subject]
@@ -330,7 +325,7 @@ async def test_calls_that_are_long_over_are_forgotten(a: Node, b: Node, outbox: 
     for name in ("done", "dead"):
         await put(a, b, name)
     box.start()
-    await until(lambda: len(ended) == 2)
+    await eventually(lambda: len(ended) == 2)
     for name, new in (("parked", CallState.PARKED), ("due", CallState.DUE)):
         await put(a, b, name)
         call = await state(a, name)
@@ -350,13 +345,13 @@ async def test_stop_leaves_a_call_under_way_due(a: Node, b: Node, outbox: Any) -
     client.gate.clear()
     await put(a, b, "1")
     box.start()
-    await until(lambda: len(client.calls) == 1)
+    await eventually(lambda: len(client.calls) == 1)
     await box.stop()
     assert (await state(a, "1")).state is CallState.DUE
     box.wake()
     client.gate.set()
     box.start()
-    await until(lambda: len(ended) == 1)
+    await eventually(lambda: len(ended) == 1)
     await box.stop()
 
 
@@ -379,6 +374,6 @@ async def test_calls_written_in_one_millisecond_keep_their_order(a: Node, b: Nod
         a.clock.ms -= 1  # a clock that goes back
     a.clock.ms += 1000
     box.start()
-    await until(lambda: len(ended) == 30)
+    await eventually(lambda: len(ended) == 30)
     await box.stop()
     assert [name for _, name in client.calls] == names

@@ -14,9 +14,10 @@ from gateway.errors import Unavailable
 from gateway.model import NodeId
 from gateway.ports import Network
 from tests.edges import rig
-from tests.edges.rig import Container, Node, node, settle
+from tests.edges.rig import Container, Node, node
 from tests.edges.test_authorisation import Later
 from tests.networks.test_proxy import NO_ROUTE, OK, acquaint, way
+from tests.waiting import eventually
 
 A, B = NodeId("LX-A"), NodeId("LX-B")
 NOWHERE = "https://127.0.0.1:1"
@@ -46,7 +47,7 @@ def hold(a: Node, b: Node) -> None:
 async def test_messages_both_ways(client: aiohttp.ClientSession, told: bool) -> None:
     async with outbound_only(told=told) as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         ours, theirs = Container(client, a.platform), Container(client, b.platform)
         for i in range(10):
             assert (await theirs.push(A, f"to A {i}".encode())).code == OK
@@ -57,7 +58,7 @@ async def test_messages_both_ways(client: aiohttp.ClientSession, told: bool) -> 
         big = bytes(300_000)
         codes = await asyncio.gather(*(theirs.push(A, big, topic=f"t{i}") for i in range(20)))
         assert {each.code for each in codes} == {OK}
-        await settle(lambda: parked(b, A) == park.SEATS == parked(a, B))
+        await eventually(lambda: parked(b, A) == park.SEATS == parked(a, B))
 
 
 async def test_control_calls_over_it_and_waits_for_it(client: aiohttp.ClientSession) -> None:
@@ -91,18 +92,18 @@ async def test_only_a_partner_may_park(client: aiohttp.ClientSession) -> None:
         with pytest.raises(aiohttp.ClientError):
             await client.get(url, headers=headers, ssl=rig.partner_tls(c.files))
         c.process.set_network(replace(way(B, hold=True), holding=[b.route()]))
-        await settle(lambda: bool(c.events("park.lost")))
+        await eventually(lambda: bool(c.events("park.lost")))
         assert b.process.stats()["parked"] == {}
         # Approved later: it comes in by itself.
         await b.process.set_routes([c.route(address=NOWHERE)])
-        await settle(lambda: parked(b, NodeId("LX-C")) == park.SEATS)
+        await eventually(lambda: parked(b, NodeId("LX-C")) == park.SEATS)
 
 
 async def test_so_many_of_one_partner(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(park, "MOST", park.SEATS)
     async with outbound_only() as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         headers = {"connection": "upgrade", "upgrade": "interconn-bytes/1"}
         tls = rig.partner_tls(a.files)
         async with client.get(f"{b.edge}/v1/interconn-ext/park", headers=headers, ssl=tls) as answer:
@@ -115,7 +116,7 @@ async def test_who_is_taken_is_proven_anew(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("gateway.data_plane.io.roads.CONNECT_S", 0.2)
     async with outbound_only() as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         b.process._edge._clock = Later()
         with pytest.raises(Unavailable, match="in time"):
             await RoadsLink(b.folder).reach(A, NOWHERE)
@@ -132,32 +133,32 @@ async def test_an_ended_contract_closes_them(client: aiohttp.ClientSession) -> N
         async with asyncio.timeout(5):
             assert await asyncio.get_running_loop().sock_recv(raw, 1) == b""
         raw.close()
-        await settle(lambda: not b.process.stats()["parked"])
+        await eventually(lambda: not b.process.stats()["parked"])
         # And at the holder, when its admin says so.
         await b.process.set_routes([a.route(address=NOWHERE)])
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         a.process.set_network(Network())
-        await settle(lambda: not b.process.stats()["parked"])
+        await eventually(lambda: not b.process.stats()["parked"])
 
 
 async def test_silence_is_noticed_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(park, "PING_S", 0.02)
     async with outbound_only() as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         await asyncio.sleep(0.1)
         assert parked(b, A) == park.SEATS
         monkeypatch.setattr(park, "PING", b"")  # the holder falls silent: nothing to answer
         monkeypatch.setattr(park, "SILENT_S", 0.05)
-        await settle(lambda: bool(a.events("park.lost")))
+        await eventually(lambda: bool(a.events("park.lost")))
 
 
 async def test_it_comes_back_after_a_restart_of_the_other_side(client: aiohttp.ClientSession) -> None:
     async with outbound_only() as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         b.process._parked.close()  # as when its process is restarted
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         assert (await Container(client, b.platform).push(A, b"x")).code == OK
 
 
@@ -187,14 +188,14 @@ async def test_a_holder_that_says_something_else(said: bytes) -> None:
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await reader.readexactly(100)
         writer.close()
-        await settle(lambda: not b.process.stats()["parked"])
+        await eventually(lambda: not b.process.stats()["parked"])
 
 
 async def test_a_holder_that_does_not_read_our_answers_loses_its_connections() -> None:
     async with outbound_only() as (a, b):
         hold(a, b)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: parked(b, A) == park.SEATS)
         full = next(iter(b.process._parked._all))
         full.pause_writing()  # what the transport says then
-        await settle(lambda: full not in b.process._parked._all)
-        await settle(lambda: parked(b, A) == park.SEATS)
+        await eventually(lambda: full not in b.process._parked._all)
+        await eventually(lambda: parked(b, A) == park.SEATS)

@@ -17,9 +17,10 @@ from gateway.errors import Kind, Unavailable
 from gateway.model import NodeId, RelayPair
 from gateway.ports import Network
 from tests.edges import rig
-from tests.edges.rig import Container, Node, node, settle
+from tests.edges.rig import Container, Node, node
 from tests.networks import test_park
 from tests.networks.test_proxy import NO_ROUTE, OK, acquaint, way
+from tests.waiting import eventually
 
 A, B, R = NodeId("LX-A"), NodeId("LX-B"), NodeId("LX-R")
 NOWHERE = "https://127.0.0.1:1"
@@ -112,7 +113,7 @@ async def test_nothing_but_tls_is_relayed() -> None:
         async with asyncio.timeout(5):
             assert b"HTTP" not in await loop.sock_recv(raw, 1000)
         raw.close()
-        await settle(lambda: r.process.stats()["relayed"] == {})
+        await eventually(lambda: r.process.stats()["relayed"] == {})
 
 
 @pytest.mark.parametrize("end", ["pair", "contract"])
@@ -127,7 +128,7 @@ async def test_what_is_taken_back_is_cut(client: aiohttp.ClientSession, end: str
         async with asyncio.timeout(5):
             assert await asyncio.get_running_loop().sock_recv(raw, 1) == b""
         raw.close()
-        await settle(lambda: r.process.stats()["relayed"] == {})
+        await eventually(lambda: r.process.stats()["relayed"] == {})
         got = await Container(client, a.platform).push(B, b"x")
         assert got.code in {NO_ROUTE, "E0000000607"}
         del b
@@ -137,7 +138,7 @@ async def test_a_relay_towards_somebody_who_parks(client: aiohttp.ClientSession)
     async with three(pair()) as (a, b, r):
         await r.process.set_routes([a.route(), b.route(address=NOWHERE)])
         b.process.set_network(replace(way(R, hold=True), holding=[r.route()]))
-        await settle(lambda: r.process.stats()["parked"].get(B) == 4)
+        await eventually(lambda: r.process.stats()["parked"].get(B) == 4)
         assert (await Container(client, a.platform).push(B, bytes(1 << 20))).code == OK
         assert (await Container(client, b.platform).pop(A)).payload == bytes(1 << 20)
 
@@ -166,7 +167,7 @@ async def test_so_many_at_a_time(client: aiohttp.ClientSession, monkeypatch: pyt
         with pytest.raises(Unavailable, match="too many requests"):
             await link.reach(B, NOWHERE)
         found.pop().close()
-        await settle(lambda: r.process.stats()["relayed"] == {KEY: 1})
+        await eventually(lambda: r.process.stats()["relayed"] == {KEY: 1})
         found.append(await link.reach(B, NOWHERE))
         for each in found:
             each.close()

@@ -14,7 +14,7 @@ from gateway.cli import main
 from gateway.lab.lab import LabNode
 from gateway.lab.node import CONFIG, PKI
 from gateway.lab.ports import PortClaims
-from tests.integration.rig import wait_for
+from tests.waiting import wait_for
 
 
 def interconn(*arguments: object) -> str:

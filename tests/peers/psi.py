@@ -10,7 +10,7 @@ from gateway import lab
 from gateway.admin_client import AdminClient
 from gateway.lab.lab import LabNode
 from gateway.lab.node import CONFIG
-from tests.integration.rig import WAIT_S, wait_for
+from tests.waiting import PROCESSES_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +78,7 @@ def psi_job(guest: tuple[str, str], host: tuple[str, str], *more: str) -> dict[s
     }
 
 
-def ended(client: AdminClient, job_id: str, *, seconds: float = WAIT_S) -> dict[str, Any]:
+def ended(client: AdminClient, job_id: str, *, seconds: float = PROCESSES_S) -> dict[str, Any]:
     """The job once it has ended here and everybody knows it."""
 
     def final() -> dict[str, Any] | None:

@@ -22,11 +22,12 @@ from gateway.sdk.result import ComponentError
 from gateway.sdk.storage import Store, open_store
 from specs.description import builtin_description
 from tests.integration.crash import platform
-from tests.integration.rig import _Loop, wait_for
+from tests.integration.rig import _Loop
 from tests.peers.beside import Beside, bytes_of, interconn
 from tests.peers.docker_api import DockerApi
 from tests.peers.psi import config_of, ended, found_here, image, our_dataset, psi_job, unsigned_node
 from tests.peers.sidecar import Way, context
+from tests.waiting import wait_for
 
 URL = os.environ.get("INTERCONN_PEER_FATE_FLOW", "")
 NODE = os.environ.get("INTERCONN_PEER_FATE_NODE", "JG0100001100000010")

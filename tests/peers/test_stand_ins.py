@@ -9,9 +9,10 @@ import pytest
 
 from gateway import lab
 from tests.integration.crash import node_of, platform, register
-from tests.integration.rig import _Loop, wait_for
+from tests.integration.rig import _Loop
 from tests.peers.psi import ended, unsigned_node
 from tests.peers.stand_ins import FateFlow, Heard, Kuscia, StandIn
+from tests.waiting import wait_for
 
 # silence_s: a Kuscia scheduler says nothing at the end; after a quarter of this it is asked.
 RULES = {"poll_s": 0.1, "misses": 4, "silence_s": 4.0}

@@ -21,11 +21,12 @@ from gateway.sdk.environment import Address, Artifact
 from gateway.sdk.result import ComponentError
 from gateway.sdk.storage import FileStore
 from tests.integration.crash import platform
-from tests.integration.rig import _Loop, wait_for
+from tests.integration.rig import _Loop
 from tests.peers.beside import bytes_of, interconn, stand_beside
 from tests.peers.docker_api import DockerApi
 from tests.peers.psi import config_of, ended, found_here, image, our_dataset, psi_job, unsigned_node
 from tests.peers.stand_ins import Containers, FateFlow
+from tests.waiting import wait_for
 
 OURS, THEIRS = [f"u{n}" for n in range(60)], [f"u{n}" for n in range(20, 100)]
 TRUTH = sorted(set(OURS) & set(THEIRS))

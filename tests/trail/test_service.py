@@ -31,6 +31,7 @@ from gateway.store.sql import SqlStore, migrate
 from specs.states import ApprovalState
 from tests.mgmt.conftest import a, b, c, contract_id, world  # noqa: F401  # fixtures
 from tests.mgmt.world import ListJournal, Node, World
+from tests.waiting import eventually
 
 ADMIN = Actor("admin", "0123456789ab")
 
@@ -41,12 +42,6 @@ async def trail_of(node: Node) -> list[TrailEntry]:
 
 def told(entries: list[TrailEntry], event: str) -> list[TrailEntry]:
     return [each for each in entries if each.event == event]
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  # what is waited for is a counter
-            await asyncio.sleep(0.005)
 
 
 async def exported(node: Node, **times: Any) -> list[bytes]:
@@ -278,7 +273,7 @@ async def test_the_database_itself_takes_no_change(tmp_path: Path, a: Node) -> N
     trailed = TrailedStore(store, trail, a.clock)
     tender = TrailTender(trail, ListJournal(), stats=stats, every_s=0.01, channel_every_s=0.01)
     tender.start()
-    await until(lambda: asked > 3)
+    await eventually(lambda: asked > 3)
     await asyncio.gather(*(trailed.run(lambda tx, n=n: tx.insert(GrantUse(f"g{n}", JobId("j"), 1))) for n in range(30)))  # type: ignore[misc]
     await tender.stop()
     found = list(await store.run(lambda tx: tx.select(TrailEntry, order="seq")))

@@ -25,7 +25,7 @@ _SIZES: Final = 16
 
 def matvec(ring: ResidueRing, matrix: SparseMatrix, bases: Uints) -> Uints:
     """Row i: the product over j of bases[j]^matrix[i, j]."""
-    if not matrix.rows or not len(matrix.values):
+    if not matrix.rows or not matrix.values.any():
         return np.repeat(ring.one, matrix.rows, axis=0)
     plan = _plan(matrix)
     return (_by_tables if plan.tables else _by_buckets)(ring, matrix, bases, plan)
