@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import gmpy2
 
-from accel.kernels import BadInput, HePublicKey, HeSecretKey, RandomSource
+from accel.kernels import BadInput, HePublicKey, HeSecretKey, RandomSource, check_bytes
 
 ROUNDS: Final = 80
 _FORM: Final = 1
@@ -85,6 +85,7 @@ def _no_residue(n: Any, random: RandomSource) -> Any:
 
 def _challenges(n: Any, w: Any, context: bytes) -> list[Any]:
     """ROUNDS numbers modulo N, nearly uniform: 128 bits more than N each."""
+    check_bytes(context)
     size = _size(n)
     seed = hashlib.sha256(
         _LABEL + bytes([_FORM]) + hashlib.sha256(context).digest() + int(n).to_bytes(size, "little")

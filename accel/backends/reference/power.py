@@ -119,7 +119,8 @@ class GmpRing:
 
 def check_modulus_of_batch(modulus: int) -> None:
     """Refuse a modulus outside the contract."""
-    if not 3 <= modulus < 1 << 8192 or modulus % 2 == 0:
+    # gmpy2's integers serve as well as Python's.
+    if not isinstance(modulus, int | gmpy2.mpz) or not 3 <= modulus < 1 << 8192 or modulus % 2 == 0:
         raise BadInput("a modulus must be odd, at least 3 and of at most 8192 bits")
 
 
