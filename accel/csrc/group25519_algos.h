@@ -1,8 +1,9 @@
 /* The algorithms of group25519.h, written once. Whoever includes this has defined
  *   LANES, TARGET, INLINE, number, mask     elements computed with at once
  *   f_mul, f_sqr                            of sums of at most three products and one difference, or one and two
+ *   f_mul_here, f_sqr_here                  the same inlined, for what is done often
  *   f_add, f_sub                            not carried; what f_sub takes away is a sum of three products at most
- *   squares_of(a, n), product_into(a, b)    a = a^(2^n), a = a b, not inlined
+ *   squares_of(a, n)                        a = a^(2^n)
  *   f_limbs, f_load (little-endian, `bits` of 255 or 256), f_load_big, f_store, f_canon, f_odd, f_zero, f_select, m_* */
 
 #define STEP static TARGET __attribute__((noinline))
@@ -37,31 +38,31 @@ static TARGET void power_250(number *out, number *a11, const number *z) {
     squares_of(&a, 1); /* 2 */
     b = a;
     squares_of(&b, 2);
-    product_into(&b, z); /* 9 */
-    product_into(&a, &b); /* 11 */
+    b = f_mul(b, *z); /* 9 */
+    a = f_mul(a, b); /* 11 */
     *a11 = a;
     squares_of(&a, 1);
-    product_into(&a, &b); /* 2^5 - 1 */
+    a = f_mul(a, b); /* 2^5 - 1 */
     number five, ten, fifty;
     five = a;
     squares_of(&a, steps[0]);
-    product_into(&a, &five);
+    a = f_mul(a, five);
     ten = a;
     squares_of(&a, steps[1]);
-    product_into(&a, &ten); /* 2^20 - 1 */
+    a = f_mul(a, ten); /* 2^20 - 1 */
     c = a;
     squares_of(&a, steps[2]);
-    product_into(&a, &c); /* 2^40 - 1 */
+    a = f_mul(a, c); /* 2^40 - 1 */
     squares_of(&a, steps[3]);
-    product_into(&a, &ten);
+    a = f_mul(a, ten);
     fifty = a;
     squares_of(&a, steps[4]);
-    product_into(&a, &fifty); /* 2^100 - 1 */
+    a = f_mul(a, fifty); /* 2^100 - 1 */
     c = a;
     squares_of(&a, steps[5]);
-    product_into(&a, &c);
+    a = f_mul(a, c);
     squares_of(&a, steps[6]);
-    product_into(&a, &fifty);
+    a = f_mul(a, fifty);
     *out = a;
 }
 
@@ -91,12 +92,12 @@ static TARGET void invert_all(number *z, size_t groups) {
         zero[i] = f_zero(f_canon(z[i]));
         z[i] = f_select(zero[i], F(ONE), z[i]);
         before[i] = product;
-        product_into(&product, z + i);
+        product = f_mul(product, z[i]);
     }
     inverse = inverse_of(product);
     for (size_t i = groups; i-- > 0;) {
-        product_into(before + i, &inverse);
-        product_into(&inverse, z + i);
+        before[i] = f_mul(before[i], inverse);
+        inverse = f_mul(inverse, z[i]);
         z[i] = f_select(zero[i], F(ZERO), before[i]);
     }
     wipe(before, sizeof before);
@@ -119,27 +120,27 @@ static TARGET addend addend_of(const edwards *p) {
 /* p + q, or p - q where `negative`; t only if it is asked for, as a doubling does not need it. Complete, because d is no
  * square. */
 STEP void edwards_add(edwards *p, const addend *q, mask negative, int with_t) {
-    number a = f_mul(f_sub(p->y, p->x), f_select(negative, q->plus, q->minus));
-    number b = f_mul(f_add(p->y, p->x), f_select(negative, q->minus, q->plus));
-    number c = f_mul(p->t, q->t2d), d = f_mul(p->z, q->z2), less = f_sub(d, c), more = f_add(d, c);
+    number a = f_mul_here(f_sub(p->y, p->x), f_select(negative, q->plus, q->minus));
+    number b = f_mul_here(f_add(p->y, p->x), f_select(negative, q->minus, q->plus));
+    number c = f_mul_here(p->t, q->t2d), d = f_mul_here(p->z, q->z2), less = f_sub(d, c), more = f_add(d, c);
     number e = f_sub(b, a), f = f_select(negative, more, less), g = f_select(negative, less, more), h = f_add(b, a);
-    p->x = f_mul(e, f);
-    p->y = f_mul(g, h);
-    p->z = f_mul(f, g);
+    p->x = f_mul_here(e, f);
+    p->y = f_mul_here(g, h);
+    p->z = f_mul_here(f, g);
     if (with_t) {
-        p->t = f_mul(e, h);
+        p->t = f_mul_here(e, h);
     }
 }
 
 /* f and h, and with them x, y and z, have the other sign than in the paper. */
 STEP void edwards_dbl(edwards *p, int with_t) {
-    number a = f_sqr(p->x), b = f_sqr(p->y), c = f_sqr(p->z), h = f_add(a, b);
-    number e = f_sub(f_sqr(f_add(p->x, p->y)), h), g = f_sub(b, a), f = f_sub(f_add(f_add(c, c), a), b);
-    p->x = f_mul(e, f);
-    p->y = f_mul(g, h);
-    p->z = f_mul(f, g);
+    number a = f_sqr_here(p->x), b = f_sqr_here(p->y), c = f_sqr_here(p->z), h = f_add(a, b);
+    number e = f_sub(f_sqr_here(f_add(p->x, p->y)), h), g = f_sub(b, a), f = f_sub(f_add(f_add(c, c), a), b);
+    p->x = f_mul_here(e, f);
+    p->y = f_mul_here(g, h);
+    p->z = f_mul_here(f, g);
     if (with_t) {
-        p->t = f_mul(e, h);
+        p->t = f_mul_here(e, h);
     }
 }
 

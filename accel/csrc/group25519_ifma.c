@@ -23,26 +23,30 @@ INLINE mask m_both(const __mmask8 of[2]) {
     return (mask)(of[0] | of[1] << 8);
 }
 
-INLINE number f_mul(number a, number b) {
+INLINE number f_mul_here(number a, number b) {
     HALVES a.half[h] = product(settle(a.half[h]), settle(b.half[h]), 0);
     return a;
 }
 
-INLINE number f_sqr(number a) {
+INLINE number f_sqr_here(number a) {
     HALVES a.half[h] = square(settle(a.half[h]), 0);
     return a;
+}
+
+static TARGET __attribute__((noinline)) number f_mul(number a, number b) {
+    return f_mul_here(a, b);
+}
+
+static TARGET __attribute__((noinline)) number f_sqr(number a) {
+    return f_sqr_here(a);
 }
 
 static TARGET __attribute__((noinline)) void squares_of(number *a, int times) {
     number r = *a;
     while (times--) {
-        r = f_sqr(r);
+        r = f_sqr_here(r);
     }
     *a = r;
-}
-
-static TARGET __attribute__((noinline)) void product_into(number *a, const number *b) {
-    *a = f_mul(*a, *b);
 }
 
 INLINE number f_add(number a, number b) {

@@ -7,7 +7,9 @@
 
 typedef field number;
 #define f_mul mul
+#define f_mul_here mul
 #define f_sqr sqr
+#define f_sqr_here sqr
 
 #define f_add add
 #define f_sub sub
@@ -64,10 +66,6 @@ INLINE void f_store(uint8_t *out, size_t left, field a, mask top) {
 
 static void squares_of(field *a, int times) {
     *a = square_times(*a, times);
-}
-
-static void product_into(field *a, const field *b) {
-    *a = mul(*a, *b);
 }
 
 #include "group25519_algos.h"

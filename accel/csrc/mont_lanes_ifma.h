@@ -1,6 +1,6 @@
 /* Eight residues at a time in AVX-512 lanes, 52-bit digits (vpmadd52luq, vpmadd52huq): the arithmetic that mont_ifma.c
  * and mont_pairs_ifma.c share. Chosen at run time: every function carries its own target, so it compiles on any x86-64.
- * Lane form: digit j of lane l is word 8 j + l. Values stay in [0, 2n) between calls; see accel/notes/montgomery.md. */
+ * Lane form: digit j of lane l is word 8 j + l. Values stay in [0, 3n) between calls; see accel/notes/montgomery.md. */
 #ifndef INTERCONN_MONT_LANES_IFMA_H
 #define INTERCONN_MONT_LANES_IFMA_H
 
@@ -112,9 +112,12 @@ INLINE void tile_last(lane acc[20], const lane *m, const uint64_t *near, const u
     row(acc + BLOCK - 1, m[BLOCK - 1], b);
 }
 
-/* acc += m * top for the first `rows` digits of m */
-INLINE void tile_top(lane acc[20], const lane *m, uint64_t top, const int rows) {
-    const lane b = ALL_LANES(top);
+/* acc += the first `rows` digits of m, times the digit that near has and n has not: 0 where n leaves its last one free */
+INLINE void tile_top(const mont_ctx *ctx, lane acc[20], const lane *m, const int rows) {
+    if (ctx->bits <= DIGIT_BITS * (ctx->digits - 1)) {
+        return;
+    }
+    const lane b = ALL_LANES(ctx->near[ctx->digits]);
 #pragma GCC unroll 10
     for (int i = 0; i < rows; i++) {
         lane x = m[i];
@@ -203,14 +206,14 @@ INLINE void settle(const mont_ctx *ctx, lane acc[20], lane *m, lane *out, const 
     } else {
         const int j = BLOCK * (k - blocks + 1);
         tile_last(acc, m + BLOCK * (blocks - 1), near + j, n + j);
-        tile_top(acc, m + BLOCK * (k - blocks), near[BLOCK * blocks], BLOCK);
+        tile_top(ctx, acc, m + BLOCK * (k - blocks), BLOCK);
         emit(acc, out + BLOCK * (k - blocks));
     }
 }
 
 /* The last block of columns */
 INLINE void settle_top(const mont_ctx *ctx, lane acc[20], const lane *m, lane *out, const int blocks) {
-    tile_top(acc, m + BLOCK * (blocks - 1), ctx->near[BLOCK * blocks], BLOCK - 1);
+    tile_top(ctx, acc, m + BLOCK * (blocks - 1), BLOCK - 1);
     emit(acc, out + BLOCK * (blocks - 1));
 }
 
@@ -321,7 +324,7 @@ static TARGET void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times,
     }
 }
 
-/* x += y; the sum of values below 2n is below 4n, which the next multiplication takes. */
+/* x += y; the next multiplication takes sums of up to eight values. */
 static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, int y_is_reduced) {
     (void)y_is_reduced;
     lane *x = (lane *)x_words, carry = _mm512_setzero_si512();
@@ -574,7 +577,7 @@ static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *
     memcpy(out, first, half * sizeof *out);
 }
 
-/* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 2, to the canonical pair: each n that x0 gives off is one
+/* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 4, to the canonical pair: each n that x0 gives off is one
  * more in x1. */
 static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     const size_t digits = ctx->digits;
@@ -590,7 +593,7 @@ static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     lanes_canonical(ctx, x_words + LANE_WORDS(ctx));
 }
 
-/* Eight bits of room above the modulus: sums of up to sixteen values stay usable, and products stay below 2n. */
+/* Eight bits of room above the modulus: sums of up to eight values stay usable, and products stay below 3n. */
 static inline size_t digits_for(size_t bits) {
     return (bits + 8 + BLOCK * DIGIT_BITS - 1) / (BLOCK * DIGIT_BITS) * BLOCK;
 }

@@ -9,6 +9,7 @@
 INLINE mont_ctx half_of(const mont_ctx *ctx) {
     mont_ctx half = *ctx;
     half.digits = ctx->digits / 2;
+    half.bits = (ctx->bits + 1) / 2;
     return half;
 }
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,22 @@ def test_the_rfcs_ristretto_derivations(kernel: Group25519) -> None:
     assert kernel.derive(uniform).hex() == "".join(row["element"] for row in rows)
     same = RISTRETTO["same"]
     assert kernel.derive(bytes.fromhex("".join(same["uniform"]))).hex() == same["element"] * 4
+
+
+@pytest.mark.parametrize("make", [native for native in KERNELS if native.id != "reference"])
+def test_every_digit_at_every_place(make: Callable[[], Group25519]) -> None:
+    kernel = make()
+    place = bytes.fromhex(RISTRETTO["multiples"][1])
+    small = b"".join(d.to_bytes(32, "little") for d in range(16))
+    for i in range(64):
+        whole = b"".join((d << 4 * i).to_bytes(32, "little") for d in range(16))
+        got = kernel.exchange_elements(whole, bytes.fromhex(RISTRETTO["multiples"][1]) * 16)
+        assert got == kernel.exchange_elements(small, place * 16)
+        place = kernel.mask_elements((16).to_bytes(32, "little"), place)
+    values = [*(int(f"{d:x}" * 64, 16) for d in range(16)), ORDER * 15 + 8, ORDER * 15 - 8]
+    factors = b"".join(k.to_bytes(32, "little") for k in values)
+    wanted = IntegerGroup25519().exchange_elements(factors, place * len(values))
+    assert kernel.exchange_elements(factors, place * len(values)) == wanted
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 17])

@@ -92,6 +92,22 @@ def test_edge_scalars_as_the_reference(curve: str, name: str) -> None:
     assert kernel.mask_points(scalars(n), point) == bytes(64)
 
 
+@pytest.mark.parametrize("curve", ["p256", "sm2"])
+@pytest.mark.parametrize("core", [name for name in NAMES if name != "reference"])
+def test_scalars_around_every_window_agree_with_the_generators_tables(curve: str, core: str) -> None:
+    """Digits +-1 and +-15 at every place, runs of one digit, multiples of n, on points that are small multiples of each
+    other: what a sum might meet that is its own operand, or its negative.
+    """
+    kernel, n = make(curve, core), CURVES[curve].n
+    values = [n // 2 + d for d in range(-17, 19)] + [n + d for d in range(-34, 35)] + list(range(70))
+    for window in range(4, 256, 4):
+        values += [(1 << window) + d for d in (-15, -1, 1, 15)] + [(n - (1 << window) + d) % 2**256 for d in (-1, 1)]
+        values += [int("f" * (window // 4), 16) << (256 - window), n - (n >> window)]
+    points = kernel.base_points(scalars(*(1 + i % 16 for i in range(len(values)))))
+    wanted = kernel.base_points(scalars(*((1 + i % 16) * k % n for i, k in enumerate(values))))
+    assert kernel.exchange(scalars(*values), points) == wanted
+
+
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 31, 40])
 def test_random_points_as_openssl(name: str, count: int) -> None:
     kernel = make("p256", name)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,7 +59,7 @@ class ListJournal:
     """Journal that only remembers."""
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Mapping[str, Any]] = []
 
     def note(self, event: str, **ids: Any) -> None:
         self.events.append({"event": event, **ids})
@@ -338,7 +339,8 @@ class World:
                 data = await node.run(lambda tx: self._audit(tx, node, caller, call))
         except GatewayError as error:
             raise PeerError(error.public_text(), peer_code=str(error.wire.code)) from error
-        return json.loads(json.dumps(data))
+        answer: Mapping[str, Any] = json.loads(json.dumps(data))
+        return answer
 
     @staticmethod
     def _audit(tx: Tx, node: Node, caller: Caller, call: Call) -> Mapping[str, Any]:
@@ -359,7 +361,7 @@ class World:
     @asynccontextmanager
     async def running(self) -> Any:
         for node in self.nodes.values():
-            await node.run(lambda tx, node=node: self._furnish(tx, node))
+            await node.run(partial(self._furnish, node=node))
             node.outbox.start()
             await node.runtime.adopt()
             await node.runtime.start(node.schedule)
