@@ -73,6 +73,7 @@ CALLS: Final[dict[str, tuple[Call, ...]]] = {
         lambda k: k.ring(FRACTION),
         lambda k: k.ring(7).load(NUMBERS),
         lambda k: k.ring(7).multiply(ONE, ONE),
+        lambda k: k.ring(7).square(k.ring(7).load(ONE), FRACTION),
         lambda k: k.ring(7).products(k.ring(7).load(ONE), [0], [0, 1]),
         lambda k: k.ring(7).matvec(MATRIX, k.ring(7).load(ONE)),
     ),
@@ -198,3 +199,9 @@ def test_the_sum_of_encrypted_numbers() -> None:
     for values in ([], [1.5], [1.5, -2.25, 4.0]):
         numbers = fixedpoint.encrypt(secret.public, np.array(values), exponent=-24, random=RANDOM)
         assert fixedpoint.decrypt(secret, numbers.sum().masked(RANDOM)).tolist() == [sum(values)]
+    groups = np.array([0, 2, 0])
+    sums = numbers.group_sums(groups, groups.max() + 1)  # a whole number of numpy
+    assert fixedpoint.decrypt(secret, sums.masked(RANDOM)).tolist() == [5.5, 0.0, -2.25]
+    for count in (FRACTION, "3", -1):
+        with pytest.raises(BadInput):
+            numbers.group_sums(groups, count)

@@ -76,7 +76,7 @@ class GmpRing:
         return self._made([x * y % self.modulus for x, y in zip(left, right, strict=True)])
 
     def square(self, a: kernels.Residues, times: int = 1) -> Residues:
-        if times < 1:
+        if not isinstance(times, int) or times < 1:
             raise BadInput("at least one squaring")
         return self._made([gmpy2.powmod(x, gmpy2.mpz(1) << times, self.modulus) for x in self._own(a)])
 
