@@ -50,12 +50,9 @@ def group_sums(key: HePublicKey, values: Ciphertexts, groups: Ints, count: int) 
 
 def check_groups(groups: Ints, values: int, count: int) -> None:
     """Refuse what does not name one of `count` groups, or none, for each of so many values."""
-    if (
-        not is_array(groups, np.int64)
-        or groups.shape != (values,)
-        or not isinstance(count, int | np.integer)
-        or count < 0
-    ):
+    if not isinstance(count, int | np.integer) or count < 0:
+        raise BadInput("a whole number of groups")
+    if not is_array(groups, np.int64) or groups.shape != (values,):
         raise BadInput("one int64 group for each value")
     if len(groups) and (groups.min() < -1 or groups.max() >= count):
         raise BadInput("a group lies outside 0 to count - 1")
