@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
+from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.frame import Codec, Operation
 from gateway.data_plane.io.process import DataProcess
+from gateway.data_plane.lanes import Readback
 from gateway.model import Limits, NodeId
 from gateway.ports import SessionRule
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -296,6 +297,18 @@ async def test_a_reader_that_takes_nothing_keeps_others_waiting_for_a_while_only
             each.settle(True)
         assert a.process.stats()["bytes_held"] == 0
         assert channel._readback._used == 0
+
+
+async def test_a_reader_that_leaves_as_it_is_let_in_holds_nothing() -> None:
+    budget = Budget(process_bytes=100, session_bytes=100)
+    readback = Readback(budget, 10)
+    first = await readback.enter(10)
+    waiting = [asyncio.create_task(readback.enter(10)) for _ in range(2)]
+    await asyncio.sleep(0)
+    readback.leave(first)
+    waiting[0].cancel()
+    readback.leave(await asyncio.wait_for(waiting[1], 5))
+    assert (budget.used, readback._used) == (0, 0)
 
 
 async def test_a_reader_that_takes_nothing_is_closed_whatever_form_it_has(

@@ -8,6 +8,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,10 +16,13 @@ import grpc
 import pytest
 
 from gateway.auth import revocation
+from gateway.data_plane.core import heads
+from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import park, standing
 from gateway.data_plane.io.tls import read_leaf
 from gateway.model import Limits, NodeId
 from gateway.runtime.system import SystemClock
+from specs.routes import OWN_PIPES
 from tests.edges import rig
 from tests.edges.rig import Container, Node, ew_headers, inbound, invoke, pair, partner_tls
 from tests.edges.test_authorisation import Later
@@ -118,6 +122,20 @@ async def test_a_parked_connection_needs_none(monkeypatch: pytest.MonkeyPatch) -
         assert {node: len(held) for node, held in b.process._standing._held.items()} == {A: 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "protocol"), [(f"{rig.CHAN}transport", st.PROTOCOL), (OWN_PIPES["park"], heads.BYTES_PROTOCOL)]
+)
+async def test_a_connection_that_becomes_one_gives_its_place_back(path: str, protocol: str) -> None:
+    async with pair() as (a, b), kept(a, b) as one:
+        assert await one.invoke(PLAIN) == OK
+        assert list(b.process._standing._held) == [A]
+        one.writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: b\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
+        )
+        assert (await one.reader.readuntil(b"\r\n")).split()[1] == b"101"
+        await eventually(lambda: not b.process._standing._held)
+
+
 async def test_connections_that_have_ended_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before anybody has looked: a partner may open one for each call."""
     monkeypatch.setattr("gateway.data_plane.io.front.SWEEP_S", 60.0)
@@ -183,6 +201,16 @@ async def test_an_expired_certificate_ends_a_kept_connection(form: str) -> None:
                 await asyncio.wait_for(each.reader.readexactly(1), 5)
         await eventually(lambda: lapsed(b) == {("edge", A, EXPIRED)})
         await eventually(lambda: b.process._fronts[0].connections == 0)
+
+
+async def test_nobody_is_named_whom_the_certificate_does_not_prove(tmp_path: Path) -> None:
+    """A partner's CA may write any name into a certificate."""
+    async with pair() as (a, b):
+        files = rig.issue(tmp_path, a.ca, rig.urn(R))
+        _, writer = await asyncio.open_connection("127.0.0.1", b.ports.edge, ssl=partner_tls(files))
+        b.process._edge._clock = Later()
+        await eventually(lambda: lapsed(b) == {("edge", None, EXPIRED)})
+        writer.close()
 
 
 async def test_it_ends_grpc(client: aiohttp.ClientSession) -> None:
