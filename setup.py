@@ -39,8 +39,11 @@ class OptionalBuild(build_ext):
             )
 
 
-# Python's own flags may ask for debug information, seven times the size of the code.
-DEBUG = [] if "-g" in os.environ.get("CFLAGS", "").split() else ["-g0"]
+# What CFLAGS says of optimisation and debug information holds. Python's own flags may ask for the latter, seven times
+# the size of the code.
+CFLAGS = os.environ.get("CFLAGS", "").split()
+FLAGS = ["-std=c11", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"]
+FLAGS += [own for own in ("-O2", "-g0") if not any(flag.startswith(own[:2]) for flag in CFLAGS)]
 
 setup(
     cmdclass={"build_ext": OptionalBuild},
@@ -49,7 +52,7 @@ setup(
             "accel._native",
             sources=[f"accel/csrc/{name}" for name in SOURCES],
             depends=[f"accel/csrc/{name}" for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O2", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden", *DEBUG],
+            extra_compile_args=FLAGS,
             extra_link_args=["-pthread"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
