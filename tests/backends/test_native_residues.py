@@ -163,7 +163,9 @@ def test_a_dump_is_canonical_whatever_stands_in_the_digits(kind: str) -> None:
             ring = ResidueRing(core, gmpy2.mpz(n), root=None if core == kind else gmpy2.mpz(root))
             digits, stride, digit_bits = ring._layout
             radix, parts = 1 << (digits * digit_bits), 1 if core == kind else 2
-            numbers = [x % radix for x in (0, root - 1, root, root + 1, 2 * root - 1, 2 * root, 3 * root, 24 * root, -1)]
+            numbers = [
+                x % radix for x in (0, root - 1, root, root + 1, 2 * root - 1, 2 * root, 3 * root, 24 * root, -1)
+            ]
             elements = list(itertools.product(numbers, repeat=parts))
             rows = np.zeros((len(elements), stride), np.uint64)
             for row, element in zip(rows, elements, strict=True):
