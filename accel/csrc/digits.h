@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Digits of base 2^window, at most 2^(window-1) in absolute value (1 at window 1), of values below 2^40 in absolute value: `visit` is an
- * expression that sees k (which digit), size (1 .. 2^(window-1)) and minus (0 or 1). */
+/* Digits of base 2^window, at most 2^(window-1) in absolute value (1 at window 1), of values below 2^40 in absolute value:
+ * `visit` is an expression that sees k (which digit), size (1 .. 2^(window-1)) and minus (0 or 1). */
 #define FOR_DIGITS(value, window, visit)                                            \
     do {                                                                            \
         int64_t given = (value), full = (int64_t)1 << (window), half = full >> 1;   \

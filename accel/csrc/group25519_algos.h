@@ -101,6 +101,8 @@ static TARGET void invert_all(number *z, size_t groups) {
         z[i] = f_select(zero[i], F(ZERO), before[i]);
     }
     wipe(before, sizeof before);
+    wipe(&product, sizeof product);
+    wipe(&inverse, sizeof inverse);
 }
 
 /* Extended coordinates on -x^2 + y^2 = 1 + d x^2 y^2 (Hisil, Wong, Carter, Dawson, ASIACRYPT 2008) */

@@ -1,4 +1,4 @@
-/* Eight elements in AVX-512 lanes; see group25519_algos.h. */
+/* Sixteen elements in AVX-512 lanes; see group25519_algos.h. */
 #include "group25519.h"
 #include "mont.h"
 

@@ -106,6 +106,9 @@ static PyObject *py_modulus(PyObject *self, PyObject *args) {
         PyErr_NoMemory();
     }
     if (!capsule) {
+        if (rows) {
+            wipe(rows, MONT_ROWS(core->stride(digits)) * sizeof *rows);
+        }
         free(rows);
         free(m);
     }
@@ -628,11 +631,10 @@ static PyObject *py_sort_digits(PyObject *self, PyObject *args) {
     size_t rows = indptr.len < 8 ? 0 : (size_t)indptr.len / 8 - 1, entries = (size_t)values.len / 8;
     size_t keys = starts.len < 8 ? 0 : (size_t)starts.len / 8 - 1;
     sort_job j = {.row_at = indptr.buf, .col = indices.buf, .value = values.buf, .start = starts.buf, .term = terms.buf,
-                  .rows = rows, .bases = (size_t)tables, .windows = (size_t)windows, .half = (size_t)1 << ((window - 1) & 15), .window = window,
-                  .signs = signs, .tables = tables != 0};
+                  .rows = rows, .bases = (size_t)tables, .windows = (size_t)windows,
+                  .half = (size_t)1 << ((window - 1) & 15), .window = window, .signs = signs, .tables = tables != 0};
     int bad = window < 1 || window > 16 || windows < 1 || windows > 64 || signs < 1 || signs > 2 || tables < 0 ||
-              threads < 1 ||
-              indptr.len < 8 || starts.len < 8 || indices.len != values.len ||
+              threads < 1 || indptr.len < 8 || starts.len < 8 || indices.len != values.len ||
               keys != (tables ? rows : rows * j.windows * (size_t)signs * j.half) || j.row_at[0] != 0 ||
               j.row_at[rows] != (int64_t)entries;
     Py_BEGIN_ALLOW_THREADS;

@@ -29,7 +29,7 @@ typedef struct {
     size_t (*digits)(size_t bits);
     size_t (*stride)(size_t digits);
 
-    /* Little-endian bytes of any size up to all digits to one row, no arithmetic. */
+    /* Little-endian bytes of any size up to all digits to one row, no arithmetic; for bench/ct, which has no Python. */
     void (*unpack)(const mont_ctx *ctx, uint64_t *row, const uint8_t *bytes, size_t size);
 
     /* out = a * b */

@@ -2,13 +2,14 @@
  * in a form of its own (`lanes`, LANE_WORDS(ctx) words, 64-byte aligned):
  *   lanes_load(ctx, x, rows)       LANES row pointers to lanes        lanes_store(ctx, rows, x, count)
  *   lane_put(ctx, x, lane, row)    one row                            lane_get(ctx, row, x, lane)
- *   lanes_mul, lanes_sqr (ctx, out, ...)                              lanes_add(ctx, x, y, y_is_reduced)
+ *   lanes_mul, lanes_sqr (ctx, out, ...)                              lanes_add(ctx, x, y)
  *   lanes_canonical(ctx, x)        to [0, n)
  *   lanes_climb(ctx, x, times, out, table, entries, idx)   x squared so many times, and an entry of a table of lanes,
  *                                                      which is read whole
  *   lanes_select_fixed(ctx, out, part, window, idx)    part of a fixed table that was laid out by fixed_arrange
  *   fixed_arrange(ctx, part, window, scratch)          rows of one window, in place, for lanes_select_fixed
  *   row_unpack, row_pack                               RADIX_DIGITS(ctx)   digits of R
+ *   STACK_WORDS                    what the deepest of these functions take of the stack
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,12 @@ static uint64_t *lanes_new(const mont_ctx *ctx, size_t count) {
 static void lanes_free(const mont_ctx *ctx, uint64_t *memory, size_t count) {
     wipe(memory, count * LANE_WORDS(ctx) * sizeof(uint64_t));
     free(memory);
+}
+
+/* What products of secrets left below on the stack. */
+static __attribute__((noinline)) void stack_wipe(void) {
+    uint64_t below[STACK_WORDS];
+    wipe(below, sizeof below);
 }
 
 static inline void spread(const uint64_t *rows[LANES], const uint64_t *a, size_t step, size_t at, size_t count) {
@@ -104,7 +111,7 @@ static TARGET int batch_import(const mont_ctx *ctx, uint64_t *out, const uint8_t
             lanes_load(ctx, f, rows);
             lanes_mul(ctx, k ? x : sum, x, f);
             if (k) {
-                lanes_add(ctx, sum, x, 0);
+                lanes_add(ctx, sum, x);
             }
         }
         uint64_t *outs[LANES];
@@ -167,7 +174,7 @@ static TARGET int batch_affine(const mont_ctx *ctx, uint64_t *out, const uint64_
             lane_put(ctx, x, l, row);
         }
         lanes_mul(ctx, x, x, s);
-        lanes_add(ctx, x, one, 1);
+        lanes_add(ctx, x, one);
         spread(rows, a, a_step, at, count);
         lanes_load(ctx, c, rows);
         lanes_mul(ctx, x, x, c);
@@ -194,10 +201,10 @@ static TARGET void power_scanned(const mont_ctx *ctx, uint64_t *acc, uint64_t *y
             lanes_sqr(ctx, entry, table + e / 2 * words);
         }
     }
+    uint64_t idx[LANES];
     memcpy(acc, table, words * sizeof *acc);
     for (size_t k = windows; k-- > 0;) {
         const int top = k + 1 == windows;
-        uint64_t idx[LANES];
         for (size_t l = 0; l < LANES; l++) {
             size_t which = at + l < count ? at + l : count - 1;
             idx[l] = take_bits(exps + which * exp_step, exp_size, k * window, window);
@@ -207,6 +214,7 @@ static TARGET void power_scanned(const mont_ctx *ctx, uint64_t *acc, uint64_t *y
             lanes_mul(ctx, acc, acc, y);
         }
     }
+    wipe(idx, sizeof idx);
 }
 
 /* acc = table[1]^e for one public exponent: windows that begin and end with a one, so that only odd powers are needed and
@@ -279,6 +287,9 @@ static TARGET int batch_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
         gather_out(outs, out, ctx->stride, at);
         lanes_store(ctx, outs, acc, count - at);
     }
+    if (scan) {
+        stack_wipe();
+    }
     lanes_free(ctx, table, entries + 2);
     return 0;
 }
@@ -313,6 +324,8 @@ static TARGET int fixed_table(const mont_ctx *ctx, uint64_t *table, const uint64
             fixed_arrange(ctx, part, window, scratch);
         }
     }
+    wipe(power, row * sizeof *power);
+    wipe(scratch, entries * row * sizeof *scratch);
     free(power);
     free(scratch);
     return failed;
@@ -327,6 +340,7 @@ static TARGET int fixed_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
     if (!acc) {
         return -1;
     }
+    uint64_t idx[LANES];
     for (size_t start = 0; start < count; start += TOGETHER * LANES) {
         size_t end = count - start < TOGETHER * LANES ? count : start + TOGETHER * LANES;
         const uint64_t *rows[LANES];
@@ -339,7 +353,6 @@ static TARGET int fixed_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
             const uint64_t *part = table + (k << window) * ctx->stride;
             x = acc;
             for (size_t at = start; at < end; at += LANES, x += LANE_WORDS(ctx)) {
-                uint64_t idx[LANES];
                 for (size_t l = 0; l < LANES; l++) {
                     size_t which = at + l < count ? at + l : count - 1;
                     idx[l] = take_bits(exps + which * exp_size, exp_size, k * window, window);
@@ -373,6 +386,8 @@ static TARGET int fixed_power(const mont_ctx *ctx, uint64_t *out, const uint64_t
             lanes_store(ctx, outs, x, count - at);
         }
     }
+    wipe(idx, sizeof idx);
+    stack_wipe();
     lanes_free(ctx, acc, TOGETHER + 1);
     return 0;
 }

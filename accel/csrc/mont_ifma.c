@@ -41,6 +41,8 @@ static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, 
         unit[l] = 1;
     }
     memcpy(table, lanes + chunks * full, full * sizeof *table);
+    uint64_t idx[LANES];
+    selection side;
     for (size_t at = 0; at < count; at += LANES) {
         uint64_t *first = table + full;
         for (size_t k = 0; k < chunks; k++) {
@@ -53,20 +55,19 @@ static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, 
             }
             pair_mul(ctx, k ? acc : first, acc, lanes + k * full, lift);
             if (k) {
-                lanes_add(ctx, first, acc, 0);
-                lanes_add(ctx, first + half, acc + half, 0);
+                lanes_add(ctx, first, acc);
+                lanes_add(ctx, first + half, acc + half);
             }
         }
         for (size_t e = 2; e < entries; e++) {
             pair_mul(ctx, table + e * full, table + (e - 1) * full, first, lift);
         }
         for (size_t k = windows; k-- > 0;) {
-            uint64_t idx[LANES];
             for (size_t l = 0; l < LANES; l++) {
                 idx[l] = take_bits(exp, exp_size, k * window, window);
             }
             const int top = k + 1 == windows;
-            selection side = select_begin(2 * ctx->digits, top ? acc : y, table, entries, idx);
+            side = select_begin(2 * ctx->digits, top ? acc : y, table, entries, idx);
             for (unsigned i = 0; i < window && !top; i++) {
                 pair_sqr(ctx, acc, acc, lift, &side);
             }
@@ -84,6 +85,9 @@ static TARGET int pair_logs(const mont_ctx *ctx, uint8_t *out, size_t out_size, 
             row_pack(ctx, out + (at + l) * out_size, out_size, row);
         }
     }
+    wipe(idx, sizeof idx);
+    wipe(&side, sizeof side);
+    stack_wipe();
     wipe(row, ctx->stride * sizeof *row);
     free(row);
     lanes_free(ctx, table, total);

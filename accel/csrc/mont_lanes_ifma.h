@@ -16,6 +16,7 @@
 #define MAX_BLOCKS 32
 #define LANE_WORDS(ctx) ((ctx)->digits * 8)
 #define RADIX_DIGITS(ctx) ((ctx)->digits / PARTS)
+#define STACK_WORDS (6 * 8 * MAX_BLOCKS * BLOCK) /* five rows of lanes in pair_sqr and sqr_keep, and room for the rest */
 #define MASK52 ((UINT64_C(1) << 52) - 1)
 
 #define LO(acc, x, y) ((acc) = _mm512_madd52lo_epu64((acc), (x), (y)))
@@ -322,11 +323,11 @@ static TARGET void lanes_climb(const mont_ctx *ctx, uint64_t *x, unsigned times,
     }
     while (select_piece(&side)) {
     }
+    wipe(&side, sizeof side);
 }
 
 /* x += y; the next multiplication takes sums of up to eight values. */
-static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words, int y_is_reduced) {
-    (void)y_is_reduced;
+static TARGET void lanes_add(const mont_ctx *ctx, uint64_t *x_words, const uint64_t *y_words) {
     lane *x = (lane *)x_words, carry = _mm512_setzero_si512();
     const lane *y = (const lane *)y_words, mask = ALL_LANES(MASK52);
     for (size_t j = 0; j < ctx->digits; j++) {
@@ -572,13 +573,13 @@ static TARGET void pair_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *
     lane m[MAX_BLOCKS * BLOCK], first[MAX_BLOCKS * BLOCK], twice[MAX_BLOCKS * BLOCK];
     sqr_keep(ctx, (uint64_t *)first, a, m, side);
     memcpy(twice, a + half, half * sizeof *a);
-    lanes_add(ctx, (uint64_t *)twice, (const uint64_t *)twice, 0);
+    lanes_add(ctx, (uint64_t *)twice, (const uint64_t *)twice);
     pair_second(ctx, out + half, a, (const uint64_t *)twice, NULL, NULL, lift, m);
     memcpy(out, first, half * sizeof *out);
 }
 
 /* From a product with the pair (1, 0), x0 <= 2n and x1 < 2n + 4, to the canonical pair: each n that x0 gives off is one
- * more in x1. */
+ * more in x1. n > 5, which every n is that pairs are worth their while for. */
 static TARGET void pair_canonical(const mont_ctx *ctx, uint64_t *x_words) {
     const size_t digits = ctx->digits;
     lane *x = (lane *)x_words;

@@ -6,6 +6,7 @@
 #define LANES 1
 #define DIGIT_BITS 64
 #define MAX_LIMBS 260
+#define STACK_WORDS (4 * MAX_LIMBS) /* three numbers in lanes_sqr and redc, and room for the rest */
 #define LANE_WORDS(ctx) ((ctx)->digits)
 #define RADIX_DIGITS(ctx) ((ctx)->digits)
 
@@ -51,7 +52,7 @@ static inline uint64_t add_product_adx(uint64_t *t, const uint64_t *a, size_t co
                      "movl $0, %k[low]\n\t"
                      "adcx %[low], %[carry]\n\t"
                      "adox %[low], %[carry]\n\t"
-                     : [a] "+r"(a), [t] "+r"(t), [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
+                     : [a] "+&r"(a), [t] "+&r"(t), [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
                      : "d"(x), [rounds] "r"(rounds), [rest] "r"(rest)
                      : "rcx", "cc", "memory");
 #undef LIMB
@@ -142,8 +143,7 @@ static void lanes_sqr(const mont_ctx *ctx, uint64_t *out, const uint64_t *a) {
     redc(ctx, out, t);
 }
 
-static void lanes_add(const mont_ctx *ctx, uint64_t *x, const uint64_t *y, int y_is_reduced) {
-    (void)y_is_reduced;
+static void lanes_add(const mont_ctx *ctx, uint64_t *x, const uint64_t *y) {
     const size_t limbs = ctx->digits;
     uint64_t carry = 0, borrow = 0, rest[MAX_LIMBS];
     for (size_t j = 0; j < limbs; j++) {

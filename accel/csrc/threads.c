@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-/* One frame of the largest kernel takes 81 KiB, and a thread's stack has 128 KiB with musl if nobody asks for more. */
+/* The frames of the largest kernel take 120 KiB, and a thread's stack has 128 KiB with musl if nobody asks for more. */
 #define STACK ((size_t)1 << 20)
 
 typedef struct {

@@ -32,9 +32,9 @@ typedef struct {
 extern const wcurve wcurve_ifma[2], wcurve_portable[2];
 
 /* p, order n, b, Z and sqrt(-Z) of the simplified SWU map (RFC 9380 section 8.2 for P-256; by its appendix H.2 for
- * SM2), and 2^520, 2^776, 2^512, 2^768 modulo p: limbs, low first. */
+ * SM2), and 2^520 and 2^776 modulo p: limbs, low first. */
 typedef struct {
-    uint64_t p[4], n[4], b[4], z[4], c2[4], r2_52[4], r2hi_52[4], r2_64[4], r2hi_64[4];
+    uint64_t p[4], n[4], b[4], z[4], c2[4], r2[4], r2hi[4];
 } wcurve_constants;
 
 static const wcurve_constants P256 = {
@@ -46,14 +46,10 @@ static const wcurve_constants P256 = {
     .z = {UINT64_C(0xfffffffffffffff5), UINT64_C(0x00000000ffffffff), 0, UINT64_C(0xffffffff00000001)}, /* -10 */
     .c2 = {UINT64_C(0x2ccd3427e433c47f), UINT64_C(0x7b8d1ff84c55d5b6), UINT64_C(0xc978fc675180aab2),
            UINT64_C(0xda538e3be1d89b99)},
-    .r2_52 = {UINT64_C(0x0000000000000300), UINT64_C(0xfffffbffffffff00), UINT64_C(0xfffffffffffffeff),
-              UINT64_C(0x000004fffffffdff)},
-    .r2hi_52 = {UINT64_C(0xfffffd0000000a00), UINT64_C(0xffffedfffffff7ff), UINT64_C(0x000005fffffffcff),
-                UINT64_C(0x0000180000000100)},
-    .r2_64 = {UINT64_C(0x0000000000000003), UINT64_C(0xfffffffbffffffff), UINT64_C(0xfffffffffffffffe),
-              UINT64_C(0x00000004fffffffd)},
-    .r2hi_64 = {UINT64_C(0xfffffffd0000000a), UINT64_C(0xffffffedfffffff7), UINT64_C(0x00000005fffffffc),
-                UINT64_C(0x0000001800000001)},
+    .r2 = {UINT64_C(0x0000000000000300), UINT64_C(0xfffffbffffffff00), UINT64_C(0xfffffffffffffeff),
+           UINT64_C(0x000004fffffffdff)},
+    .r2hi = {UINT64_C(0xfffffd0000000a00), UINT64_C(0xffffedfffffff7ff), UINT64_C(0x000005fffffffcff),
+             UINT64_C(0x0000180000000100)},
 };
 
 static const wcurve_constants SM2 = {
@@ -66,14 +62,10 @@ static const wcurve_constants SM2 = {
     .z = {UINT64_C(0xfffffffffffffff6), UINT64_C(0xffffffff00000000), UINT64_C(0xffffffffffffffff),
           UINT64_C(0xfffffffeffffffff)}, /* -9 */
     .c2 = {3, 0, 0, 0},
-    .r2_52 = {UINT64_C(0x0000020000000300), UINT64_C(0x000002ffffffff00), UINT64_C(0x0000010000000100),
-              UINT64_C(0x0000040000000200)},
-    .r2hi_52 = {UINT64_C(0x0000120000001600), UINT64_C(0x00000efffffff800), UINT64_C(0x00000a0000000c00),
-                UINT64_C(0x00001b0000000900)},
-    .r2_64 = {UINT64_C(0x0000000200000003), UINT64_C(0x00000002ffffffff), UINT64_C(0x0000000100000001),
-              UINT64_C(0x0000000400000002)},
-    .r2hi_64 = {UINT64_C(0x0000001200000016), UINT64_C(0x0000000efffffff8), UINT64_C(0x0000000a0000000c),
-                UINT64_C(0x0000001b00000009)},
+    .r2 = {UINT64_C(0x0000020000000300), UINT64_C(0x000002ffffffff00), UINT64_C(0x0000010000000100),
+           UINT64_C(0x0000040000000200)},
+    .r2hi = {UINT64_C(0x0000120000001600), UINT64_C(0x00000efffffff800), UINT64_C(0x00000a0000000c00),
+             UINT64_C(0x00001b0000000900)},
 };
 
 static inline uint64_t wcurve_be64(const uint8_t *bytes) {

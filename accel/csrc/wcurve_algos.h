@@ -2,7 +2,7 @@
  *   CURVE                 the constants; CURVE_FN(name) a name of this curve's own
  *   LANES, PAIR, TARGET   points computed with at once, groups of them computed in turns, the functions' target
  *   field, mask           LANES numbers; a yes or no for each
- *   f_mul, f_sqr          Montgomery products;          R2_WORDS, R2HI_WORDS: R^2, 2^256 R^2 in CURVE
+ *   f_mul, f_sqr          Montgomery products, R = 2^260
  *   raw_add, raw_sub      without carries;              ripple (carries), weak (carries and below 1.01 p),
  *   over(a)               a + 2 p, so that a difference stays positive
  *   f_limbs, f_load, f_store, f_canon, f_odd, f_zero, f_select, m_*   see the cores
@@ -99,7 +99,7 @@ STEP void CURVE_FN(times)(field *a, const field *b) {
 /* a^e for a public e of 256 bits */
 STEP void CURVE_FN(power)(field *a, const uint64_t e[4]) {
     field table[16], x;
-    table[0] = f_mul(f_limbs(CURVE.R2_WORDS), f_limbs((const uint64_t[4]){1}));
+    table[0] = f_mul(f_limbs(CURVE.r2), f_limbs((const uint64_t[4]){1}));
     for (int i = 1; i < 16; i++) {
         table[i] = table[i - 1];
         CURVE_FN(times)(table + i, a);
@@ -123,7 +123,7 @@ static TARGET void CURVE_FN(invert)(field *a) {
 
 /* Whether x and y are below p and on the curve (m_all(0) if not); they come back in Montgomery form. */
 static TARGET mask CURVE_FN(enter)(field *x, field *y) {
-    field r2 = f_limbs(CURVE.R2_WORDS);
+    field r2 = f_limbs(CURVE.r2);
     mask good = m_and(f_below_p(*x), f_below_p(*y));
     *x = f_mul(*x, r2);
     *y = f_mul(*y, r2);
@@ -165,13 +165,15 @@ static TARGET void CURVE_FN(invert_all)(field *z, field *products, size_t groups
         inverse = next;
     }
     z[0] = inverse;
+    wipe(&inverse, sizeof inverse);
+    wipe(&next, sizeof next);
 }
 
 /* Homogeneous to bytes; Z = 0 gives zeros, by masks and not by a branch. */
 static TARGET void CURVE_FN(finish)(uint8_t *out, point *p, size_t groups, size_t left) {
     field z[CHUNK], products[CHUNK];
     mask infinite[CHUNK];
-    field one = f_mul(f_limbs(CURVE.R2_WORDS), f_limbs((const uint64_t[4]){1}));
+    field one = f_mul(f_limbs(CURVE.r2), f_limbs((const uint64_t[4]){1}));
     for (size_t i = 0; i < groups; i++) {
         infinite[i] = f_zero(f_canon(p[i].z));
         z[i] = f_select(infinite[i], one, p[i].z);
@@ -291,7 +293,7 @@ STEP void CURVE_FN(pick)(point *out, const point table[8], const uint8_t at[LANE
 static TARGET void CURVE_FN(multiply_some)(point *result, const uint8_t *scalars, size_t step, const uint8_t *points,
                                            size_t count, digits *d, point (*table)[8]) {
     size_t groups = (count + LANES - 1) / LANES;
-    field r2 = f_limbs(CURVE.R2_WORDS), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
+    field r2 = f_limbs(CURVE.r2), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
     field b = f_mul(r2, f_limbs(CURVE.b)), z[TABLES], products[TABLES];
     point q;
     for (size_t g = 0; g < groups; g++) {
@@ -362,7 +364,7 @@ static TARGET void CURVE_FN(multiply_base)(uint8_t *out, const uint8_t *scalars,
     field table[WCURVE_WINDOWS][2][8 / LANES];
     point result[CHUNK], q;
     digits d;
-    field r2 = f_limbs(CURVE.R2_WORDS), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
+    field r2 = f_limbs(CURVE.r2), one = f_mul(r2, f_limbs((const uint64_t[4]){1}));
     field b = f_mul(r2, f_limbs(CURVE.b));
     for (size_t e = 0; e < WCURVE_WINDOWS * 8; e += LANES) {
         for (int c = 0; c < 2; c++) {
@@ -400,7 +402,7 @@ static TARGET void CURVE_FN(multiply_base)(uint8_t *out, const uint8_t *scalars,
 
 static TARGET void CURVE_FN(lift)(uint8_t *out, uint8_t *flags, const uint8_t *xs, const uint8_t *parities,
                                   size_t count) {
-    field r2 = f_limbs(CURVE.R2_WORDS), b = f_mul(r2, f_limbs(CURVE.b));
+    field r2 = f_limbs(CURVE.r2), b = f_mul(r2, f_limbs(CURVE.b));
     uint64_t e[4]; /* (p + 1) / 4: p ends in ones */
     for (int i = 0; i < 4; i++) {
         e[i] = CURVE.p[i] >> 2 | (i < 3 ? CURVE.p[i + 1] << 62 : 0);
@@ -431,7 +433,7 @@ static TARGET void CURVE_FN(lift)(uint8_t *out, uint8_t *flags, const uint8_t *x
 
 /* One element by RFC 9380 appendix F.2, with the square root of F.2.1.2, to a homogeneous point */
 STEP void CURVE_FN(sswu)(point *p, const field *element) {
-    field r2 = f_limbs(CURVE.R2_WORDS), b = f_mul(r2, f_limbs(CURVE.b)), z = f_mul(r2, f_limbs(CURVE.z));
+    field r2 = f_limbs(CURVE.r2), b = f_mul(r2, f_limbs(CURVE.b)), z = f_mul(r2, f_limbs(CURVE.z));
     field one = f_mul(r2, f_limbs((const uint64_t[4]){1})), u = *element;
     uint64_t e[4]; /* (p - 3) / 4 */
     for (int i = 0; i < 4; i++) {
@@ -465,7 +467,7 @@ STEP void CURVE_FN(sswu)(point *p, const field *element) {
 
 static TARGET void CURVE_FN(map)(uint8_t *out, const uint8_t *elements, unsigned each, size_t count) {
     point result[CHUNK], q;
-    field r2 = f_limbs(CURVE.R2_WORDS), r2hi = f_limbs(CURVE.R2HI_WORDS), b = f_mul(r2, f_limbs(CURVE.b));
+    field r2 = f_limbs(CURVE.r2), r2hi = f_limbs(CURVE.r2hi), b = f_mul(r2, f_limbs(CURVE.b));
     for (size_t start = 0; start < count; start += LANES * CHUNK) {
         size_t left = count - start < LANES * CHUNK ? count - start : LANES * CHUNK;
         size_t groups = (left + LANES - 1) / LANES;

@@ -7,8 +7,6 @@
 
 #define LANES 8
 #define PAIR 2
-#define R2_WORDS r2_52
-#define R2HI_WORDS r2hi_52
 
 typedef __mmask8 mask;
 
@@ -152,7 +150,8 @@ INLINE field f_lookup(const field row[1], const uint8_t at[8]) {
     }                                                                                                                  \
     return ripple((field){{z[5], z[6], z[7], z[8], z[9]}});
 
-/* What is above 2^256 (q times it, q small and signed) comes back as q (2^256 - p); `slack` keeps the rest positive. */
+/* What is above 2^256 (q times it, q small and signed) comes back as q (2^256 - p); its estimate falls short by enough
+ * to keep the rest positive. */
 INLINE lane take_top(field *a) {
     lane q = _mm512_srai_epi64(_mm512_sub_epi64(a->d[4], ALL_LANES(1 << 21)), 48);
     a->d[4] = _mm512_sub_epi64(a->d[4], _mm512_slli_epi64(q, 48));

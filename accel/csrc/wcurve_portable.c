@@ -7,8 +7,6 @@
 #pragma GCC optimize("O3")
 #endif
 #define PAIR 1
-#define R2_WORDS r2_52
-#define R2HI_WORDS r2hi_52
 #define MASK52 ((UINT64_C(1) << 52) - 1)
 #define FIVE_TIMES _Pragma("GCC unroll 5") for
 
@@ -123,7 +121,8 @@ INLINE field carried(const wide z[5]) {
     }                                                                                                                  \
     return carried(z + 5);
 
-/* What is above 2^256 (q times it, q small and signed) comes back as q (2^256 - p); `slack` keeps the rest positive. */
+/* What is above 2^256 (q times it, q small and signed) comes back as q (2^256 - p); its estimate falls short by enough
+ * to keep the rest positive. */
 INLINE uint64_t take_top(field *a) {
     uint64_t q = above(a->d[4] - (1 << 21), 48);
     a->d[4] += (q << 16) - (q << 48);

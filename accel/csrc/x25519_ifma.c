@@ -1,4 +1,4 @@
-/* Eight X25519 ladders in AVX-512 lanes; see accel/notes/x25519.md for the bounds. */
+/* X25519 ladders in AVX-512 lanes, two groups of eight in turns; see accel/notes/x25519.md for the bounds. */
 #include "mont.h"
 #include "x25519.h"
 
@@ -144,6 +144,7 @@ static TARGET void spread_scalars(__mmask8 swaps[255], const uint8_t *scalars, s
         __mmask8 bit = _mm512_test_epi64_mask(k[t / 64], ALL_LANES(UINT64_C(1) << t % 64));
         swaps[t] = bit ^ _mm512_test_epi64_mask(k[next / 64], ALL_LANES(UINT64_C(1) << next % 64));
     }
+    wipe(k, sizeof k);
     wipe(words, sizeof words);
 }
 

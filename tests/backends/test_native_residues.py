@@ -150,6 +150,31 @@ def test_longest_columns_do_not_overflow(kind: str, bits: int) -> None:
         assert ring.numbers(x) == [pow(i, 27, n) for i in a]
 
 
+def test_a_dump_is_canonical_whatever_stands_in_the_digits(kind: str) -> None:
+    """Rows as no call leaves them, up to all ones, and moduli on both sides of where the multiple that reduces has one
+    digit more.
+    """
+    from accel.backends.native.residues import ResidueRing
+
+    core = kind.removesuffix("-pairs")
+    for bits in (467, 468, 469, 511, 512, 987, 988, 989, 1032):
+        for root in ((1 << bits) - 1, (1 << (bits - 1)) + 1):
+            n = root if core == kind else root**2
+            ring = ResidueRing(core, gmpy2.mpz(n), root=None if core == kind else gmpy2.mpz(root))
+            digits, stride, digit_bits = ring._layout
+            radix, parts = 1 << (digits * digit_bits), 1 if core == kind else 2
+            numbers = [
+                x % radix for x in (0, root - 1, root, root + 1, 2 * root - 1, 2 * root, 3 * root, 24 * root, -1)
+            ]
+            elements = list(itertools.product(numbers, repeat=parts))
+            rows = np.zeros((len(elements), stride), np.uint64)
+            for row, element in zip(rows, elements, strict=True):
+                for j in range(digits * parts):
+                    row[j] = element[j // digits] >> (digit_bits * (j % digits)) & ((1 << digit_bits) - 1)
+            wanted = [sum(x * root**k for k, x in enumerate(e)) * pow(radix, -1, n) % n for e in elements]
+            assert ring.numbers(rows) == wanted
+
+
 @pytest.mark.parametrize("leaking", [False, True])
 def test_fixed_bases(kind: str, leaking: bool) -> None:
     from accel.backends.native.residues import FixedBase
