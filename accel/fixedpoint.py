@@ -30,6 +30,7 @@ from accel.kernels import (
     Ints,
     RandomSource,
     SparseMatrix,
+    check_bytes,
 )
 
 _SMALL: Final = 62
@@ -130,6 +131,7 @@ class Numbers:
 
     def product(self, matrix: PlainMatrix, columns: int = 1) -> "Numbers":
         """Plain matrix (n, k) times these as (k, columns), flat (n, columns)."""
+        _check_quantised(matrix)
         made = self._made(
             lambda: linear.matmul_plain(self.key, matrix.entries, self.batch, columns),
             self.bound * matrix.row_sum, self.noise * matrix.row_sum,
@@ -138,6 +140,7 @@ class Numbers:
 
     def times_matrix(self, matrix: PlainMatrix, rows: int = 1) -> "Numbers":
         """These as (rows, k) times a plain matrix (k, m), flat (rows, m)."""
+        _check_quantised(matrix)
         made = self._made(
             lambda: linear.matmul_encrypted(self.key, self.batch, rows, matrix.entries),
             self.bound * matrix.col_sum, self.noise * matrix.col_sum,
@@ -151,6 +154,10 @@ class Numbers:
         return self._made(
             lambda: linear.group_sums(self.key, self.batch, groups, count), self.bound * size, self.noise * size
         )
+
+    def sum(self) -> "Numbers":
+        """All of them added up: a batch of one."""
+        return self.group_sums(np.zeros(len(self), np.int64), 1)
 
     def masked(self, random: RandomSource) -> "Numbers":
         """With noise 2^80 times as large as what the history can have left, never less than a fresh one's: to send."""
@@ -226,6 +233,7 @@ def decrypt(secret: HeSecretKey, numbers: Numbers) -> Floats:
 
 def load(key: HePublicKey, data: memoryview) -> Numbers:
     """Inverse of Numbers.dump for bytes from outside."""
+    check_bytes(data)
     if len(data) < _HEAD or data[0] != _FORM or data[1] != 0 or any(data[32:_HEAD]):
         raise BadInput("not encrypted numbers of this version")
     if bytes(data[2:18]) != _fingerprint(key):
@@ -246,11 +254,22 @@ def _check_bound(key: HePublicKey, bound: int) -> None:
         raise Overflow(f"the result might not fit {key.plaintext_bits - 1} bits and a sign")
 
 
+def _check_quantised(matrix: PlainMatrix) -> None:
+    if not isinstance(matrix, PlainMatrix):
+        raise BadInput("a plain matrix is what `quantise` made of an array")
+
+
 def _integers(values: Floats, exponent: int, bits: int) -> Ints:
-    if not -1000 <= exponent <= 1000:
-        raise BadInput("an exponent between -1000 and 1000")
+    if not isinstance(exponent, int) or not -1000 <= exponent <= 1000:
+        raise BadInput("a whole exponent between -1000 and 1000")
+    try:
+        given = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise BadInput("values are an array of real numbers") from None
+    if given.dtype.kind not in "fiub":
+        raise BadInput("values are an array of real numbers")
     with np.errstate(over="ignore"):
-        scaled = np.rint(np.ldexp(np.asarray(values, dtype=np.float64), -exponent))
+        scaled = np.rint(np.ldexp(given.astype(np.float64), -exponent))
     if not np.all(np.abs(scaled) < 2.0**bits):  # also false for NaN
         raise Overflow(f"a value is not finite or has more than {bits} bits in units of 2^{exponent}")
     return scaled.astype(np.int64)

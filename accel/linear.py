@@ -7,7 +7,7 @@ Who learns what: all is computed by whoever holds the ciphertexts and the plain 
 
 import numpy as np
 
-from accel.kernels import BadInput, Ciphertexts, HePublicKey, Ints, SparseMatrix, Uints
+from accel.kernels import BadInput, Ciphertexts, HePublicKey, Ints, SparseMatrix, Uints, is_array
 
 
 def dot(key: HePublicKey, values: Ints, vector: Ciphertexts) -> Ciphertexts:
@@ -17,7 +17,7 @@ def dot(key: HePublicKey, values: Ints, vector: Ciphertexts) -> Ciphertexts:
 
 def dense(values: Ints) -> SparseMatrix:
     """An int64 array of shape (rows, cols) as the matrix the kernels take; zeros cost nothing."""
-    if values.ndim != 2 or values.dtype != np.int64:
+    if not is_array(values, np.int64) or values.ndim != 2:
         raise BadInput("a plain matrix is int64 of shape (rows, cols)")
     rows, columns = np.nonzero(values)
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=values.shape[0]))])
@@ -50,7 +50,9 @@ def group_sums(key: HePublicKey, values: Ciphertexts, groups: Ints, count: int) 
 
 def check_groups(groups: Ints, values: int, count: int) -> None:
     """Refuse what does not name one of `count` groups, or none, for each of so many values."""
-    if groups.dtype != np.int64 or groups.shape != (values,) or count < 0:
+    if not isinstance(count, int | np.integer) or count < 0:
+        raise BadInput("a whole number of groups")
+    if not is_array(groups, np.int64) or groups.shape != (values,):
         raise BadInput("one int64 group for each value")
     if len(groups) and (groups.min() < -1 or groups.max() >= count):
         raise BadInput("a group lies outside 0 to count - 1")
@@ -84,7 +86,7 @@ def pack(key: HePublicKey, values: Ciphertexts, *, slot_bits: int, slots: int) -
 def pack_plain(key: HePublicKey, values: Uints, *, slot_bits: int, slots: int) -> Uints:
     """A plain batch with `slots` values in each number, for one encryption instead of many."""
     _check_slots(key, slot_bits, slots)
-    if values.dtype != np.uint64 or values.ndim != 2:
+    if not is_array(values, np.uint64) or values.ndim != 2:
         raise BadInput("a plain batch is uint64 of shape (count, limbs)")
     bits = _bits(values)
     if bits.shape[1] > slot_bits and bits[:, slot_bits:].any():

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import gmpy2
 
-from accel.kernels import BadInput, HePublicKey, HeSecretKey, RandomSource
+from accel.kernels import BadInput, HePublicKey, HeSecretKey, RandomSource, check_bytes
 
 ROUNDS: Final = 80
 _FORM: Final = 1
@@ -44,6 +44,7 @@ def prove(secret: HeSecretKey, random: RandomSource, *, context: bytes = b"") ->
 
 def verify(key: HePublicKey, proof: memoryview, *, context: bytes = b"") -> None:
     """Raises BadInput unless the proof convinces of this key's modulus in this context. Costs 80 powers modulo N."""
+    check_bytes(proof)
     n = _modulus(key)
     size = _size(n)
     each = 1 + 2 * size
@@ -85,6 +86,7 @@ def _no_residue(n: Any, random: RandomSource) -> Any:
 
 def _challenges(n: Any, w: Any, context: bytes) -> list[Any]:
     """ROUNDS numbers modulo N, nearly uniform: 128 bits more than N each."""
+    check_bytes(context)
     size = _size(n)
     seed = hashlib.sha256(
         _LABEL + bytes([_FORM]) + hashlib.sha256(context).digest() + int(n).to_bytes(size, "little")

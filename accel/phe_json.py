@@ -37,7 +37,8 @@ def load_secret(scheme: AdditiveHE, text: str) -> HeSecretKey:
     data = _object(text, _LONGEST_KEY)
     if (
         data.get("kty") != _KEY_TYPE
-        or "decrypt" not in (data.get("key_ops") or ())
+        or not isinstance(data.get("key_ops"), list)
+        or "decrypt" not in data["key_ops"]
         or not isinstance(data.get("pub"), dict)
     ):
         raise BadInput("not a private key in phe's form")
@@ -143,6 +144,8 @@ def _object(text: str, longest: int) -> dict[str, Any]:
 
 
 def _parsed(text: str, longest: int) -> Any:
+    if not isinstance(text, str | bytes):
+        raise BadInput(f"a JSON text is wanted, not {type(text).__name__}")
     if len(text) > longest:
         raise BadInput("longer than such a text can be")
     try:

@@ -2,7 +2,7 @@
 
 For every kernel there is a list of backends. The one of highest priority that neither refuses nor fails its known
 answers is taken, or exactly the one named by the caller: if that one refuses it is an error, never a silent fallback.
-The name comes as an argument; who reads the environment (`INTERCONN_ACCEL`) is the caller.
+The name comes as an argument, `forced` (None: no name); who reads the environment (`INTERCONN_ACCEL`) is the caller.
 A kernel cuts each batch over `threads` native threads at most (1 to 64, BadInput otherwise), which live for the call
 only.
 """
@@ -16,6 +16,7 @@ from accel import selftest
 from accel.kernels import (
     X25519,
     AdditiveHE,
+    BadInput,
     Digest,
     Group25519,
     Masks,
@@ -230,7 +231,7 @@ def choose(
     explain: also looks whether those could serve that are taken by name only, which may wake up a device.
     """
     if kernel not in backends:
-        raise BackendRefused(f"there is no kernel {kernel}")
+        raise BackendRefused(f"there is no kernel {kernel}; there are {', '.join(backends)}")
     machine = machine or probe()
     reasons: dict[str, str] = {}
     chosen: Backend | None = None
@@ -261,9 +262,19 @@ def ring128(forced: str | None = None, *, threads: int = 1) -> Ring128:
     return cast("Ring128", _make("ring128", forced, threads))
 
 
-def additive_he(scheme: str, forced: str | None = None, *, threads: int = 1) -> AdditiveHE:
-    """The scheme "ou", "paillier" (DJN, short exponents) or "paillier-textbook" (r^n). Raises BackendRefused."""
-    return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads))
+def additive_he(
+    scheme: str, forced: str | None = None, *, threads: int = 1, cache_leaking_tables: bool = False
+) -> AdditiveHE:
+    """The scheme "ou", "paillier" (DJN, short exponents) or "paillier-textbook" (r^n), on the backend named by `forced`
+    or the fastest. accel.kernels.AdditiveHE says what it can do, accel.fixedpoint encrypts floats with it.
+    cache_leaking_tables: secret digits are looked up by address, which is about twice as fast; only where nobody
+    else's programs share the machine's caches. Raises BackendRefused; BadInput if the scheme has no tables.
+    """
+    if not cache_leaking_tables:
+        return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads))
+    if scheme == "paillier-textbook":
+        raise BadInput("paillier-textbook raises a new number each time and has no tables")
+    return cast("AdditiveHE", _make(f"he.{scheme}", forced, threads, cache_leaking_tables=True))
 
 
 def modular_power(forced: str | None = None, *, threads: int = 1) -> ModularPower:
@@ -301,13 +312,13 @@ def ring_matrices(forced: str | None = None, *, threads: int = 1) -> RingMatrice
     return cast("RingMatrices", _make("ringmatrices", forced, threads))
 
 
-def _make(kernel: str, forced: str | None, threads: int) -> Any:
-    """Threads: the reference backends take the option and do not use it."""
+def _make(kernel: str, forced: str | None, threads: int, **options: bool) -> Any:
+    """Threads and options: the reference backends take them and do not use them."""
     check_threads(threads)
     backend, choice = choose(kernel, forced)
     if backend is None:
         raise BackendRefused(f"{kernel}: " + "; ".join(f"{name}: {why}" for name, why in choice.reasons.items()))
-    return backend.make(threads=threads)
+    return backend.make(threads=threads, **options)
 
 
 def _self_test(kernel: str, backend: Backend) -> str | None:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gateway.errors import CallerError, Kind, ProtocolViolation
 from gateway.model import DURABILITIES, Limits, ProxyAddress
+from gateway.sdk.environment import MAX_THREADS
 from specs.states import AuditKind, AuthType
 
 FILE_BYTES = 1 << 20
@@ -157,6 +158,8 @@ class JobsSection:
     """A job may only name a project that both sides have joined; false for partners without the project group."""
     max_running: int = 4
     """Component processes at a time."""
+    threads: int = 0
+    """Threads that each of our components computes with, 1 to 64; 0: the cores, shared among those that run."""
     warm: bool = True
     """Keep an interpreter ready from which the tasks of our own components are forked (docs/operations.md)."""
     max_cpus: float = inf
@@ -387,8 +390,10 @@ def _check(config: Config) -> None:
     for name, bounds in (("jobs", config.jobs), ("trail", config.trail), ("delivery", config.delivery)):
         for item in fields(bounds):
             value = getattr(bounds, item.name)
-            if not isinstance(value, bool) and value <= 0:
+            if not isinstance(value, bool) and value <= 0 and item.name != "threads":
                 raise ConfigError(f"{name}.{item.name} must be positive")
+    if not 0 <= config.jobs.threads <= MAX_THREADS:
+        raise ConfigError(f"jobs.threads must be 1 to {MAX_THREADS}, or 0 for a share of the cores")
     if config.limits.partner_messages_per_s < 0 or config.limits.partner_bytes_per_s < 0:
         raise ConfigError("limits.partner_messages_per_s and limits.partner_bytes_per_s must not be negative")
     if not all(0 < each <= 3650 for each in config.expiry.warn_days) or len(config.expiry.warn_days) > 16:

@@ -79,9 +79,7 @@ def _key(scheme: str, backend: str) -> HeSecretKey:
 
 def _leaking_key(scheme: str, backend: str) -> HeSecretKey:
     """Not kept: its tables are large and serve one row."""
-    entry = next(b for b in registry.BACKENDS[f"he.{scheme}"] if b.name == backend)
-    key: HeSecretKey = entry.make(cache_leaking_tables=True).generate(2048, RANDOM)
-    return key
+    return registry.additive_he(scheme, backend, cache_leaking_tables=True).generate(2048, RANDOM)
 
 
 @cache

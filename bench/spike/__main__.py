@@ -236,6 +236,11 @@ def spread(values: list[float], digits: int = 0) -> str:
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
 
 
+def ratio(values: list[float], base: float) -> str:
+    """Of the median to the first row's. On a busy machine a short window may see no message at all: then none."""
+    return f"{statistics.median(values) / base:.2f}" if base else "-"
+
+
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
@@ -261,7 +266,7 @@ def print_relay(rows: list[Figures]) -> None:
                     row["name"],
                     spread(row["rate"]),
                     f"{statistics.median(row['rate']) * size / 1e6:,.1f}",
-                    f"{statistics.median(row['rate']) / base:.2f}",
+                    ratio(row["rate"], base),
                     spread(row["cpu_us"]),
                 )
                 for row in chosen
@@ -279,7 +284,7 @@ def print_bulk(rows: list[Figures]) -> None:
             print(f"one leg, {size // MIB} MiB bodies, {'TLS 1.3' if tls else 'plain'}")
             table(
                 ("receiver (the sender is its like, unless said)", "MB/s", "ratio"),
-                [(name, spread(values), f"{statistics.median(values) / base:.2f}") for name, values in chosen.items()],
+                [(name, spread(values), ratio(values, base)) for name, values in chosen.items()],
             )
 
 
@@ -316,7 +321,8 @@ def print_layout(rows: list[Figures]) -> None:
 def paired(one: Figures, other: Figures, share: float | None) -> str:
     """Ratios of rounds that ran next to each other: what disturbs the machine for longer than that cancels out."""
     if share is None:
-        return spread([a / b for a, b in zip(one["mb_s"], other["mb_s"], strict=True)], 2)
+        ratios = [a / b for a, b in zip(one["mb_s"], other["mb_s"], strict=True) if b]
+        return spread(ratios, 2) if ratios else "-"
     rounds = zip(one["latency_ms"], other["latency_ms"], strict=True)
     return spread([percentile(a, share) / percentile(b, share) for a, b in rounds], 2)
 

@@ -315,6 +315,7 @@ class Control:
             require_job_audit=jobs.require_job_audit,
             require_project=jobs.require_project,
             max_running=jobs.max_running,
+            threads=jobs.threads,
             max_cpus=jobs.max_cpus,
             max_memory_gib=jobs.max_memory_gib,
             durability=config.channel.durability,

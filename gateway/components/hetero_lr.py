@@ -24,8 +24,9 @@ from specs.description import builtin_description
 def _party(task: Task, features: Features, params: LrParams) -> Party:
     """The side of the protocol that this role plays, with the fastest kernels (or the one INTERCONN_ACCEL names)."""
     forced = os.environ.get("INTERCONN_ACCEL") or None
-    matrix, he = LrMatrix.from_dense(features.matrix), registry.additive_he(params.scheme, forced)
-    ring, random, peer = registry.ring128(forced), OsRandom(), task.partner()
+    threads = task.environment.threads
+    matrix, he = LrMatrix.from_dense(features.matrix), registry.additive_he(params.scheme, forced, threads=threads)
+    ring, random, peer = registry.ring128(forced, threads=threads), OsRandom(), task.partner()
     if features.labels is not None:
         return Guest(matrix, features.labels, params, he=he, ring=ring, random=random, name=task.party, peer=peer)
     return Host(matrix, params, he=he, ring=ring, random=random, name=task.party, peer=peer)

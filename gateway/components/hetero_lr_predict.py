@@ -27,7 +27,8 @@ def _party(task: Task, features: Features, model: ModelPart) -> Party:
         raise ComponentError(Code.BAD_INPUT, "the columns are not those the model was trained on")
     order = [features.names.index(name) for name in model.features]
     matrix, weights, params = LrMatrix.from_dense(features.matrix[:, order]), np.array(model.weights), model.params
-    he = registry.additive_he(params.scheme, os.environ.get("INTERCONN_ACCEL") or None)
+    forced, threads = os.environ.get("INTERCONN_ACCEL") or None, task.environment.threads
+    he = registry.additive_he(params.scheme, forced, threads=threads)
     random, name, peer = OsRandom(), task.party, task.partner()
     if task.role == "guest":
         return Guest(matrix, weights, model.intercept, params, he=he, random=random, name=name, peer=peer)

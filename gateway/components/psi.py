@@ -5,9 +5,10 @@ import sys
 
 from accel import registry
 from gateway.errors import Kind, Refused
-from gateway.operators.psi import EcdhPsi, PsiResult
+from gateway.operators.psi import EcdhPsi, PsiResult, normalised
 from gateway.sdk.component import Task, run
 from gateway.sdk.drive import drive
+from gateway.sdk.lines import ascending
 from gateway.sdk.result import Code, ComponentError
 from specs.description import builtin_description
 
@@ -15,12 +16,13 @@ from specs.description import builtin_description
 def body(task: Task) -> None:
     """Intersect; refuse duplicated ids before anything is sent and an empty intersection after."""
     with task.link() as link:  # from here on the partner is told of any mistake, and need not wait
-        table = task.table("train_data")
-        column = table.column(task.parameters["id"])
-        ids = [row[column].encode() for row in table.rows]
+        table = task.lines("train_data", task.parameters["id"])
         try:
-            kernel = registry.x25519(os.environ.get("INTERCONN_ACCEL") or None)
-            party = EcdhPsi(partner=task.partner(), ids=ids, mask_points=kernel.mask_points, random=os.urandom)
+            forced, threads = os.environ.get("INTERCONN_ACCEL") or None, task.environment.threads
+            mask_points = registry.x25519(forced, threads=threads).mask_points
+            digest = registry.digest("sha256", forced, threads=threads).digest
+            ids, partner = normalised(table.keys), task.partner()
+            party = EcdhPsi(partner=partner, ids=ids, mask_points=mask_points, digest=digest, random=os.urandom)
         except registry.BackendRefused as e:
             raise ComponentError(Code.BAD_INPUT, str(e)) from e
         except Refused as e:
@@ -31,9 +33,8 @@ def body(task: Task) -> None:
             raise ComponentError(Code.EMPTY_INTERSECTION, "the parties have no id in common")
     # Both know the common ids now. Their order, unlike that of the masked points, is the same in every run, so that a
     # split with a fixed seed is reproducible.
-    order = sorted(result.rows.tolist(), key=lambda row: ids[row].strip())
-    rows = (table.rows[row] for row in order)
-    count = task.write_table("data0", table.columns, rows, alignment=result.alignment.hex())
+    order = ascending(ids, result.rows)
+    count = task.write_lines("data0", table, order, alignment=result.alignment.hex())
     report = {"own_rows": len(ids), "partner_rows": result.partner_count, "intersection_size": count}
     task.write_json("report0", {"component": "psi", "party": task.party, **report})
     task.output.log(f"{count} of {len(ids)} rows are common with {task.partner()}'s {result.partner_count}")

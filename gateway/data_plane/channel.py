@@ -32,7 +32,7 @@ from gateway.data_plane.core.records import Leaving
 from gateway.data_plane.core.session import Message, Queues, Stored
 from gateway.data_plane.core.wire import Buffer
 from gateway.data_plane.keeping import Found, Keeper, Spools, on_disk_already
-from gateway.data_plane.lanes import Arrivals, Departures, Readback, Readers, Room, Ticket
+from gateway.data_plane.lanes import Arrivals, Departures, Loan, Readback, Readers, Room, Ticket
 from gateway.errors import WIRE, GatewayError, Kind, PeerError, ProtocolViolation, Refused, Unavailable
 from gateway.model import Limits, NodeId, SessionId, TraceId
 from gateway.ports import ANY_TOKEN, Clock, Entropy, Journal, SessionRule
@@ -614,28 +614,27 @@ class Channel:
 
     async def _popped(self, frame: Frame, message: Message, *, named: str = "") -> Popped:
         """named: the reader's next pop says whether it has the message, however this one ends."""
-        lent = 0
+        lent: Loan | None = None
         try:
             if message.payload is None:
-                await self._readback.enter(message.size)
-                lent = message.size
+                lent = await self._readback.enter(message.size)
             payload = await self._keeper.payload(message)
         except BaseException as e:
-            self._readback.leave(lent)
+            self._return(lent)
             if isinstance(e, Unavailable):
                 self._queues.done(message)
             elif not named:
                 self._back(message)
             raise
         if on_disk_already(payload):
-            self._readback.leave(lent)
-            lent = 0
+            self._return(lent)
+            lent = None
         self.traffic.popped += 1
         self._sent.read(message.session, message.source, self._clock.monotonic() - message.at)
         self._note(f"chan.{frame.operation}", frame, peer=message.source, bytes=message.size)
 
         def settle(written: bool) -> None:
-            self._readback.leave(lent)
+            self._return(lent)
             if named:
                 return
             if written:
@@ -644,6 +643,10 @@ class Channel:
                 self._back(message)
 
         return Popped(payload, settle, named)
+
+    def _return(self, lent: Loan | None) -> None:
+        if lent is not None:
+            self._readback.leave(lent)
 
     def _back(self, message: Message) -> None:
         """The reader went away without the message: it stands where it stood."""

@@ -20,6 +20,8 @@ from gateway.ports import Clock
 HELD: Final = 512
 """Arrivals of one lane that may wait for an earlier one."""
 HELD_IN_ALL: Final = 8192
+SLOW_S: Final = 30.0
+"""A message that was read from disk for a reader and has not left after so long keeps no others waiting."""
 
 
 @dataclass(eq=False, slots=True)
@@ -324,48 +326,66 @@ class Room:
             woken.set_result(None)
 
 
+@dataclass(eq=False, slots=True)
+class Loan:
+    """Bytes of a message that is in memory again. counts: among those for which others wait."""
+
+    size: int
+    counts: bool = True
+    over: asyncio.TimerHandle | None = None
+
+
 class Readback:
     """Messages on their way from disk to a reader: in memory again, so many bytes at a time, in the order of asking.
 
-    bound: of bytes; a message alone goes whatever its size. Who takes nothing of an answer is closed by those who write
-    it, so nobody waits for ever.
+    bound: of bytes; a message alone goes whatever its size. A reader that is slow, or takes nothing, keeps others
+    waiting for SLOW_S and no longer.
     """
 
     def __init__(self, budget: Budget, bound: int) -> None:
         self._budget = budget
         self._bound = bound
         self._used = 0
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._line: deque[tuple[int, asyncio.Future[Loan]]] = deque()
 
-    async def enter(self, size: int) -> None:
+    async def enter(self, size: int) -> Loan:
         """Until so many bytes may be read; they count in memory until `leave`."""
         if not self._line and self._fits(size):
-            self._take(size)
-            return
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return self._take(size)
+        woken: asyncio.Future[Loan] = asyncio.get_running_loop().create_future()
         self._line.append((size, woken))
         try:
-            await woken
+            return await woken
         except asyncio.CancelledError:
             if woken.cancelled():
                 self._line.remove((size, woken))
                 self._admit()
             else:
-                self.leave(size)
+                self.leave(woken.result())
             raise
 
-    def leave(self, size: int) -> None:
+    def leave(self, loan: Loan) -> None:
         """They have left, or will not."""
-        self._used -= size
-        self._budget.repay(size)
-        self._admit()
+        self._uncount(loan)
+        self._budget.repay(loan.size)
 
     def _fits(self, size: int) -> bool:
         return not self._used or self._used + size <= self._bound
 
-    def _take(self, size: int) -> None:
+    def _take(self, size: int) -> Loan:
+        loan = Loan(size)
+        loan.over = asyncio.get_running_loop().call_later(SLOW_S, self._uncount, loan)
         self._used += size
         self._budget.lend(size)
+        return loan
+
+    def _uncount(self, loan: Loan) -> None:
+        if loan.over is not None:
+            loan.over.cancel()
+        if loan.counts:
+            loan.counts = False
+            self._used -= loan.size
+            self._admit()
 
     def _admit(self) -> None:
         while self._line and self._fits(self._line[0][0]):
@@ -373,5 +393,4 @@ class Readback:
             if woken.done():  # cancelled, and about to leave the line
                 return
             self._line.popleft()
-            self._take(size)
-            woken.set_result(None)
+            woken.set_result(self._take(size))

@@ -72,12 +72,13 @@ def component_environment(
     storage: str,
     log_path: str,
     addresses: Addresses,
+    threads: int = 1,
 ) -> dict[str, str]:
     """The dotted variables of part 3 section 5 for one party of one task (C-110 to C-118).
 
     session: channel id, where it is not the standard's. producers: task ids of the tasks whose outputs it reads.
-    source: namespace and name of the staged dataset, for the first input that no edge feeds. Raises
-    specs.description.ParameterError.
+    source: namespace and name of the staged dataset, for the first input that no edge feeds. threads: to compute with.
+    Raises specs.description.ParameterError.
     """
     node = plan.nodes[name]
     variables = {
@@ -92,8 +93,9 @@ def component_environment(
         "config.log.path": log_path,
         "runtime.component.name": node.component.name,
     }
+    # These two are ours alone: a component that does not know them computes as it likes and uses system.transport.
+    variables["interconn.threads"] = str(threads)
     if addresses.channel:
-        # Ours alone: a component that does not know the name uses system.transport.
         variables["interconn.channel"] = addresses.channel
     for other in plan.parties:
         variables[f"config.node_id.{other.name}"] = other.node_id
@@ -317,8 +319,11 @@ class ProcessLauncher:
         """The dotted variables and what any program needs, nothing of our own surroundings."""
         path = os.environ.get("PATH", os.defpath)
         common = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(launch.directory)}
-        if launch.image.startswith(BUILTIN) and self._python_path:
-            common["PYTHONPATH"] = self._python_path
+        if launch.image.startswith(BUILTIN):
+            if self._python_path:
+                common["PYTHONPATH"] = self._python_path
+            if forced := os.environ.get("INTERCONN_ACCEL"):
+                common["INTERCONN_ACCEL"] = forced
         return {**common, **launch.environment}
 
     async def adopt(self, run: Path, digest: str, report: Report) -> "ProcessRun | None":

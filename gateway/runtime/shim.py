@@ -73,7 +73,7 @@ GROUP: Final = "interconn-"
 def make_cgroup(name: str, *, memory: int, cpus: float, processes: int) -> Path | None:
     """A control group (version 2) below ours, with the limits that its controllers offer; None where it may not be."""
     try:
-        group = _own_cgroup() / name
+        group = own_cgroup() / name
         group.mkdir()
     except (OSError, StopIteration, ValueError):
         return None
@@ -90,8 +90,8 @@ def make_cgroup(name: str, *, memory: int, cpus: float, processes: int) -> Path 
     return group
 
 
-def _own_cgroup() -> Path:
-    """Raises OSError, StopIteration, ValueError where there is no version 2."""
+def own_cgroup() -> Path:
+    """The control group of this process. Raises OSError, StopIteration, ValueError where there is no version 2."""
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
     mount = next(words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2")
     lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -106,7 +106,7 @@ def remove_empty_cgroups(*, prefix: str = GROUP, older_s: float = 600.0) -> int:
     """
     removed = 0
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        for group in _own_cgroup().glob(f"{prefix}*"):
+        for group in own_cgroup().glob(f"{prefix}*"):
             with contextlib.suppress(OSError):
                 if time.time() - group.stat().st_mtime >= older_s:
                     group.rmdir()  # refused by the kernel while a process is in it

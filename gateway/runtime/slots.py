@@ -33,6 +33,11 @@ class Slots:
         self._memory = 0.0
         self._waiting: deque[tuple[Resources, asyncio.Future[None]]] = deque()
 
+    @property
+    def running(self) -> int:
+        """Turns that are held now."""
+        return self._running
+
     @asynccontextmanager
     async def turn(self, need: Resources, *, at_once: bool = False) -> AsyncIterator[None]:
         """Hold a turn; waits for it unless `at_once`, which is for what runs already.

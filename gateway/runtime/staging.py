@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,11 @@ from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import SAFE_ID
 from gateway.mgmt_plane.service.datasets import NUMBERS, fits
 from gateway.model import Dataset, JobId, Json, Party
+from gateway.sdk.storage import rows_at_once
 
 SOURCE: Final = "source"
 """Namespace of staged datasets; job namespaces end in `-<role>-<index>` and so never equal it."""
 FIELD_CHARS: Final = 1 << 20
-STOP_ROWS: Final = 4096
-"""Between two looks at whether the copy is still wanted."""
 _ARTIFACT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
@@ -194,18 +194,20 @@ def _copy(
         writer = csv.writer(write, lineterminator="\n")
         writer.writerow(header[i] for i in kept)
         count = 0
-        for row in rows:
-            if not row:
-                continue
-            if not count % STOP_ROWS and stopped():
+        while some := list(islice(rows, rows_at_once(len(header)))):
+            if stopped():
                 raise Refused("stopped while the data were read", kind=Kind.STOPPED)
-            if len(row) != len(header):
-                raise csv.Error(f"record {count + 2} has {len(row)} fields instead of {len(header)}")
+            if set(map(len, some)) != {len(header)}:
+                some = [row for row in some if row]
+                for record, row in enumerate(some, start=count + 2):
+                    if len(row) != len(header):
+                        raise csv.Error(f"record {record} has {len(row)} fields instead of {len(header)}")
             for i, kind in typed:
-                if not fits(kind, row[i]):
-                    raise _changed(f"column {header[i]} of {dataset_id} is no longer {kind} (record {count + 2})")
-            writer.writerow(row[i] for i in kept)
-            count += 1
+                for record, row in enumerate(some, start=count + 2):
+                    if not fits(kind, row[i]):
+                        raise _changed(f"column {header[i]} of {dataset_id} is no longer {kind} (record {record})")
+            writer.writerows(some if len(kept) == len(header) else ([row[i] for i in kept] for row in some))
+            count += len(some)
         write.flush()
         os.fsync(write.fileno())
     return [header[i] for i in kept], count

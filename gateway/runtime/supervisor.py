@@ -129,7 +129,8 @@ class Supervisor:
             if item.process.returncode is None:
                 item.process.terminate()
             try:
-                await asyncio.wait_for(item.process.wait(), STOP_S)
+                async with asyncio.timeout(STOP_S):
+                    await item.process.wait()
             except TimeoutError:
                 self._journal.note("process.killed", name=item.child.name)
                 item.process.kill()

@@ -46,6 +46,7 @@ from gateway.model import (
 )
 from gateway.ports import Clock, DataPlane, Entropy, Journal, PeerClient, SessionRule, Store, Tx
 from gateway.runtime import shim
+from gateway.runtime.cores import threads_for, usable_cores
 from gateway.runtime.launch import (
     WHY,
     Addresses,
@@ -465,6 +466,7 @@ class TaskRunner:
             storage=store.resolve().as_uri(),
             log_path=str(log.parent.resolve()),
             addresses=self._addresses,
+            threads=self._threads(prepared.plan.resources(party)),
         )
         live.digest, live.channel = digest, prepared.channel
         await self._rule(share.job_id)
@@ -486,6 +488,10 @@ class TaskRunner:
         live.running = await self._launcher.launch(launch, self._reporter(live))
         await self._store.run(lambda tx: self._started(tx, live))
         return await self._await_end(live, plan)
+
+    def _threads(self, need: Resources) -> int:
+        wanted, cores = self._book.rules.threads, usable_cores()
+        return threads_for(wanted=wanted, cores=cores, running=self._slots.running, cpu=need.cpu)
 
     def _reporter(self, live: _Live) -> Callable[[str, Mapping[str, Any]], None]:
         return lambda kind, record: self._report(live, kind, record)

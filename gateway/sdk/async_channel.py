@@ -184,7 +184,9 @@ class AsyncChannel:
         push = partial(self._push, topic, views, to=to, deadline=deadline, repeatable=repeatable)
         key = (topic, to.node_id)
         if self._names is None:
-            order = self._orders.setdefault(key, Order())
+            order = self._orders.get(key)
+            if order is None:
+                order = self._orders[key] = Order()
             number = order.begin()
             try:
                 await push(turn=partial(order.turn, number))

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.operators.party import PartyName, Progress
@@ -33,6 +33,9 @@ from gateway.sdk.result import Code, ComponentError
 from gateway.sdk.storage import CSV, Rows, Store, Table, open_store
 from specs import headers
 from specs.description import Description, ParameterError
+
+if TYPE_CHECKING:
+    from gateway.sdk.lines import Lines, Places
 
 CALLBACK_PATH: Final = "/v1/platform/schedule/task/callback"
 CALLBACK_ATTEMPTS: Final = 5
@@ -197,6 +200,10 @@ class Task:
         """An input table. Raises ComponentError."""
         return self._store.read_table(self._input(name))
 
+    def lines(self, name: str, column: str) -> "Lines":
+        """An input table as lines, for components that look at one column only. Raises ComponentError."""
+        return self._store.read_lines(self._input(name), column)
+
     def json(self, name: str) -> Any:
         """An input JSON artifact. Raises ComponentError."""
         return self._store.read_json(self._input(name))
@@ -212,6 +219,12 @@ class Task:
     ) -> int:
         """Write an output table; the number of its rows. file_type: csv or parquet; extra: keys of its metadata."""
         count = self._store.write_table(self._output(name), columns, rows, extra=extra, file_type=file_type)
+        self._written.add(name)
+        return count
+
+    def write_lines(self, name: str, table: "Lines", rows: "Places", **extra: object) -> int:
+        """Write these rows of an input as an output table; their number. extra: keys of its metadata."""
+        count = self._store.write_lines(self._output(name), table, rows, extra=extra)
         self._written.add(name)
         return count
 

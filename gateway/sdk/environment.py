@@ -20,6 +20,8 @@ INPUT: Final = "runtime.component.input."
 OUTPUT: Final = "runtime.component.output."
 NODE_ID: Final = "config.node_id."
 INST_ID: Final = "config.inst_id."
+MAX_THREADS: Final = 64
+"""As many as a kernel takes; accel.kernels has the same, but loads NumPy."""
 OSX_HTTP: Final = "osx-http"
 
 _PARTY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\.(?:0|[1-9][0-9]{0,5})")
@@ -47,8 +49,8 @@ class Environment:
 
     party: own `<role>.<index>`; roles: all of them where one process serves several. parties: every party of the task,
     own included. callback: None where reporting is left to the exit code. transport: host:port, with or without scheme.
-    channel: a Unix socket that does what `transport` does, only faster; "" where a gateway has none. dialect: what is
-    spoken with `transport`, "" for the standard.
+    channel: a Unix socket that does what `transport` does, only faster; "" where a gateway has none. threads: to
+    compute with, 1 where a scheduler does not say. dialect: what is spoken with `transport`, "" for the standard.
     """
 
     component: str
@@ -62,6 +64,7 @@ class Environment:
     storage: str = field(repr=False)
     transport: str
     channel: str
+    threads: int
     dialect: str
     callback: str | None
     control_port: int
@@ -106,6 +109,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         storage=_required(variables, "system.storage"),
         transport=_required(variables, "system.transport"),
         channel=variables.get("interconn.channel", ""),
+        threads=_threads(variables.get("interconn.threads", "").strip()),
         dialect=_dialect(variables.get("interconn.dialect", "").strip()),
         callback=variables.get("system.callback") or None,
         control_port=_port(variables),
@@ -120,6 +124,14 @@ def _dialect(text: str) -> str:
     if text not in {"", OSX_HTTP}:
         raise _bad("interconn.dialect", f"{OSX_HTTP}, or nothing for the standard")
     return text
+
+
+def _threads(text: str) -> int:
+    if not text:
+        return 1
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= MAX_THREADS):
+        raise _bad("interconn.threads", f"must be 1 to {MAX_THREADS}")
+    return int(text)
 
 
 def _bad(name: str, problem: str) -> ComponentError:

@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
 from gateway.sdk.environment import Artifact
 from gateway.sdk.places import METADATA, Place, data_name, object_path, read_place
 from gateway.sdk.result import Code, ComponentError
+
+if TYPE_CHECKING:
+    from gateway.sdk.lines import Lines, Places
 
 MAX_METADATA_BYTES: Final = 4 << 20
 MAX_JSON_BYTES: Final = 64 << 20
@@ -27,6 +31,7 @@ MAX_COLUMNS: Final = 100_000
 SHOWN_COLUMNS: Final = 12
 """Of a table, in a message to the own operator."""
 MAX_PARTITIONS: Final = 100_000
+_FIELDS_AT_ONCE: Final = 2048
 CSV, PARQUET, JSON = "csv", "parquet", "json"
 
 
@@ -132,7 +137,7 @@ class Store:
         parquet = metadata.get("file_type") == PARQUET
         columns, first = self._open(artifact, parts[0], parquet=parquet)
 
-        def all_rows() -> Generator[Sequence[str], None, None]:
+        def all_rows() -> Generator[Sequence[Sequence[str]], None, None]:
             yield from first
             for part in parts[1:]:
                 header, more = self._open(artifact, part, parquet=parquet)
@@ -142,7 +147,7 @@ class Store:
 
         rows = all_rows()
         try:
-            yield Rows(columns, rows, metadata)
+            yield Rows(columns, chain.from_iterable(rows), metadata)
         finally:
             rows.close()
             first.close()
@@ -151,6 +156,23 @@ class Store:
         """All of a table at once."""
         with self.rows(artifact) as found:
             return Table(found.columns, list(found.rows), found.metadata)
+
+    def read_lines(self, artifact: Artifact, column: str) -> "Lines":
+        """All of a table at once as lines, and one column. Raises ComponentError(BAD_INPUT) where there is none."""
+        # Apart, for it loads NumPy.
+        from gateway.sdk import lines  # noqa: PLC0415
+
+        metadata = self.read_metadata(artifact)
+        parts = self._partitions(artifact, metadata)
+        if len(parts) == 1 and metadata.get("file_type") != PARQUET:
+            with _reading(artifact), self._objects.reading(self._path(artifact, parts[0])) as file:
+                found = lines.plain(file.read(), column, metadata)
+            if found is not None:
+                return found
+        table = self.read_table(artifact)
+        at = table.column(column)
+        written = [line.encode() for some in _csv_lines(table.rows, len(table.columns)) for line in some]
+        return lines.collected(table.columns, [row[at].encode() for row in table.rows], written, metadata)
 
     def read_json(self, artifact: Artifact) -> Any:
         """A JSON artifact (model, report): the object in its first partition."""
@@ -191,10 +213,24 @@ class Store:
                 parquet.write(file, columns, counted())
             else:
                 _write_csv(file, columns, counted())
+        self._finish_table(artifact, columns, count, file_type, extra)
+        return count
+
+    def write_lines(self, artifact: Artifact, table: "Lines", rows: "Places", *, extra: Mapping[str, Any]) -> int:
+        """Write these rows of a table that was read as lines, in their order, as `write_table` would."""
+        with self._writing(artifact) as file:
+            _write_csv(file, table.columns, ())
+            for piece in table.take(rows):
+                file.write(piece)
+        self._finish_table(artifact, table.columns, len(rows), CSV, extra)
+        return len(rows)
+
+    def _finish_table(
+        self, artifact: Artifact, columns: Sequence[str], count: int, file_type: str, extra: Mapping[str, Any]
+    ) -> None:
         info = [{"name": name, "type": "string"} for name in columns]
         known = {"column_info": info, "count": count, "file_type": file_type, "data_type": "dense"}
         self._finish(artifact, {**known, **extra})
-        return count
 
     def write_json(self, artifact: Artifact, value: object) -> None:
         """Write a JSON artifact of one partition."""
@@ -228,17 +264,21 @@ class Store:
 
     def _open(
         self, artifact: Artifact, item: str, *, parquet: bool
-    ) -> tuple[tuple[str, ...], Generator[Sequence[str], None, None]]:
-        """Columns of one partition, and its rows; the object is open until these end."""
+    ) -> tuple[tuple[str, ...], Generator[Sequence[Any], None, None]]:
+        """Columns of one partition, and its rows, many at a time; the object is open until these end."""
         lines = self._lines(artifact, item, parquet=parquet)
         return tuple(next(lines)), lines
 
-    def _lines(self, artifact: Artifact, item: str, *, parquet: bool) -> Generator[Sequence[str], None, None]:
+    def _lines(self, artifact: Artifact, item: str, *, parquet: bool) -> Generator[Sequence[Any], None, None]:
         with _reading(artifact), self._objects.reading(self._path(artifact, item)) as file:
             if parquet:
                 from gateway.sdk import parquet as reader  # noqa: PLC0415
 
-                yield from reader.read(file, artifact.name)
+                rows = iter(reader.read(file, artifact.name))
+                columns = next(rows)
+                yield columns
+                while some := list(islice(rows, rows_at_once(len(columns)))):
+                    yield some
             else:
                 text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
                 yield from _read_csv(text, artifact.name)
@@ -319,19 +359,31 @@ def _up_to(file: BinaryIO, limit: int) -> bytes:
 
 
 def _write_csv(file: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    plain = csv.writer(text, lineterminator="\n")
-    # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own line end.
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    try:
-        for row in chain([columns], rows):
-            returns = any(isinstance(value, str) and "\r" in value for value in row)
-            (quoted if returns else plain).writerow(row)
-        text.flush()
-    finally:
-        # Else it would close the file, which is not its own.
-        with suppress(OSError):
-            text.detach()
+    file.writelines("".join(lines).encode() for lines in _csv_lines(chain([columns], rows), len(columns)))
+
+
+def _csv_lines(rows: Iterable[Sequence[object]], width: int) -> Iterator[list[str]]:
+    """The records of the rows, many at a time."""
+    left = iter(rows)
+    while some := list(islice(left, rows_at_once(width))):
+        lines = _records(some, csv.QUOTE_MINIMAL)
+        # A bare carriage return ends a record for most readers, but csv.writer quotes only what is in its own line end.
+        for at, line in enumerate(lines if "\r" in "".join(lines) else ()):
+            if "\r" in line:
+                lines[at : at + 1] = _records([some[at]], csv.QUOTE_ALL)
+        yield lines
+
+
+def _records(rows: Sequence[Sequence[object]], quoting: Literal[0, 1]) -> list[str]:
+    lines: list[str] = []
+    # The writer wants something with `write`, and calls it once a row.
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\n", quoting=quoting).writerows(rows)
+    return lines
+
+
+def rows_at_once(width: int) -> int:
+    """How many rows are handled together: enough to do it fast, too few for the memory to notice."""
+    return max(1, _FIELDS_AT_ONCE // max(1, width))
 
 
 @contextmanager
@@ -351,8 +403,10 @@ def _loads(data: bytes, what: str) -> Any:
         raise ComponentError(Code.BAD_INPUT, f"{what} is not JSON") from None
 
 
-def _read_csv(file: Iterable[str], what: str) -> Iterator[Sequence[str]]:
-    """Header and rows of one CSV file; ragged rows, repeated column names and over-long fields are refused."""
+def _read_csv(file: Iterable[str], what: str) -> Iterator[Sequence[Any]]:
+    """Header of one CSV file, then its rows, many at a time; ragged rows, repeated column names and over-long fields
+    are refused.
+    """
     reader = csv.reader(file, strict=True)
     try:
         columns = next(reader)
@@ -360,13 +414,16 @@ def _read_csv(file: Iterable[str], what: str) -> Iterator[Sequence[str]]:
             raise ComponentError(Code.BAD_INPUT, f"{what} has too many columns or two of the same name")
         yield columns
         number = 1
-        for row in reader:
-            if row:
-                number += 1
-                if len(row) != len(columns):
-                    words = f"{what}, record {number}: {len(row)} fields instead of {len(columns)}"
-                    raise ComponentError(Code.BAD_INPUT, words)
-                yield row
+        while some := list(islice(reader, rows_at_once(len(columns)))):
+            if set(map(len, some)) != {len(columns)}:
+                some = [row for row in some if row]
+                good = next((at for at, row in enumerate(some) if len(row) != len(columns)), len(some))
+                if good < len(some):
+                    yield some[:good]
+                    words = f"{len(some[good])} fields instead of {len(columns)}"
+                    raise ComponentError(Code.BAD_INPUT, f"{what}, record {number + good + 1}: {words}")
+            number += len(some)
+            yield some
     except StopIteration:
         raise ComponentError(Code.BAD_INPUT, f"{what} has no header line") from None
     except csv.Error as e:

@@ -240,6 +240,11 @@ async def test_what_was_given_up_goes_with_its_decision(world: World, hook: Hook
     await eventually(lambda: bool(b.journal.of("notify.dead")))
     assert await left(b) == 1
     await b.admin_call("POST", f"/v1/admin/partners/{made['contract_id']}/reject")
+    admin = NoticeAdmin(store=b.store, clock=b.clock, wake=sender.wake)
+    [notice] = await admin.list({}, {}, {})
+    with pytest.raises(Refused) as refused:
+        await admin.retry({"notice_id": notice["notice_id"]}, {}, {})
+    assert refused.value.kind is Kind.NOT_FOUND
     sender.wake()
     await eventually(lambda: nothing_left(b))
     await sender.stop()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import specs
 from accel import registry
@@ -107,6 +109,20 @@ def test_sizes_around_the_lanes_as_the_reference(kernel: Group25519, count: int)
     assert products == reference.exchange_elements(secrets, elements)
     masked = kernel.mask_elements(secrets[:32].ljust(32), elements)
     assert masked[:32] == products[:32]
+
+
+@settings(max_examples=15, deadline=None)
+@given(texts=st.lists(st.binary(max_size=150), max_size=40), tag=st.binary(min_size=1, max_size=255))
+def test_any_texts_alike_on_the_native_backends(texts: list[bytes], tag: bytes) -> None:
+    """The reference, which takes too long for this, is compared at the sizes above."""
+    batch, secrets = Texts.of(texts), b"".join(hashlib.sha256(text).digest() for text in texts)
+    results = set()
+    for kernel in (param.values[0]() for param in KERNELS if param.id != "reference"):
+        elements = kernel.to_ristretto(batch, tag)
+        products = kernel.exchange_elements(secrets, elements), kernel.mask_elements(tag[:1] * 32, elements)
+        points = kernel.to_curve25519(batch, tag), kernel.to_edwards25519(batch, tag, uniform=False)
+        results.add((elements, *products, *points))
+    assert len(results) <= 1
 
 
 @pytest.mark.parametrize("kernel", [param for param in KERNELS if param.id != "reference"], indirect=True)

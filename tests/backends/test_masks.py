@@ -157,6 +157,16 @@ def test_shapes_and_strides(masks: Masks) -> None:
     assert np.array_equal(masks.add(key, nonce, grid.reshape(6, 5, 2), bits=128).shape, (6, 5, 2))
 
 
+def test_in_place_by_two_views_of_the_same_memory(masks: Masks) -> None:
+    key, nonce, x = bytes(masks.key_bytes), bytes(masks.nonce_bytes), np.arange(16, dtype=np.uint32).reshape(4, 4)
+    wanted = masks.add(key, nonce, x[1:], bits=32)
+    masks.add(key, nonce, x[1:], bits=32, out=x[1:])
+    assert x[1:].tolist() == wanted.tolist()
+    assert x[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(BadInput, match="overlaps"):
+        masks.add(key, nonce, x.T, bits=32, out=x)
+
+
 def test_refusals(masks: Masks) -> None:
     key, nonce = keys(masks)
     x, y = np.zeros(8, np.uint32), np.zeros(8, np.uint64)

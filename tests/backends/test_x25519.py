@@ -1,11 +1,14 @@
 """X25519 over every backend: RFC 7748's iteration, Wycheproof, OpenSSL on random and on all edge points."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import specs
 from accel.kernels import X25519, BadInput
@@ -62,6 +65,19 @@ def test_random_points_as_openssl(kernel: X25519, count: int) -> None:
     cuts = [slice(32 * i, 32 * i + 32) for i in range(count)]
     assert kernel.mask_points(secret, points) == b"".join(openssl(secret, points[cut]) for cut in cuts)
     assert kernel.exchange(secrets, points) == b"".join(openssl(secrets[cut], points[cut]) for cut in cuts)
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(0, 40), threads=st.integers(1, 3), seed=st.binary(min_size=32, max_size=32))
+def test_any_size(size: int, threads: int, seed: bytes) -> None:
+    """Points and scalars that the example repeats: bytes that hypothesis chose, and SHA-512 of them."""
+    stream = seed + b"".join(hashlib.sha512(seed + bytes([i])).digest() for i in range(size))
+    secrets, points = stream[: 32 * size], stream[32 * size : 64 * size]
+    cuts = [slice(32 * i, 32 * i + 32) for i in range(size)]
+    for param in KERNELS:
+        kernel: X25519 = param.values[0](threads=threads)
+        assert kernel.exchange(secrets, points) == b"".join(openssl(secrets[cut], points[cut]) for cut in cuts)
+        assert kernel.mask_points(seed, points) == b"".join(openssl(seed, points[cut]) for cut in cuts)
 
 
 def test_edge_points_and_scalars_as_openssl(kernel: X25519) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from accel import kernels
 from gateway.sdk.component import Output
-from gateway.sdk.environment import Artifact, read_environment
+from gateway.sdk.environment import MAX_THREADS, Artifact, read_environment
 from gateway.sdk.places import read_place, storage_secrets
 from gateway.sdk.result import Code, ComponentError
 from gateway.sdk.storage import FileStore, open_store
@@ -51,7 +52,16 @@ def test_reads_every_variable() -> None:
     assert environment.outputs == {"data0": Artifact("job-1a-guest-0", "task_7f-data0")}
     assert environment.control_port == 10086
     assert environment.log_path == "/app/logs"
+    assert environment.threads == 1
+    assert read_environment({**VARIABLES, "interconn.threads": " 64 "}).threads == MAX_THREADS == kernels.MAX_THREADS
     assert "tok-secret" not in repr(environment)
+
+
+@pytest.mark.parametrize("wrong", ["0", "65", "-1", "two", "1.5", "٣", "010"])
+def test_a_number_of_threads_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(ComponentError, match=r"interconn\.threads") as caught:
+        read_environment({**VARIABLES, "interconn.threads": wrong})
+    assert caught.value.code == Code.BAD_INPUT
 
 
 def test_several_roles_in_one_process() -> None:

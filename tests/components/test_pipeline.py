@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from accel import registry
 from gateway.components.model import ModelPart
 from gateway.operators.lr.params import LrParams
 from gateway.sdk import drive as driving
@@ -53,6 +54,8 @@ class Job:
     platform: Platform
     tasks: int = 0
     made: dict[tuple[str, str], Artifact] = field(default_factory=dict)
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further variables of every component."""
 
     def store(self, party: str) -> FileStore:
         return FileStore(self.folder / party)
@@ -85,6 +88,7 @@ class Job:
             "config.token": f"token-of-{party}",
             "config.log.path": str(self.folder),
             "runtime.component.name": component,
+            **self.more,
         }
         for other, node in NODES.items():
             variables |= {f"config.node_id.{other}": node, f"config.inst_id.{other}": node}
@@ -293,6 +297,24 @@ def test_evaluation_sees_the_label_holders_figures(job: Job) -> None:
     assert 0.5 < figures["auc"] <= 1
     assert short["auc"] == figures["auc"]
     assert {"confusion", "lift", "curve", "ks"} <= set(figures)
+
+
+def test_kernels_get_the_threads_that_the_component_was_given(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[tuple[str, int]] = set()
+    make = registry._make
+
+    def record(kernel: str, forced: str | None, threads: int) -> Any:
+        made.add((kernel, threads))
+        return make(kernel, forced, threads)
+
+    monkeypatch.setattr(registry, "_make", record)
+    again = Job(job.folder, job.platform, tasks=100, made=dict(job.made), more={"interconn.threads": "3"})
+    label = {GUEST: {"label": "risk"}}
+    succeed(again.run("psi", {"train_data": "data"}))
+    succeed(again.run("hetero_lr", {"train_data": "feature_encode.train"}, {"": {"iterations": 1}, **label}))
+    scored = {"test_data": "feature_encode.test", "model": "hetero_lr.model0"}
+    succeed(again.run("hetero_lr_predict", scored, label))
+    assert made == {(kernel, 3) for kernel in ("x25519", "hash.sha256", "he.ou", "ring128")}
 
 
 @pytest.mark.req("A-041")

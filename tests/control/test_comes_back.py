@@ -12,7 +12,9 @@ from gateway.errors import Kind, Refused, Unavailable
 from gateway.mgmt_plane.core.dag import Resources
 from gateway.model import Grant, Outcome, Share
 from gateway.ports import Tx
+from gateway.runtime.cores import usable_cores
 from gateway.runtime.slots import Capacity, Slots
+from gateway.sdk.environment import MAX_THREADS
 from specs.states import JobState, TaskState
 from tests.control.test_two_nodes import agreed
 from tests.control.world import FAST, Call, FakeRun, World, approved, fail, hang, job_file, succeed
@@ -110,7 +112,7 @@ async def test_nothing_waits_for_an_approval_for_ever(tmp_path: Path, decided: b
 
 
 async def test_a_task_waits_for_a_free_place_and_not_for_ever(tmp_path: Path) -> None:
-    rules = {"A": replace(FAST, max_running=1, queue_s=0.5), "B": FAST}
+    rules = {"A": replace(FAST, max_running=1, queue_s=0.5, threads=7), "B": FAST}
     async with World(tmp_path, "A", "B", rules=rules).running() as world:
         await world.grant("B", "A")
         world["A"].launcher.scripts["psi"] = hang
@@ -127,6 +129,8 @@ async def test_a_task_waits_for_a_free_place_and_not_for_ever(tmp_path: Path) ->
         assert at_a.outcome is Outcome.FAILED
         assert "no free place" in (await world["A"].jobs.show(second))["explanation"]
         assert (await world["A"].job(first)).status is JobState.RUNNING
+        threads = {name: world[name].launcher.runs[0].environment["interconn.threads"] for name in "AB"}
+        assert threads == {"A": "7", "B": str(min(MAX_THREADS, usable_cores()))}  # nothing else runs there
 
 
 async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:

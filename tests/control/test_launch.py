@@ -266,6 +266,7 @@ def environment(**changes: Any) -> dict[str, str]:
         "storage": "file:///work/store",
         "log_path": "/work/logs",
         "addresses": Addresses("127.0.0.1:1", "http://127.0.0.1:1/v1/platform/schedule/task/callback"),
+        "threads": 3,
     }
     return component_environment(**{**given, **changes})
 
@@ -277,6 +278,7 @@ def test_the_variables_of_a_source_task() -> None:
         "system.storage": "file:///work/store",
         "system.transport": "127.0.0.1:1",
         "system.callback": "http://127.0.0.1:1/v1/platform/schedule/task/callback",
+        "interconn.threads": "3",
         "config.self_role": "host.0",
         "config.task_id": "task_9",
         "config.node_id.guest.0": "A",

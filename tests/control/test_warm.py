@@ -103,7 +103,10 @@ def memory_of(pid: int) -> bytes:
 
 
 @pytest.mark.req("A-013", "A-043")
-async def test_a_task_sees_what_it_would_see_alone(tmp_path: Path, waiting: Warm) -> None:
+async def test_a_task_sees_what_it_would_see_alone(
+    tmp_path: Path, waiting: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERCONN_ACCEL", "portable")
     limits = Resources(cpu=1, memory=2, disk=0.5)
     found = []
     for start in (None, waiting):
@@ -116,6 +119,7 @@ async def test_a_task_sees_what_it_would_see_alone(tmp_path: Path, waiting: Warm
         assert facts["main"]
         assert facts["gives way"]
         assert facts["environment"] == facts["of a child"]
+        assert facts["environment"]["INTERCONN_ACCEL"] == "portable"
         assert facts["in /proc"] == sorted(f"{key}={value}" for key, value in facts["environment"].items())
         assert facts["command line"] == [sys.executable, "-P", "-m", "NAME"]
         found.append(facts)

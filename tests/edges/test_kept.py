@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.data_plane.core.budget import MESSAGE_OVERHEAD
+from gateway.data_plane.core.budget import MESSAGE_OVERHEAD, Budget
 from gateway.data_plane.core.frame import Codec, Operation
 from gateway.data_plane.io.process import DataProcess
+from gateway.data_plane.lanes import Readback
 from gateway.model import Limits, NodeId
 from gateway.ports import SessionRule
 from gateway.runtime.system import SystemClock, SystemEntropy
@@ -275,6 +276,57 @@ async def test_what_is_read_back_from_disk_is_bounded_in_memory(
             assert left.payload[0] in {2, 4}
             left.settle(True)
         assert a.process.stats()["bytes_held"] == 0
+
+
+async def test_a_reader_that_takes_nothing_keeps_others_waiting_for_a_while_only(
+    client: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was given counts in memory all the while."""
+    monkeypatch.setattr("gateway.data_plane.channel.READBACK", Limits().process_bytes // 1000)
+    monkeypatch.setattr("gateway.data_plane.lanes.SLOW_S", 0.05)
+    async with rig.node(A, limits=replace(Limits(), session_bytes=0), spool_dir=tmp_path) as a:
+        channel = a.process.channel
+        channel.open_session(rig.rule(A))
+        for n in range(3):
+            assert (await Container(client, a.platform).push(A, bytes([n]) * 1000)).code == OK
+        empty = a.process.stats()["bytes_held"]
+        given = [await asyncio.wait_for(channel.pop(rig.pop_frame(A, wait_ms=5000)), 5) for _ in range(3)]
+        assert a.process.stats()["bytes_held"] == empty + 3000
+        for each in given:
+            assert each is not None
+            each.settle(True)
+        assert a.process.stats()["bytes_held"] == 0
+        assert channel._readback._used == 0
+
+
+async def test_a_reader_that_leaves_as_it_is_let_in_holds_nothing() -> None:
+    budget = Budget(process_bytes=100, session_bytes=100)
+    readback = Readback(budget, 10)
+    first = await readback.enter(10)
+    waiting = [asyncio.create_task(readback.enter(10)) for _ in range(2)]
+    await asyncio.sleep(0)
+    readback.leave(first)
+    waiting[0].cancel()
+    readback.leave(await asyncio.wait_for(waiting[1], 5))
+    assert (budget.used, readback._used) == (0, 0)
+
+
+async def test_a_reader_that_takes_nothing_is_closed_whatever_form_it_has(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By aiohttp as by us; the message stands where it stood."""
+    monkeypatch.setattr("gateway.data_plane.io.body.STALL_S", 0.1)
+    async with rig.node(A) as a:
+        a.process.channel.open_session(rig.rule(A))
+        assert (await Container(client, a.platform).push(A, bytes(8 << 20))).code == OK
+        headers = {"host": "a", "content-length": "0", "upgrade": "no", "x-ptp-topic": "t"}
+        lines = {**headers, **rig.ns_headers("")}.items()
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines)
+        _, writer = await asyncio.open_connection("127.0.0.1", a.ports.platform, limit=1)
+        writer.write(f"POST {rig.CHAN}pop?timeout=5 HTTP/1.1\r\n{head}\r\n".encode())
+        await eventually(lambda: a.process.channel.traffic.put_back == 1)
+        writer.close()
+        assert len((await Container(client, a.platform).pop()).payload) == 8 << 20
 
 
 async def test_a_slow_reader_slows_the_writer(client: aiohttp.ClientSession) -> None:

@@ -4,19 +4,25 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import random
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from gateway.auth import revocation
+from gateway.data_plane.core import heads
+from gateway.data_plane.core import stream as st
 from gateway.data_plane.io import park, standing
 from gateway.data_plane.io.tls import read_leaf
 from gateway.model import Limits, NodeId
 from gateway.runtime.system import SystemClock
+from specs.routes import OWN_PIPES
 from tests.edges import rig
 from tests.edges.rig import Container, Node, ew_headers, inbound, invoke, pair, partner_tls
 from tests.edges.test_authorisation import Later
@@ -100,6 +106,82 @@ async def test_streams_and_pipes_have_bounds_of_their_own(client: aiohttp.Client
             assert await one.invoke(PLAIN) == OK
 
 
+async def test_a_stream_needs_no_place_among_connections(client: aiohttp.ClientSession) -> None:
+    async with pair(limits=replace(Limits(), partner_connections=1)) as (a, b), kept(a, b) as one:
+        assert await one.invoke(PLAIN) == OK
+        assert (await Container(client, a.platform).push(B, b"x")).code == OK
+        assert b.process.stats()["streams"] == 1
+
+
+async def test_a_parked_connection_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with test_park.outbound_only() as (a, b), kept(a, b) as one:
+        monkeypatch.setattr(b.process._standing, "_most", 1)
+        assert await one.invoke(PLAIN) == OK
+        test_park.hold(a, b)
+        await eventually(lambda: test_park.parked(b, A) == park.SEATS)
+        assert {node: len(held) for node, held in b.process._standing._held.items()} == {A: 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol"), [(f"{rig.CHAN}transport", st.PROTOCOL), (OWN_PIPES["park"], heads.BYTES_PROTOCOL)]
+)
+async def test_a_connection_that_becomes_one_gives_its_place_back(path: str, protocol: str) -> None:
+    async with pair() as (a, b), kept(a, b) as one:
+        assert await one.invoke(PLAIN) == OK
+        assert list(b.process._standing._held) == [A]
+        one.writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: b\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
+        )
+        assert (await one.reader.readuntil(b"\r\n")).split()[1] == b"101"
+        await eventually(lambda: not b.process._standing._held)
+
+
+async def test_connections_that_have_ended_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before anybody has looked: a partner may open one for each call."""
+    monkeypatch.setattr("gateway.data_plane.io.front.SWEEP_S", 60.0)
+    monkeypatch.setattr(standing, "LOOK_S", 60.0)
+    async with pair(limits=replace(Limits(), partner_connections=2)) as (a, b):
+        for _ in range(6):
+            async with kept(a, b) as one:
+                assert await one.invoke(ODD) == OK
+            gone = next(iter(b.process._standing._held[A]))
+            await eventually(gone.is_closing)
+
+
+async def test_places_are_given_back_whatever_happens() -> None:
+    """Connections of every kind that come, call, are broken off, handed over and cut, in any order."""
+    chance = random.Random(7)
+    async with pair(limits=replace(Limits(), partner_connections=6)) as (a, b):
+
+        async def grpc_call() -> None:
+            async with partner_channel(a, b) as channel:
+                with contextlib.suppress(grpc.RpcError):
+                    headers = tuple(ew_headers(A, B).items())
+                    await channel.unary_unary(rig.PROTOCOL + "invoke")(inbound(b"x"), metadata=headers)
+
+        async def calls_of_one() -> None:
+            with contextlib.suppress(OSError):
+                async with kept(a, b) as connection:
+                    for _ in range(chance.randrange(4)):
+                        assert await connection.invoke(chance.choice((PLAIN, ODD))) in {OK, TOO_MANY}
+                    if chance.random() < 0.3:
+                        connection.writer.write(b"POST /v1/interconn/chan/invoke HTTP/1.1\r\n")
+                    if chance.random() < 0.3:
+                        connection.writer.transport.abort()
+
+        calls = [asyncio.create_task(grpc_call()) for _ in range(4)]
+        for _ in range(50):
+            calls.append(asyncio.create_task(calls_of_one()))
+            await asyncio.sleep(chance.random() / 200)
+            if chance.random() < 0.3:
+                chance.choice(calls[4:]).cancel()
+        await asyncio.wait(calls, timeout=20)
+        assert all(call.cancelled() or call.result() is None for call in calls)
+        await eventually(lambda: b.process._standing._held == {})
+        await eventually(lambda: [s for s in b.process._standing._all.values() if s.side == "edge"] == [])
+        await eventually(lambda: b.process._fronts[0]._addresses == {})
+
+
 def lapsed(at: Node) -> set[tuple[Any, ...]]:
     """What was cut: (side, whose, reason)."""
     assert all(event["kind"] == "unauthenticated" for event in at.events("tls.lapsed"))
@@ -119,6 +201,16 @@ async def test_an_expired_certificate_ends_a_kept_connection(form: str) -> None:
                 await asyncio.wait_for(each.reader.readexactly(1), 5)
         await eventually(lambda: lapsed(b) == {("edge", A, EXPIRED)})
         await eventually(lambda: b.process._fronts[0].connections == 0)
+
+
+async def test_nobody_is_named_whom_the_certificate_does_not_prove(tmp_path: Path) -> None:
+    """A partner's CA may write any name into a certificate."""
+    async with pair() as (a, b):
+        files = rig.issue(tmp_path, a.ca, rig.urn(R))
+        _, writer = await asyncio.open_connection("127.0.0.1", b.ports.edge, ssl=partner_tls(files))
+        b.process._edge._clock = Later()
+        await eventually(lambda: lapsed(b) == {("edge", None, EXPIRED)})
+        writer.close()
 
 
 async def test_it_ends_grpc(client: aiohttp.ClientSession) -> None:
@@ -160,7 +252,7 @@ async def test_a_revoked_certificate_ends_them_too(client: aiohttp.ClientSession
 @pytest.mark.parametrize("calls", ["in", "out", "control"])
 async def test_what_partners_show_is_remembered(client: aiohttp.ClientSession, calls: str) -> None:
     """Whichever of the two has opened the connection, and whatever it is for; also when it has ended."""
-    async with pair(session=False) as (a, b):
+    async with pair(session=False, push_retry_s=0.0) as (a, b):
         b.process.channel.open_session(rig.rule(A, B))
 
         def seen() -> Any:

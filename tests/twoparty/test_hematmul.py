@@ -54,6 +54,22 @@ def test_the_shares_add_up_to_the_product() -> None:
     assert RING.to_ints(RING.add(left, right)) == RING.to_ints(RING.matvec(X, v))
 
 
+@pytest.mark.parametrize("scheme", ["Paillier", "TextbookPaillier"])
+def test_the_owner_encrypts_by_its_key_pair_and_not_by_the_public_key(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = pytest.importorskip("accel.backends.native", reason="the native kernels are not built here")
+    secret = getattr(native, scheme)("portable", insecure_min_bits=1024).generate(1024, RANDOM)
+
+    def slow(*_: object) -> None:
+        raise AssertionError("encrypted modulo n^2")
+
+    monkeypatch.setattr(type(secret.public), "encrypt", slow)
+    share = RING.from_ints([5, 1 << 127])
+    received = load_share(secret.public, memoryview(encrypt_share(secret, share, RANDOM)), 2)
+    assert RING.to_ints(np.ascontiguousarray(secret.decrypt(received)[:, :2])) == RING.to_ints(share)
+
+
 @pytest.mark.parametrize(
     ("entry_bits", "terms", "gain"), [(22, 1, 22), (22, 2, 23), (22, 3, 24), (22, 560, 32), (0, 1, 0)]
 )

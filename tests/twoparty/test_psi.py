@@ -2,16 +2,18 @@
 
 import hashlib
 import os
+import random
 import struct
 from collections.abc import Iterable
 
 import pytest
 
 from accel import registry
+from accel.kernels import Texts
 from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
 from gateway.operators.party import Awaited, PartyName
-from gateway.operators.psi import EcdhPsi, PsiResult, ecdh, normalise_ids
-from gateway.operators.psi.kernel import hash_to_points
+from gateway.operators.psi import EcdhPsi, PsiResult, ecdh
+from gateway.operators.psi.kernel import equal_points, normalised
 from gateway.operators.psi.wire import HELLO, MAGIC, POINTS, all_canonical, has_zero
 from gateway.operators.registry import OPERATORS
 from tests.bench import Disturb, Message, flip, play
@@ -20,11 +22,17 @@ GUEST, HOST = PartyName("guest.0"), PartyName("host.0")
 P = 2**255 - 19
 
 x25519_mask = registry.x25519().mask_points
+sha256 = registry.digest("sha256").digest
+
+
+def hash_to_points(ids: Iterable[bytes]) -> bytes:
+    return b"".join(hashlib.sha256(one).digest() for one in ids)
 
 
 def party(own: PartyName, ids: Iterable[bytes], **options: object) -> EcdhPsi:
     partner = HOST if own == GUEST else GUEST
-    return EcdhPsi(partner=partner, ids=list(ids), mask_points=x25519_mask, random=os.urandom, **options)  # type: ignore[arg-type]
+    given = {"ids": Texts.of(list(ids)), "mask_points": x25519_mask, "digest": sha256, "random": os.urandom, **options}
+    return EcdhPsi(partner=partner, **given)  # type: ignore[arg-type]
 
 
 def names(numbers: Iterable[int]) -> list[bytes]:
@@ -98,12 +106,14 @@ def test_masking_commutes() -> None:
 
 
 def test_canonical_and_zero_checks() -> None:
-    good = [0, 1, P - 1, 2**254]
+    good = [0, 1, P - 1, 2**254, 2**255 - 1 - 2**64, 2**255 - 1 - 2**128, 2**255 - 1 - 2**192]
     assert all_canonical(b"".join(value.to_bytes(32, "little") for value in good))
     for value in (P, P + 1, 2**255 - 1, 2**255, 2**256 - 1):
         assert not all_canonical((5).to_bytes(32, "little") + value.to_bytes(32, "little"))
     assert has_zero(bytes(32))
-    assert not has_zero((1).to_bytes(32, "little"))
+    ones = b"".join((1 << bit).to_bytes(32, "little") for bit in range(255))
+    assert not has_zero(ones)
+    assert has_zero(ones + bytes(32) + ones)
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
@@ -131,6 +141,21 @@ def test_both_learn_the_same_rows_in_the_same_order(left: range, right: range) -
     assert guest.alignment == host.alignment
 
 
+def test_what_is_sent_and_found_has_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run with known randomness: the digest was taken when ids and points were handled one by one."""
+    monkeypatch.setattr(ecdh, "BATCH_IDS", 97)
+    guest = party(GUEST, (b"id %d " % number for number in range(1000)), random=random.Random(1).randbytes)
+    host = party(HOST, (b"id %d" % (3 * number) for number in range(700)), random=random.Random(2).randbytes)
+    outcome = play({GUEST: guest, HOST: host})
+    seen = hashlib.sha256()
+    for message in outcome.transcript:
+        seen.update(repr((message.sender, message.to, message.topic)).encode() + message.payload)
+    for result in (outcome.results[GUEST], outcome.results[HOST]):
+        assert isinstance(result, PsiResult)
+        seen.update(result.rows.tobytes() + result.alignment + str(result.partner_count).encode())
+    assert seen.hexdigest() == "0a393d5c943af19759e5b62f8eead137c1ef4518c13c335e13b75b5c04b04509"
+
+
 def test_whole_batches() -> None:
     own, other = names(range(ecdh.BATCH_IDS + 3)), names(range(ecdh.BATCH_IDS - 1, ecdh.BATCH_IDS + 30))
     guest, host, transcript = intersect(own, other)
@@ -147,7 +172,9 @@ def test_the_registry_names_the_operator() -> None:
 def test_white_space_around_ids_does_not_matter() -> None:
     guest, _, _ = intersect([b" 1", b"2 "], [b"2", b"\t1\r\n"])
     assert sorted(guest.rows.tolist()) == [0, 1]
-    assert normalise_ids([b" a\n", b"b"]) == [b"a", b"b"]
+    for given, plain in (([b" a\n", b"b"], [b"a", b"b"]), ([b"\x0b\x0c\ra b\t"], [b"a b"]), ([b"\xa0x"], [b"\xa0x"])):
+        ids = normalised(Texts.of(given), max_ids=2)
+        assert [ids[row] for row in range(len(ids))] == plain == [one.strip() for one in given]
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -162,7 +189,7 @@ def test_nothing_of_an_id_or_its_hash_is_sent_and_the_order_is_hidden() -> None:
     # With the identity for a mask, the order of sending shows: it is not the row order, and differs between runs.
     orders = []
     for _ in range(2):
-        shown = EcdhPsi(partner=HOST, ids=ids, mask_points=lambda _secret, points: points, random=os.urandom)
+        shown = party(GUEST, ids, mask_points=lambda _secret, points: points)
         sent = b"".join(bytes(effect.payload)[8:] for effect in shown.start()[2:])  # type: ignore[union-attr]
         orders.append(sent)
     assert orders[0] != orders[1]
@@ -180,7 +207,9 @@ def test_no_more_than_the_window_is_under_way() -> None:
     ("ids", "kind", "words"),
     [
         ([b"a", b"b", b" a"], Kind.CONFLICT, "rows 1 and 3 have the same id"),
+        ([b"c", b"b", b"c", b"b", b"a", b"c"], Kind.CONFLICT, "rows 1 and 3 have the same id"),
         ([b"a", b" "], Kind.MALFORMED, "row 2 has an empty id"),
+        ([b"a", b"b", b""], Kind.MALFORMED, "row 3 has an empty id"),
         ([], Kind.MALFORMED, "0 ids"),
     ],
 )
@@ -202,7 +231,7 @@ def test_empty_intersection_ends_at_both() -> None:
 
 
 def test_secret_is_not_shown() -> None:
-    one = EcdhPsi(partner=HOST, ids=[b"x"], mask_points=x25519_mask, random=lambda count: b"\x41" * count)
+    one = party(GUEST, [b"x"], random=lambda count: b"\x41" * count)
     assert "AAAA" not in repr(one)
     assert "\\x41" not in repr(one)
 
@@ -293,6 +322,31 @@ def test_two_answers_alike() -> None:
     one.receive(HOST, POINTS, memoryview(batch(1, 0, POINT + OTHER)))
     with pytest.raises(ProtocolViolation, match="same"):
         one.receive(HOST, POINTS, memoryview(batch(2, 0, POINT + OTHER + POINT)))
+
+
+def test_a_point_that_comes_again_in_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecdh, "BATCH_IDS", 1)
+    one = waiting(1)
+    one.receive(HOST, POINTS, memoryview(batch(1, 0, POINT)))
+    one.receive(HOST, POINTS, memoryview(batch(2, 0, OTHER)))
+    with pytest.raises(ProtocolViolation, match="twice"):
+        one.receive(HOST, POINTS, memoryview(batch(1, 1, POINT)))
+
+
+def pairs(points: list[bytes]) -> list[tuple[int, int]]:
+    before, after = equal_points(b"".join(points))
+    return list(zip(before.tolist(), after.tolist(), strict=True))
+
+
+def test_equal_points_also_where_their_first_bytes_do_not_tell_them_apart() -> None:
+    head, low, high = b"\x07" * 8, bytes(24), b"\xff" * 24
+    a, b, c = b"\x01" * 32, head + low, head + high
+    assert pairs([a]) == pairs([a, b, c]) == []
+    assert pairs([c, b, a, b, c]) == [(1, 3), (0, 4)]
+    assert pairs([b, c, b]) == [(0, 2)]
+    assert pairs([c, c, a, c, a]) == [(2, 4), (0, 1), (1, 3)]
+    shuffled = [bytes([one]) + low + b"1234567" for one in (200, 3, 128, 127, 3, 200, 127)]
+    assert pairs(shuffled) == [(1, 4), (3, 6), (0, 5)]  # ascending as bytes, not as signed or little-endian numbers
 
 
 def test_turns() -> None:

@@ -83,7 +83,7 @@ class CudaRing:
 
     def square(self, a: kernels.Residues, times: int = 1) -> CudaResidues:
         rows = self._own(a)
-        if times < 1:
+        if not isinstance(times, int) or times < 1:
             raise BadInput("at least one squaring")
         out = self._device.empty(rows.shape)
         self._each("mont_square", len(rows), out, rows, np.uint32(times))

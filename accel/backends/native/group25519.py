@@ -4,7 +4,7 @@ import numpy as np
 
 from accel import _native
 from accel.backends.native.hashing import expand
-from accel.kernels import POINT_BYTES, BadInput, Texts, check_threads
+from accel.kernels import POINT_BYTES, BadInput, Texts, check_bytes, check_threads
 
 _FIELD_BYTES = 48
 _WIDE_BYTES = 64
@@ -30,6 +30,7 @@ class NativeGroup25519:
         return self.derive(expand("sha512", texts, tag, _WIDE_BYTES, threads=self._threads).tobytes())
 
     def derive(self, uniform: bytes) -> bytes:
+        check_bytes(uniform)
         if len(uniform) % _WIDE_BYTES:
             raise BadInput("an element is derived from 64 bytes")
         out = bytearray(len(uniform) // 2)
@@ -37,17 +38,20 @@ class NativeGroup25519:
         return bytes(out)
 
     def check(self, elements: bytes) -> None:
+        check_bytes(elements)
         if len(elements) % POINT_BYTES:
             raise BadInput("an element is 32 bytes")
         if not _native.ristretto_valid(self.name, elements, self._threads):
             raise BadInput("not the encoding of an element")
 
     def mask_elements(self, secret: bytes, elements: bytes) -> bytes:
+        check_bytes(secret)
         if len(secret) != POINT_BYTES:
             raise BadInput("a scalar is 32 bytes")
         return self._multiply(secret, elements, each=False)
 
     def exchange_elements(self, secrets: bytes, elements: bytes) -> bytes:
+        check_bytes(secrets, elements)
         if len(secrets) != len(elements):
             raise BadInput("a scalar and an element are 32 bytes each")
         return self._multiply(secrets, elements, each=True)

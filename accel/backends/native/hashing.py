@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel import _native
-from accel.kernels import DIGEST_BYTES, Texts, check_tag, check_threads
+from accel.kernels import DIGEST_BYTES, Texts, check_tag, check_texts, check_threads
 
 
 def expand(algorithm: str, texts: Texts, tag: bytes, length: int, *, threads: int) -> NDArray[np.uint8]:
     """expand_message_xmd of RFC 9380 section 5.3.1, `length` bytes a text."""
+    check_texts(texts)
     check_tag(tag)
     out = np.empty(length * len(texts), np.uint8)
     _native.expand(algorithm, out, length, tag, texts.data, np.ascontiguousarray(texts.offsets), threads)
@@ -27,6 +28,7 @@ class NativeDigest:
         return f"NativeDigest({self.algorithm}, {self.name})"
 
     def digest(self, texts: Texts) -> bytes:
+        check_texts(texts)
         out = bytearray(DIGEST_BYTES * len(texts))
         offsets = np.ascontiguousarray(texts.offsets)
         _native.digest(self.name, self.algorithm, out, texts.data, offsets, self._threads)

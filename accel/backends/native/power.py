@@ -63,7 +63,7 @@ class NativeModularRing:
         return self._made(self._ring.mul(left, right))
 
     def square(self, a: kernels.Residues, times: int = 1) -> NativeResidues:
-        if times < 1:
+        if not isinstance(times, int) or times < 1:
             raise BadInput("at least one squaring")
         return self._made(self._ring.square(self._own(a), times))
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from accel import _native
-from accel.backends.reference import NumpyRing128
-from accel.kernels import BadInput, SparseMatrix, Uints, check_threads
+from accel.backends.reference.ring128 import NumpyRing128, check_vector
+from accel.kernels import SparseMatrix, Uints, check_threads
 
 
 class NativeRing128(NumpyRing128):
@@ -15,8 +15,7 @@ class NativeRing128(NumpyRing128):
         self._threads = check_threads(threads)
 
     def matvec(self, matrix: SparseMatrix, vector: Uints) -> Uints:
-        if vector.dtype != np.uint64 or vector.shape != (matrix.cols, 2):
-            raise BadInput("vector does not fit the matrix")
+        check_vector(matrix, vector)
         out = np.empty((matrix.rows, 2), np.uint64)
         indptr, indices, values = (np.ascontiguousarray(a) for a in (matrix.indptr, matrix.indices, matrix.values))
         _native.ring128_matvec(out, indptr, indices, values, np.ascontiguousarray(vector), self._threads)

@@ -16,8 +16,8 @@ from accel.backends import reference
 from accel.backends.native.multiexp import matvec
 from accel.backends.native.owner import OwnerNoise, PrimeSquare, TextbookPrimeSquare
 from accel.backends.native.residues import FixedBase, Octets, ResidueRing, octets
-from accel.backends.reference.group import GroupPublicKey, check_segments
-from accel.backends.reference.modular import Mpz, check_plain_bits
+from accel.backends.reference.group import GroupPublicKey, check_fits, check_noise, check_segments
+from accel.backends.reference.modular import Mpz, check_batch, check_plain_bits
 from accel.backends.reference.paillier import draw_textbook
 from accel.backends.reference.sealed import SealedSecret
 from accel.kernels import (
@@ -29,6 +29,7 @@ from accel.kernels import (
     RandomSource,
     SparseMatrix,
     Uints,
+    check_bytes,
     check_threads,
 )
 
@@ -135,19 +136,18 @@ class NativePublicKey:
 
     def matvec(self, matrix: SparseMatrix, vector: Ciphertexts) -> Batch:
         bases = self.own(vector)
-        if len(bases) != matrix.cols:
-            raise BadInput("vector does not fit the matrix")
+        check_fits(matrix, len(bases))
         return self._batch(matvec(self._ring, matrix, bases))
 
     def mask(self, a: Ciphertexts, plain: Uints, random: RandomSource, *, noise_bits: int) -> Batch:
         rows = self.own(a)
         plain = self._plain(plain, len(rows))
-        _check_noise(noise_bits)
+        check_noise(noise_bits)
         return self._masked(self._add(rows, plain), random, noise_bits)
 
     def rerandomise(self, a: Ciphertexts, random: RandomSource, *, noise_bits: int) -> Batch:
         rows = self.own(a)
-        _check_noise(noise_bits)
+        check_noise(noise_bits)
         return self._masked(rows, random, noise_bits)
 
     def join(self, parts: Sequence[Ciphertexts]) -> Batch:
@@ -167,6 +167,7 @@ class NativePublicKey:
 
     def load(self, data: memoryview, count: int) -> Batch:
         size = self.ciphertext_bytes
+        check_bytes(data)
         if count < 0 or len(data) != count * size:
             raise BadInput("ciphertexts of another number or size")
         if not self._ring.holds(data, size, zero=False):
@@ -208,16 +209,10 @@ class NativePublicKey:
 
 
 def _check_plain(plain: Uints, count: int | None = None) -> Uints:
-    if plain.dtype != np.uint64 or plain.ndim != 2 or plain.shape[1] < 1:
-        raise BadInput("a plain batch is uint64 of shape (count, limbs)")
+    check_batch(plain)
     if count is not None and len(plain) != count:
         raise BadInput("the batches have different lengths")
     return np.ascontiguousarray(plain, dtype="<u8")
-
-
-def _check_noise(noise_bits: int) -> None:
-    if noise_bits < 1:
-        raise BadInput("a ciphertext without noise hides nothing")
 
 
 class NativeTextbookKey(NativePublicKey):

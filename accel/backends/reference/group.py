@@ -18,7 +18,7 @@ from accel.backends.reference.modular import (
     power_matvec,
     to_mpz,
 )
-from accel.kernels import BadInput, Ciphertexts, Ints, RandomSource, SparseMatrix, Uints
+from accel.kernels import BadInput, Ciphertexts, Ints, RandomSource, SparseMatrix, Uints, check_bytes, is_array
 
 _FORM: Final = 1
 """Version of the serialised public key."""
@@ -101,7 +101,7 @@ class GroupPublicKey:
 
     def shift_factor(self, constant: int) -> Mpz:
         """The ciphertext of a constant without noise."""
-        if abs(constant) >> self.plaintext_bits:
+        if not isinstance(constant, int) or abs(constant) >> self.plaintext_bits:
             raise BadInput(f"a plaintext has more than {self.plaintext_bits} bits")
         size = (self.plaintext_bits + 7) // 8
         factor = self._message(gmpy2.mpz(1), abs(constant).to_bytes(size, "little"))
@@ -157,8 +157,7 @@ class GroupPublicKey:
         return Residues(values, self._modulus)
 
     def _masked(self, values: list[Mpz], rows: list[bytes], random: RandomSource, noise_bits: int) -> Residues:
-        if noise_bits < 1:
-            raise BadInput("a ciphertext without noise hides nothing")
+        check_noise(noise_bits)
         size = (noise_bits + 7) // 8
         noise = random.bytes(size * len(values))
         return self._batch(
@@ -181,7 +180,7 @@ def segment_products(values: list[Mpz], index: Ints, starts: Ints, modulus: Mpz)
 
 def check_segments(count: int, index: Ints, starts: Ints) -> None:
     """Refuse what does not name segments of places below `count`."""
-    if any(part.dtype != np.int64 or part.ndim != 1 for part in (index, starts)):
+    if any(not is_array(part, np.int64) or part.ndim != 1 for part in (index, starts)):
         raise BadInput("index and starts are one-dimensional int64 arrays")
     if not len(starts) or starts[0] < 0 or starts[-1] > len(index) or bool(np.any(np.diff(starts) < 0)):
         raise BadInput("starts do not rise within the index")
@@ -201,9 +200,17 @@ def cut_segments(starts: Ints, longest: int) -> tuple[Ints, Ints]:
 
 
 def check_fits(matrix: SparseMatrix, count: int) -> None:
-    """Refuse a vector that is not as long as the rows of the matrix."""
+    """Refuse what is no sparse matrix, and a vector that is not as long as its rows."""
+    if not isinstance(matrix, SparseMatrix):
+        raise BadInput(f"a SparseMatrix is wanted (accel.linear.dense makes one), not {type(matrix).__name__}")
     if count != matrix.cols:
         raise BadInput("vector does not fit the matrix")
+
+
+def check_noise(noise_bits: int) -> None:
+    """Refuse what is no length of noise."""
+    if not isinstance(noise_bits, int) or noise_bits < 1:
+        raise BadInput("a ciphertext without noise hides nothing")
 
 
 def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:
@@ -213,11 +220,12 @@ def pack_key(scheme: int, bits: int, numbers: Sequence[Mpz]) -> bytes:
 
 
 def unpack_key(data: memoryview, scheme: int, count: int) -> tuple[int, list[Mpz]]:
-    """Modulus bits as declared, and the numbers; the caller judges them."""
+    """Modulus bits as declared, at least one, and the numbers; the caller judges them."""
+    check_bytes(data)
     if len(data) < 4 or data[0] != _FORM or data[1] != scheme:
         raise BadInput("not a public key of this scheme and version")
     bits = int.from_bytes(data[2:4], "little")
     size = (bits + 7) // 8
-    if len(data) != 4 + count * size:
+    if not bits or len(data) != 4 + count * size:
         raise BadInput("the public key has another length than declared")
     return bits, [to_mpz(data[i : i + size]) for i in range(4, len(data), size)]

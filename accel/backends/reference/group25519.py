@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from accel.backends.reference.hashing import expand_all
-from accel.kernels import POINT_BYTES, BadInput, Texts
+from accel.kernels import POINT_BYTES, BadInput, Texts, check_bytes
 
 P: Final = 2**255 - 19
 _D: Final = -121665 * pow(121666, -1, P) % P
@@ -163,6 +163,7 @@ class IntegerGroup25519:
 
 def cut(data: bytes, size: int, count: int | None = None) -> list[bytes]:
     """Pieces of one size; BadInput if there are others, or another number of them than asked for."""
+    check_bytes(data)
     if len(data) % size or (count is not None and len(data) != size * count):
         raise BadInput(f"pieces of {size} bytes, one for each element or one for all, as the call says")
     return [data[i : i + size] for i in range(0, len(data), size)]

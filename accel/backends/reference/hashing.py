@@ -5,7 +5,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 
-from accel.kernels import BadInput, Texts, check_tag
+from accel.kernels import BadInput, Texts, check_tag, check_texts
 
 BLOCK_BYTES: Final = {"sha256": 64, "sm3": 64, "sha512": 128}
 
@@ -39,6 +39,7 @@ def expand_all(algorithm: str, texts: Texts, tag: bytes, length: int) -> list[by
     """The expansion of every text, after the checks of accel.kernels."""
     if algorithm not in BLOCK_BYTES:
         raise BadInput("a digest that is not known here")
+    check_texts(texts)
     check_tag(tag)
     return [expand(algorithm, texts[i], tag, length) for i in range(len(texts))]
 
@@ -56,4 +57,5 @@ class HashlibDigest:
         return f"HashlibDigest({self.algorithm})"
 
     def digest(self, texts: Texts) -> bytes:
+        check_texts(texts)
         return b"".join(digest(self.algorithm, texts[i]) for i in range(len(texts)))

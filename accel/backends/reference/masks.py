@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from accel.kernels import MASK_BITS, BadInput, Words
+from accel.kernels import MASK_BITS, BadInput, Words, check_bytes, is_array
 
 _LONGEST: Final = {"aes128ctr": 1 << 62, "chacha20": 64 << 32}
 """Bytes of a stream."""
@@ -57,22 +57,23 @@ class MaskContract:
         self, operation: str, stream: tuple[bytes, bytes, int, int], values: Words, out: Words | None
     ) -> Words:
         key, nonce, bits, first = stream
+        check_bytes(key, nonce)
         if len(key) != self.key_bytes or len(nonce) != self.nonce_bytes:
             raise BadInput(f"{self.cipher} takes {self.key_bytes} bytes of key and {self.nonce_bytes} of nonce")
-        if bits not in MASK_BITS or values.dtype != (np.uint32 if bits == 32 else np.uint64):
+        if bits not in MASK_BITS or not is_array(values, np.uint32 if bits == 32 else np.uint64):
             raise BadInput("elements of 32 bits are uint32, of 64 and 128 bits uint64")
         if bits == 128 and (values.ndim < 1 or values.shape[-1] != 2):
             raise BadInput("elements of 128 bits have a last axis of two words")
         size = bits // 8
-        if first < 0 or first * size + values.nbytes > _LONGEST[self.cipher]:
+        if not isinstance(first, int) or first < 0 or first * size + values.nbytes > _LONGEST[self.cipher]:
             raise BadInput("outside the cipher's stream")
         if out is None:
             out = np.empty(values.shape, values.dtype)
-        elif out.shape != values.shape or out.dtype != values.dtype or not out.flags.c_contiguous:
+        elif not is_array(out, values.dtype.type) or out.shape != values.shape or not out.flags.c_contiguous:
             raise BadInput("out is a C-contiguous array of the shape and dtype of the values")
         elif not out.flags.writeable:
             raise BadInput("out may not be written")
-        elif out is not values and np.may_share_memory(out, values):
+        elif np.may_share_memory(out, values) and not _in_place(values, out):
             raise BadInput("out overlaps the values")
         self._run(operation, Stream(key, nonce, first * size, size), np.ascontiguousarray(values), out)
         return out
@@ -80,6 +81,11 @@ class MaskContract:
     def _run(self, operation: str, stream: Stream, values: Words, out: Words) -> None:
         """Out = values operation stream."""
         raise NotImplementedError
+
+
+def _in_place(values: Words, out: Words) -> bool:
+    """Whether two contiguous arrays of one shape are the same memory, perhaps as two views of it."""
+    return values.flags.c_contiguous and values.ctypes.data == out.ctypes.data
 
 
 class OpensslMasks(MaskContract):

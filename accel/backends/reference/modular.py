@@ -6,7 +6,7 @@ from typing import Any, Final
 import gmpy2
 import numpy as np
 
-from accel.kernels import BadInput, Ints, RandomSource, SparseMatrix, Uints
+from accel.kernels import BadInput, Ints, RandomSource, SparseMatrix, Uints, check_bytes, is_array
 
 Mpz = Any
 """gmpy2 ships no types."""
@@ -72,7 +72,7 @@ def to_mpz(data: bytes | memoryview) -> Mpz:
 
 def check_batch(batch: Uints) -> None:
     """Refuse what is no plain batch."""
-    if batch.dtype != np.uint64 or batch.ndim != 2 or batch.shape[1] < 1:
+    if not is_array(batch, np.uint64) or batch.ndim != 2 or batch.shape[1] < 1:
         raise BadInput("a plain batch is uint64 of shape (count, limbs)")
 
 
@@ -87,14 +87,14 @@ def plain_rows(plain: Uints, count: int | None = None) -> list[bytes]:
 
 
 def check_plain_bits(plain: Uints, bits: int) -> None:
-    """Refuse a plain batch with an integer of more than `bits` bits."""
-    if plain.ndim == 2 and plain.dtype == np.uint64:
-        whole, rest = divmod(bits, 64)
-        over = plain[:, whole:].copy()
-        if over.shape[1]:
-            over[:, 0] >>= np.uint64(rest)
-            if over.any():
-                raise BadInput(f"a plaintext has more than {bits} bits")
+    """Refuse what is no plain batch, or has an integer of more than `bits` bits."""
+    check_batch(plain)
+    whole, rest = divmod(bits, 64)
+    over = plain[:, whole:].copy()
+    if over.shape[1]:
+        over[:, 0] >>= np.uint64(rest)
+        if over.any():
+            raise BadInput(f"a plaintext has more than {bits} bits")
 
 
 def to_limbs(values: Sequence[Mpz], bits: int) -> Uints:
@@ -155,6 +155,7 @@ class Residues:
 
 def load_residues(data: memoryview, count: int, modulus: Mpz, size: int) -> Residues:
     """Ciphertexts from outside: `size` bytes each, 0 < c < modulus, all invertible (one gcd of the product)."""
+    check_bytes(data)
     if count < 0 or len(data) != count * size:
         raise BadInput("ciphertexts of another number or size")
     values = [to_mpz(data[i : i + size]) for i in range(0, len(data), size)]

@@ -61,15 +61,15 @@ class OkamotoUchiyama:
     scheme = "ou"
     name = "reference"
 
-    def __init__(self, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
-        del threads
+    def __init__(self, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False, threads: int = 1) -> None:
+        del cache_leaking_tables, threads
         self._min_bits = insecure_min_bits
 
     def __repr__(self) -> str:
         return f"OkamotoUchiyama(min_bits={self._min_bits})"
 
     def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
-        if not self._min_bits <= bits <= 8192:
+        if not isinstance(bits, int) or not self._min_bits <= bits <= 8192:
             raise BadInput(f"a modulus of {self._min_bits} to 8192 bits")
         size = _prime_bits(bits)
         while True:

@@ -10,7 +10,7 @@ from typing import Final
 
 import gmpy2
 
-from accel.backends.reference.group import GroupPublicKey, pack_key, unpack_key
+from accel.backends.reference.group import GroupPublicKey, check_noise, pack_key, unpack_key
 from accel.backends.reference.modular import (
     Mpz,
     Residues,
@@ -69,15 +69,15 @@ class Paillier:
     scheme = "paillier"
     name = "reference"
 
-    def __init__(self, *, insecure_min_bits: int = 2048, threads: int = 1) -> None:
-        del threads
+    def __init__(self, *, insecure_min_bits: int = 2048, cache_leaking_tables: bool = False, threads: int = 1) -> None:
+        del cache_leaking_tables, threads
         self._min_bits = insecure_min_bits
 
     def __repr__(self) -> str:
-        return f"Paillier(min_bits={self._min_bits})"
+        return f"{type(self).__name__}(min_bits={self._min_bits})"
 
     def generate(self, bits: int, random: RandomSource) -> HeSecretKey:
-        if not self._min_bits <= bits <= 8192 or bits % 2:
+        if not isinstance(bits, int) or not self._min_bits <= bits <= 8192 or bits % 2:
             raise BadInput(f"a modulus of an even number of {self._min_bits} to 8192 bits")
         half = bits // 2
         p = random_prime(half, random, suits=lambda x: x % 4 == 3)
@@ -136,8 +136,7 @@ class TextbookPublicKey(GroupPublicKey):
     __slots__ = ()
 
     def _masked(self, values: list[Mpz], rows: list[bytes], random: RandomSource, noise_bits: int) -> Residues:
-        if noise_bits < 1:
-            raise BadInput("a ciphertext without noise hides nothing")
+        check_noise(noise_bits)
         drawn = draw_textbook(self.modulus_bits, len(values), random)
         size = len(drawn) // len(values) if values else 1
         modulus, n = self.modulus, gmpy2.isqrt(self.modulus)

@@ -76,7 +76,7 @@ class GmpRing:
         return self._made([x * y % self.modulus for x, y in zip(left, right, strict=True)])
 
     def square(self, a: kernels.Residues, times: int = 1) -> Residues:
-        if times < 1:
+        if not isinstance(times, int) or times < 1:
             raise BadInput("at least one squaring")
         return self._made([gmpy2.powmod(x, gmpy2.mpz(1) << times, self.modulus) for x in self._own(a)])
 
@@ -119,7 +119,8 @@ class GmpRing:
 
 def check_modulus_of_batch(modulus: int) -> None:
     """Refuse a modulus outside the contract."""
-    if not 3 <= modulus < 1 << 8192 or modulus % 2 == 0:
+    # gmpy2's integers serve as well as Python's.
+    if not isinstance(modulus, int | gmpy2.mpz) or not 3 <= modulus < 1 << 8192 or modulus % 2 == 0:
         raise BadInput("a modulus must be odd, at least 3 and of at most 8192 bits")
 
 

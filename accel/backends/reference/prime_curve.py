@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.backends.reference.hashing import expand_all
-from accel.kernels import AFFINE_BYTES, BadInput, Texts
+from accel.kernels import AFFINE_BYTES, BadInput, Texts, check_bytes
 
 Point = tuple[int, int] | None
 """None is the point at infinity."""
@@ -112,29 +112,34 @@ class IntegerCurve:
         return f"{type(self).__name__}({self.curve}, {self.name})"
 
     def mask_points(self, secret: bytes, points: bytes) -> bytes:
+        check_bytes(secret)
         if len(secret) != _SCALAR_BYTES:
             raise BadInput("a scalar is 32 bytes")
         self.check(points)
         return self._multiply(secret, points, each=False)
 
     def exchange(self, secrets: bytes, points: bytes) -> bytes:
+        check_bytes(secrets, points)
         if 2 * len(secrets) != len(points):
             raise BadInput("a scalar is 32 bytes and a point 64, as many of the one as of the other")
         self.check(points)
         return self._multiply(secrets, points, each=True)
 
     def base_points(self, secrets: bytes) -> bytes:
+        check_bytes(secrets)
         if len(secrets) % _SCALAR_BYTES:
             raise BadInput("a scalar is 32 bytes")
         return self._base(secrets)
 
     def check(self, points: bytes) -> None:
+        check_bytes(points)
         if len(points) % AFFINE_BYTES:
             raise BadInput("a point is 64 bytes")
         if not self._valid(points):
             raise BadInput("not a point of the curve")
 
     def decode(self, data: bytes, *, compressed: bool) -> bytes:
+        check_bytes(data)
         size = 33 if compressed else 65
         if len(data) % size:
             raise BadInput(f"a point is {size} bytes in this form")
@@ -160,6 +165,7 @@ class IntegerCurve:
         return np.hstack([np.full((len(rows), 1), 4, np.uint8), rows]).tobytes()
 
     def lift(self, xs: bytes, *, odd: bool = False) -> tuple[bytes, NDArray[np.bool_]]:
+        check_bytes(xs)
         if len(xs) % _SCALAR_BYTES:
             raise BadInput("an x coordinate is 32 bytes")
         points, flags = self._lift(xs, bytes([odd]) * (len(xs) // _SCALAR_BYTES))

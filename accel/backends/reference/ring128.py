@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from accel.kernels import BadInput, Floats, Ints, RandomSource, SparseMatrix, Uints
+from accel.backends.reference.group import check_fits
+from accel.kernels import BadInput, Floats, Ints, RandomSource, SparseMatrix, Uints, is_array
 
 _MASK32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -42,14 +43,12 @@ class NumpyRing128:
         return np.stack([low, high + a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], axis=-1)
 
     def scale(self, a: Uints, factor: int) -> Uints:
-        if not -(1 << 127) <= factor < 1 << 127:
+        if not isinstance(factor, int) or not -(1 << 127) <= factor < 1 << 127:
             raise BadInput("factor does not fit the ring")
         return self.mul(a, self.from_ints([factor])[0])
 
     def matvec(self, matrix: SparseMatrix, vector: Uints) -> Uints:
-        _check(vector)
-        if vector.shape != (matrix.cols, 2):
-            raise BadInput("vector does not fit the matrix")
+        check_vector(matrix, vector)
         out = np.zeros((matrix.rows, 2), np.uint64)
         filled = np.flatnonzero(np.diff(matrix.indptr))
         if not len(filled):
@@ -68,16 +67,20 @@ class NumpyRing128:
 
     def truncate(self, share: Uints, bits: int, *, first: bool) -> Uints:
         _check(share)
-        if not 0 <= bits < 64:
+        if not isinstance(bits, int) or not 0 <= bits < 64:
             raise BadInput("truncation by 0 to 63 bits")
         if first:
             return _shift_right(share, bits)
         return self.neg(_shift_right(self.neg(share), bits))
 
     def random(self, count: int, random: RandomSource) -> Uints:
+        if count < 0:
+            raise BadInput("a count below zero")
         return np.frombuffer(random.bytes(16 * count), dtype="<u8").astype(np.uint64).reshape(count, 2)
 
     def from_ints(self, values: Sequence[int]) -> Uints:
+        if not all(isinstance(value, int) for value in values):
+            raise BadInput("Python's integers are wanted")
         data = b"".join((value % (1 << 128)).to_bytes(16, "little") for value in values)
         return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(len(values), 2)
 
@@ -105,10 +108,22 @@ class NumpyRing128:
         return np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(count, 2)
 
 
+def check_vector(matrix: SparseMatrix, vector: Uints) -> None:
+    """Refuse what cannot be multiplied."""
+    _check(vector)
+    check_fits(matrix, len(vector))
+    if vector.ndim != 2:
+        raise BadInput("vector does not fit the matrix")
+
+
 def _check(*arrays: Uints) -> None:
     for array in arrays:
-        if array.dtype != np.uint64 or array.ndim < 1 or array.shape[-1] != 2:
+        if not is_array(array, np.uint64) or array.ndim < 1 or array.shape[-1] != 2:
             raise BadInput("a ring array is uint64 with a last axis of two limbs")
+    try:
+        np.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError:
+        raise BadInput("the arrays do not fit together") from None
 
 
 def _mul_64(a: Uints, b: Uints) -> tuple[Uints, Uints]:

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from accel.backends.reference.ring128 import NumpyRing128
-from accel.kernels import BadInput, RandomSource, Uints
+from accel.kernels import BadInput, RandomSource, Uints, is_array
 
 _LIMBS: Final = 128 // 16
 
@@ -57,7 +57,7 @@ class NumpyRingMatrices:
         check_matrix(share)
         if share.ndim == 3:
             return self._wide.truncate(share, bits, first=first)
-        if not 0 <= bits < 64:
+        if not isinstance(bits, int) or not 0 <= bits < 64:
             raise BadInput("truncation by 0 to 63 bits")
         signed = share.view(np.int64) if share.flags.c_contiguous else np.ascontiguousarray(share).view(np.int64)
         return (signed >> bits if first else -(-signed >> bits)).view(np.uint64)
@@ -93,7 +93,7 @@ def _shifted(values: Uints, by: int) -> Uints:
 
 def check_matrix(matrix: Uints) -> None:
     """Refuse what is no matrix of either ring."""
-    if matrix.dtype != np.uint64 or matrix.ndim not in (2, 3) or (matrix.ndim == 3 and matrix.shape[2] != 2):
+    if not is_array(matrix, np.uint64) or matrix.ndim not in (2, 3) or (matrix.ndim == 3 and matrix.shape[2] != 2):
         raise BadInput("a matrix is uint64 of shape (rows, cols) or (rows, cols, 2)")
 
 
@@ -107,7 +107,7 @@ def check_product(a: Uints, b: Uints, *, transposed: bool, onto: Uints | None = 
         raise BadInput("a matrix has fewer than 2^30 rows and columns")
     shape = (a.shape[1 if transposed else 0], *b.shape[1:])
     if onto is not None and (
-        onto.shape != shape or onto.dtype != np.uint64 or not onto.flags.c_contiguous or not onto.flags.writeable
+        not is_array(onto, np.uint64) or onto.shape != shape or not onto.flags.c_contiguous or not onto.flags.writeable
         or np.may_share_memory(onto, a) or np.may_share_memory(onto, b)
     ):  # fmt: skip
         raise BadInput("onto must have the result's shape, be writeable, contiguous and apart from the operands")

@@ -1,14 +1,14 @@
 """Key pairs as files: the public form and the primes under a passphrase, and their forgetting."""
 
 import hmac
-from typing import Any, Final
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from accel.backends.reference.modular import Mpz, to_mpz
-from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints
+from accel.kernels import BadInput, Ciphertexts, RandomSource, Uints, check_bytes
 
 _MAGIC: Final = b"ICSK"
 _FORM: Final = 1
@@ -38,6 +38,7 @@ class SealedSecret:
 
     def export(self, passphrase: bytes, random: RandomSource, *, cost_log2: int = 17) -> bytes:
         self.check_alive()
+        check_bytes(passphrase)
         if cost_log2 not in _COSTS or not passphrase:
             raise BadInput("a passphrase, and a cost of 14 to 20")
         public = self.public.to_bytes()
@@ -50,6 +51,10 @@ class SealedSecret:
         sealed = AESGCM(_derive(passphrase, drawn[:_SALT], cost_log2)).encrypt(drawn[_SALT:], bytes(body), head)
         body[:] = bytes(len(body))
         return head + drawn + sealed
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """So that neither pickle nor a copy takes the primes along."""
+        raise TypeError("a secret key leaves its process by export only")
 
     def check_alive(self) -> None:
         if any(not hasattr(self, name) for name in self._SECRETS):
@@ -72,6 +77,7 @@ def _wipe(thing: Any) -> None:
 
 def open_sealed(data: memoryview, passphrase: bytes, tag: int) -> tuple[Mpz, Mpz, Mpz]:
     """The primes, and the second number of the public form (1 where there is none)."""
+    check_bytes(data, passphrase)
     if not _HEAD + _SALT + _NONCE < len(data) <= _LONGEST or not hmac.compare_digest(data[:4], _MAGIC):
         raise BadInput("not an exported secret key")
     if data[4] != _FORM or data[5] not in _COSTS:

@@ -18,18 +18,18 @@ class OpensslX25519:
 
     def mask_points(self, secret: bytes, points: bytes) -> bytes:
         check_points(secret, points, shared=True)
-        private = X25519PrivateKey.from_private_bytes(secret)
+        private = X25519PrivateKey.from_private_bytes(bytes(secret))
         return b"".join(_product(private, points[i : i + POINT_BYTES]) for i in range(0, len(points), POINT_BYTES))
 
     def exchange(self, secrets: bytes, points: bytes) -> bytes:
         check_points(secrets, points, shared=False)
         cuts = [slice(i, i + POINT_BYTES) for i in range(0, len(points), POINT_BYTES)]
-        return b"".join(_product(X25519PrivateKey.from_private_bytes(secrets[cut]), points[cut]) for cut in cuts)
+        return b"".join(_product(X25519PrivateKey.from_private_bytes(bytes(secrets[cut])), points[cut]) for cut in cuts)
 
 
 def _product(private: X25519PrivateKey, point: bytes) -> bytes:
     try:
-        return private.exchange(X25519PublicKey.from_public_bytes(point))
+        return private.exchange(X25519PublicKey.from_public_bytes(bytes(point)))
     except ValueError:
         # OpenSSL refuses an all-zero result, which is what a point of low order gives.
         return bytes(POINT_BYTES)

@@ -52,8 +52,8 @@ class Edge:
         self._check(shown)
         return node
 
-    def lapsed(self, ssl_object: Any | None) -> tuple[NodeId, Refused] | None:
-        """Whose certificate a connection that stands has shown, of either direction, and why it counts no more.
+    def lapsed(self, ssl_object: Any | None) -> Refused | None:
+        """Why the certificate that a connection has shown, of either direction, counts no more, whoever's it is.
 
         None where it still does, or none was shown.
         """
@@ -63,7 +63,7 @@ class Edge:
         try:
             self._check(shown)
         except Refused as e:
-            return shown.leaf.node_id, e
+            return e
         return None
 
     def partner(self, ssl_object: Any | None) -> tuple[tls.Leaf, bytes] | None:

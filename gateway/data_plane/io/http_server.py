@@ -16,8 +16,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.data_plane.core import frame as fr
 from gateway.data_plane.core import heads, wire
 from gateway.data_plane.core import stream as st
-from gateway.data_plane.io import door, forward
-from gateway.data_plane.io.body import body_of
+from gateway.data_plane.io import body as pace
+from gateway.data_plane.io import door, forward, transports
 from gateway.data_plane.io.filed import Files
 from gateway.data_plane.io.standing import Standing
 from gateway.data_plane.io.stream_server import Streams
@@ -84,13 +84,14 @@ class _Listener:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
         prove = partial(self._standing.prove, transport)
+        prove_apart = partial(self._standing.prove_apart, transport)
         after: list[Callable[[bool], None]] = []
         try:
             path = forward.safe_path(request.rel_url.raw_path, merge_slashes=self.merge_slashes)
             if path.startswith(self._prefix):
                 path = "/" + path.removeprefix(self._prefix)
             if (pipe := self._pipes.asked(request.method, path, request.headers)) is not None:
-                piped = await pipe.admit(prove, request.rel_url.query)
+                piped = await pipe.admit(prove_apart, request.rel_url.query)
                 self._standing.set_apart(transport)
                 try:
                     return await _hand_over(request, heads.BYTES_PROTOCOL, piped.serve)
@@ -100,21 +101,21 @@ class _Listener:
                 return await self._control.handle(request, self.side, path, peer_cert=self._standing.leaf(transport))
             name = path.removeprefix(fr.CHANNEL_PREFIX)
             if self._streams is not None and self._streams.asked(request.method, name, request.headers):
-                return await self._upgrade(request, self._streams, prove)
+                return await self._upgrade(request, self._streams, prove_apart)
             call = door.Call(
                 method=request.method,
                 name=name,
                 headers=request.headers.items(),
                 prove=prove,
-                body=lambda limit: body_of(request, self._files.budget, limit=limit, files=self._files),
+                body=lambda limit: pace.body_of(request, self._files.budget, limit=limit, files=self._files),
                 wait=request.rel_url.query.get("timeout"),
                 after=after,
             )
             reply = await self._door.chan(call)
             response = await _write(request, reply)
             if after:
-                await response.prepare(request)
-                await response.write_eof()
+                await _taken(request, response.prepare(request))
+                await _taken(request, response.write_eof())
                 door.tell(after, written=request.transport is not None and not request.transport.is_closing())
         except GatewayError as error:
             self._journal.note("edge.refused", side=self.side, kind=error.kind.value, reason=str(error))
@@ -191,6 +192,16 @@ async def _write(request: web.BaseRequest, reply: door.Reply) -> web.StreamRespo
     response.content_length = size
     await response.prepare(request)
     for piece in wire.slices(reply.body):
-        await response.write(piece)
-    await response.write_eof()
+        await _taken(request, response.write(piece))
     return response
+
+
+async def _taken(request: web.BaseRequest, writing: Awaitable[object]) -> None:
+    """Write to a reader, who may be slow, but not take nothing. Raises ConnectionResetError."""
+    try:
+        async with asyncio.timeout(pace.STALL_S):
+            await writing
+    except TimeoutError as e:
+        if request.transport is not None:
+            transports.abort(request.transport)
+        raise ConnectionResetError("an answer's reader takes nothing") from e

@@ -417,7 +417,12 @@ class Spool:
             self._move(oldest)
 
     def _leave(self, segment: _Segment) -> None:
-        segment.leaving, failed = True, None
+        """Delete a segment, after what `carry` gives was written.
+
+        `carry` knows of records that are appended and not heard of yet. So nothing that it gives may be written where
+        one of these could not be: all of it belongs to the round in which the last failure had been heard of.
+        """
+        segment.leaving, failed, now = True, None, self._round
 
         def stays() -> None:
             segment.leaving = False
@@ -427,15 +432,21 @@ class Spool:
             failed = failed or error
 
         def steps() -> Iterator[None]:
-            for kind, meta in self.carry() if self._durable else ():
+            for kind, meta in self.carry():
                 # Superseded by the next one; then nothing points to it and its segment goes in turn.
-                self._submit(_Job(kind, self._next_ident, meta, b"", None, carried, self._round, sync=False))
+                self._submit(_Job(kind, self._next_ident, meta, b"", None, carried, now, sync=False))
                 self._next_ident += 1
                 yield
             if failed is None:
-                self._submit(_Job(FREED, 0, b"", b"", None, gone, self._round, self._durable, unlink=segment))
+                self._submit(_Job(FREED, 0, b"", b"", None, gone, now, self._durable, unlink=segment))
             else:
                 gone(failed)
+
+        def begin(error: OSError | None) -> None:
+            if error is None and now == self._round:
+                self._in_turns(steps())
+            else:
+                gone(error or OSError("records before these could not be written"))
 
         def gone(error: OSError | None) -> None:
             if error is None:
@@ -445,7 +456,8 @@ class Spool:
             elif self._loop is not None:
                 self._loop.call_later(AFTER_FAILURE_S, stays)
 
-        self._in_turns(steps())
+        # When this is heard of, so is everything before it.
+        self._submit(_Job(FREED, 0, b"", b"", None, begin, now, sync=False))
 
     def _in_turns(self, steps: Iterator[None]) -> None:
         """Do work that may be much, as many steps in a turn of the loop as leave time for others."""

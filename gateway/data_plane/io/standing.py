@@ -42,7 +42,7 @@ class Standing:
         self._most = most
         self._journal = journal
         self._all: dict[asyncio.Transport, _Stand] = {}
-        self._held: Counter[NodeId] = Counter()
+        self._held: dict[NodeId, set[asyncio.Transport]] = {}
         self._seen: dict[NodeId, tuple[Leaf, bytes]] = {}
 
     def certificates(self) -> Mapping[NodeId, Mapping[str, str | int]]:
@@ -60,24 +60,27 @@ class Standing:
 
     def leave(self, transport: asyncio.Transport) -> None:
         """It has ended. One that nobody says so of is noticed at the next look."""
-        stand = self._all.pop(transport, None)
-        if stand is not None:
-            self._uncount(stand)
+        self._uncount(transport)
+        self._all.pop(transport, None)
 
     def prove(self, transport: asyncio.Transport | None) -> NodeId:
         """The partner at the other end of a connection to our edge, which counts from then on.
 
         Raises Refused(UNAUTHENTICATED), Unavailable(TOO_MANY) where the partner has too many others.
         """
-        node = self._edge.prove(_ssl_object(transport))
+        node = self.prove_apart(transport)
         stand = None if transport is None else self._all.get(transport)
-        if stand is not None and stand.counts and stand.node != node:
-            if self._held[node] >= self._most:
+        if transport is not None and stand is not None and stand.counts and stand.node != node:
+            if not self._has_place(node):
                 raise Unavailable("too many connections of this partner", kind=Kind.TOO_MANY)
-            self._uncount(stand)
+            self._uncount(transport)
             stand.node = node
-            self._held[node] += 1
+            self._held.setdefault(node, set()).add(transport)
         return node
+
+    def prove_apart(self, transport: asyncio.Transport | None) -> NodeId:
+        """As prove, of a connection that is to be a stream or a pipe: it needs no place among those that count."""
+        return self._edge.prove(_ssl_object(transport))
 
     def leaf(self, transport: asyncio.Transport | None) -> bytes | None:
         """As Edge.leaf."""
@@ -85,10 +88,9 @@ class Standing:
 
     def set_apart(self, transport: asyncio.Transport | None) -> None:
         """It is a stream or a pipe now: there are bounds of their own for these, so it counts no more."""
-        stand = None if transport is None else self._all.get(transport)
-        if stand is not None:
-            stand.counts = False
-            self._uncount(stand)
+        if transport is not None and transport in self._all:
+            self._all[transport].counts = False
+            self._uncount(transport)
 
     async def watch(self) -> None:
         """Look, always."""
@@ -98,7 +100,7 @@ class Standing:
 
     async def look(self) -> None:
         """Cut what has lapsed, and say so; remember what partners show."""
-        cut: Counter[tuple[str, NodeId, str, str]] = Counter()
+        cut: Counter[tuple[str, NodeId | None, str, str]] = Counter()
         seen: dict[NodeId, tuple[Leaf, bytes]] = {}
         standing = list(self._all.items())
         for at in range(0, len(standing), AT_A_TIME):
@@ -110,19 +112,28 @@ class Standing:
                 partner = self._edge.partner(ssl_object)
                 if partner is not None and partner[0].not_after_ms >= _end(seen.get(partner[0].node_id)):
                     seen[partner[0].node_id] = partner
-                if (lapsed := self._edge.lapsed(ssl_object)) is not None:
+                if (error := self._edge.lapsed(ssl_object)) is not None:
                     self.leave(transport)
                     transports.abort(transport)
-                    node, error = lapsed
+                    node = None if partner is None else partner[0].node_id
                     cut[stand.side, node, error.kind.value, str(error)] += 1
             await asyncio.sleep(0)
         self._seen |= seen
         for (side, node, kind, reason), connections in cut.items():
             self._journal.note("tls.lapsed", side=side, peer=node, kind=kind, reason=reason, connections=connections)
 
-    def _uncount(self, stand: _Stand) -> None:
-        if stand.node is not None:
-            self._held[stand.node] -= 1
+    def _has_place(self, node: NodeId) -> bool:
+        held = self._held.get(node, set())
+        if len(held) >= self._most:
+            # What aiohttp reads is seldom said to have ended.
+            for ended in [transport for transport in held if transport.is_closing()]:
+                self.leave(ended)
+        return len(held) < self._most
+
+    def _uncount(self, transport: asyncio.Transport) -> None:
+        stand = self._all.get(transport)
+        if stand is not None and stand.node is not None:
+            self._held[stand.node].discard(transport)
             if not self._held[stand.node]:
                 del self._held[stand.node]
             stand.node = None

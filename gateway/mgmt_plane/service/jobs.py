@@ -108,6 +108,8 @@ class JobRules:
     require_project: bool = True
     """A job may only name a project that was joined."""
     max_running: int = 4
+    threads: int = 0
+    """Of a component; 0: as many as its share of the cores."""
     max_cpus: float = math.inf
     max_memory_gib: float = math.inf
     durability: str = "memory"

@@ -28,9 +28,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import CallerError, Kind, ProtocolViolation, Refused
+from accel.kernels import Texts
+from gateway.errors import CallerError, ProtocolViolation
 from gateway.operators.party import Awaited, Effect, Finish, PartyName, Progress, Send, require_turn
-from gateway.operators.psi.kernel import POINT_BYTES, hash_to_points
+from gateway.operators.psi.kernel import MAX_IDS, POINT_BYTES, equal_points, normalised, require_distinct
 from gateway.operators.psi.wire import (
     HELLO,
     POINTS,
@@ -46,10 +47,11 @@ from gateway.operators.psi.wire import (
 BATCH_IDS: Final = 8192
 """Ids in every batch but the last: 256 KiB, fixed by the protocol so that a partner cannot choose odd cuts."""
 WINDOW: Final = 4
-MAX_IDS: Final = 1 << 26
 
 MaskPoints = Callable[[bytes, bytes], bytes]
 """(secret, points) -> masked points: `mask_points` of accel.kernels.X25519, with its contract."""
+DigestTexts = Callable[[Texts], bytes]
+"""texts -> SHA-256 of each: `digest` of accel.kernels.Digest."""
 RandomBytes = Callable[[int], bytes]
 
 
@@ -66,24 +68,6 @@ class PsiResult:
     alignment: bytes = field(repr=False)
 
 
-def normalise_ids(ids: Sequence[bytes], *, max_ids: int = MAX_IDS) -> list[bytes]:
-    """Ids without white space around them, in row order.
-
-    Raises Refused: CONFLICT for two rows with one id (it names the rows, never the id), MALFORMED for an empty id, none
-    at all, or too many.
-    """
-    if not 1 <= len(ids) <= max_ids:
-        raise Refused(f"{len(ids)} ids, allowed are 1 to {max_ids}", kind=Kind.MALFORMED)
-    first: dict[bytes, int] = {}
-    for row, one in enumerate(ids):
-        stripped = one.strip()
-        if not stripped:
-            raise Refused(f"row {row + 1} has an empty id", kind=Kind.MALFORMED)
-        if first.setdefault(stripped, row) != row:
-            raise Refused(f"rows {first[stripped] + 1} and {row + 1} have the same id", kind=Kind.CONFLICT)
-    return list(first)
-
-
 class EcdhPsi:
     """One party; the protocol is the same for both roles. Its state is the set of questions still open, see awaits."""
 
@@ -91,30 +75,33 @@ class EcdhPsi:
         self,
         *,
         partner: PartyName,
-        ids: Sequence[bytes],
+        ids: Texts,
         mask_points: MaskPoints,
+        digest: DigestTexts,
         random: RandomBytes,
         max_ids: int = MAX_IDS,
     ) -> None:
         """ids: own ids in row order. random: the operating system's random bytes; secret and order are drawn from it.
 
-        Raises Refused as `normalise_ids` does, before anything is sent.
+        Raises Refused before anything is sent: MALFORMED for an empty id, none at all or too many, CONFLICT for two
+        rows with one id (white space around an id is not part of it).
         """
         self._partner = partner
-        self._ids = normalise_ids(ids, max_ids=max_ids)
+        digests = digest(normalised(ids, max_ids=max_ids))
+        require_distinct(digests)
+        self._points = np.frombuffer(digests, np.uint8).reshape(-1, POINT_BYTES)
         self._mask = mask_points
         self._max_ids = max_ids
         self._secret = random(POINT_BYTES)
         # A random order of sending, so that the partner learns nothing from ours; ties of 64-bit keys don't matter.
-        keys = np.frombuffer(random(8 * len(self._ids)), np.uint64)
+        keys = np.frombuffer(random(8 * len(ids)), np.uint64)
         self._order: NDArray[np.int64] = np.argsort(keys, kind="stable").astype(np.int64)
         self._started = False
         self._partner_count: int | None = None
         self._sent_batches = 0
         self._own_dual: list[bytes] = []
-        self._partner_dual: set[bytes] = set()
-        self._partner_batches = 0
-        self._own_answers = 0
+        self._partner_dual: list[bytes] = []
+        """Points masked by both: of each answer, of each of the partner's batches."""
         self._finished = False
 
     def start(self) -> Sequence[Effect]:
@@ -122,7 +109,7 @@ class EcdhPsi:
         if self._started:
             raise CallerError("started twice")
         self._started = True
-        own = len(self._ids)
+        own = len(self._order)
         effects: list[Effect] = [Send(self._partner, HELLO, encode_hello(own)), Progress("psi", 0, own, "ids")]
         for _ in range(WINDOW):
             effects += self._next_batch()
@@ -145,27 +132,24 @@ class EcdhPsi:
 
     def _masked(self, batch: Batch) -> Sequence[Effect]:
         """Round 1, theirs: mask the partner's points once more and give them back in the order they came."""
-        self._require_size(batch, self._partner_batches, self._partner_count or 0)
+        self._require_size(batch, len(self._partner_dual), self._partner_count or 0)
         twice = self._mask(self._secret, batch.points)
         if has_zero(twice):
             raise ProtocolViolation("batch with a point of low order")
-        before = len(self._partner_dual)
-        points = _split(twice)
-        self._partner_dual.update(points)
-        if len(self._partner_dual) != before + len(points):
+        if len(equal_points(twice)[0]):  # of two batches: at the end
             raise ProtocolViolation("the partner sent a point twice")
-        self._partner_batches += 1
+        self._partner_dual.append(twice)
         answer = Send(self._partner, POINTS, encode_batch(Batch(BatchKind.DUAL, batch.index, twice)))
         return [answer, *self._finish_if_done()]
 
     def _dual(self, batch: Batch) -> Sequence[Effect]:
         """Round 2: own points come back, masked by both; each answer lets the next own batch go."""
-        if self._own_answers >= self._sent_batches:
+        own = len(self._order)
+        if len(self._own_dual) >= self._sent_batches:
             raise ProtocolViolation("answer to a batch that was not sent")
-        self._require_size(batch, self._own_answers, len(self._ids))
-        self._own_answers += 1
-        self._own_dual += _split(batch.points)
-        done = Progress("psi", len(self._own_dual), len(self._ids), "ids")
+        self._require_size(batch, len(self._own_dual), own)
+        self._own_dual.append(batch.points)
+        done = Progress("psi", min(len(self._own_dual) * BATCH_IDS, own), own, "ids")
         return [*self._next_batch(), done, *self._finish_if_done()]
 
     def _require_size(self, batch: Batch, expected_index: int, count: int) -> None:
@@ -178,24 +162,22 @@ class EcdhPsi:
         rows = self._order[self._sent_batches * BATCH_IDS : (self._sent_batches + 1) * BATCH_IDS]
         if not len(rows):
             return ()
-        masked = self._mask(self._secret, hash_to_points(self._ids[row] for row in rows))
+        masked = self._mask(self._secret, self._points[rows].tobytes())
         batch = Batch(BatchKind.MASKED, self._sent_batches, masked)
         self._sent_batches += 1
         return (Send(self._partner, POINTS, encode_batch(batch)),)
 
     def _finish_if_done(self) -> Sequence[Effect]:
-        if len(self._own_dual) < len(self._ids) or len(self._partner_dual) < (self._partner_count or 0):
+        own, theirs = len(self._order), self._partner_count or 0
+        if len(self._own_dual) * BATCH_IDS < own or len(self._partner_dual) * BATCH_IDS < theirs:
             return ()
-        position = {point: at for at, point in enumerate(self._own_dual)}
-        if len(position) != len(self._own_dual):
+        points = b"".join((*self._own_dual, *self._partner_dual))
+        before, after = equal_points(points)
+        if (after < own).any():
             raise ProtocolViolation("the partner answered two points with the same")
-        common = sorted(position.keys() & self._partner_dual)
-        rows = self._order[[position[point] for point in common]] if common else np.empty(0, np.int64)
+        if (before >= own).any():
+            raise ProtocolViolation("the partner sent a point twice")
+        common = np.frombuffer(points, np.uint8).reshape(-1, POINT_BYTES)[before]
         self._finished = True
         self._secret = b""
-        alignment = hashlib.sha256(b"".join(common)).digest()
-        return (Finish(PsiResult(rows, len(self._partner_dual), alignment)),)
-
-
-def _split(points: bytes) -> list[bytes]:
-    return [points[at : at + POINT_BYTES] for at in range(0, len(points), POINT_BYTES)]
+        return (Finish(PsiResult(self._order[before], theirs, hashlib.sha256(common.tobytes()).digest())),)

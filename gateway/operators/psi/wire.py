@@ -21,6 +21,8 @@ MAGIC: Final = b"ICPSI\x00\x01\x01"
 
 _HELLO: Final = struct.Struct("<8sQ")
 _HEAD: Final = struct.Struct("<B3xI")
+_LOW, _FULL, _TOP = (1 << 64) - 19, (1 << 64) - 1, (1 << 63) - 1
+"""The words of p = 2^255 - 19; two of them are full."""
 
 
 @unique
@@ -81,11 +83,12 @@ def decode_batch(payload: memoryview) -> Batch:
 
 def all_canonical(points: bytes) -> bool:
     """True when every u-coordinate is below p = 2^255 - 19: two texts of one point would hide a repeat."""
-    rows = np.frombuffer(points, np.uint8).reshape(-1, POINT_BYTES)
-    high = (rows[:, 31] == 0x7F) & (rows[:, 1:31] == 0xFF).all(axis=1) & (rows[:, 0] >= 0xED)
-    return not bool(((rows[:, 31] & 0x80) != 0).any() or high.any())
+    words = np.frombuffer(points, "<u8").reshape(-1, POINT_BYTES // 8)
+    high = words[words[:, 3] >= _TOP]  # of others the highest word alone tells
+    return not bool(((high[:, 3] > _TOP) | ((high[:, 1:3] == _FULL).all(axis=1) & (high[:, 0] >= _LOW))).any())
 
 
 def has_zero(points: bytes) -> bool:
     """True when some point is all zero bytes, the image of a point of low order."""
-    return not bool(np.frombuffer(points, np.uint8).reshape(-1, POINT_BYTES).any(axis=1).all())
+    words = np.frombuffer(points, "<u8").reshape(-1, POINT_BYTES // 8)
+    return not bool((words[:, 0] | words[:, 1] | words[:, 2] | words[:, 3]).all())
