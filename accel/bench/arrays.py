@@ -102,12 +102,13 @@ def threads(quick: bool, rivals: Rivals) -> list[Row]:
     """Two native threads against one of the same kernel; worth reading only where two cores are idle."""
     del rivals
     count, rows = 8192, 100_000 if quick else 500_000
+    few, many = (1024, 1024) if quick else (2048, 16_384)
     jobs: tuple[tuple[str, str, str, int, Callable[[], Callable[[int], Callable[[], object]]]], ...] = (
         ("modexp 2048", "secret exponent, batch of 256", "1/s", 256, _modexp_with),
-        ("paillier encrypt", "n of 2048 bits, batch of 1024", "1/s", 1024, partial(_paillier_with, "encrypt")),
-        ("paillier decrypt", "n of 2048 bits, batch of 1024", "1/s", 1024, partial(_paillier_with, "decrypt")),
-        ("paillier X^T v", "n of 2048 bits, 1024 x 40, 40-bit entries", "entries/s", 40_960,
-         partial(_paillier_with, "product")),
+        ("paillier encrypt", f"n of 2048 bits, batch of {many}", "1/s", many, partial(_paillier_with, "encrypt", many)),
+        ("paillier decrypt", f"n of 2048 bits, batch of {few}", "1/s", few, partial(_paillier_with, "decrypt", few)),
+        ("paillier X^T v", f"n of 2048 bits, {many} x 40, 40-bit entries", "entries/s", many * 40,
+         partial(_paillier_with, "product", many)),
         ("x25519", f"one scalar, batch of {count}", "1/s", count, partial(_x25519_with, count)),
         ("p256", f"one scalar, batch of {count}", "1/s", count, partial(_curve_with, "p256", count)),
         ("sm2", f"one scalar, batch of {count}", "1/s", count, partial(_curve_with, "sm2", count)),
@@ -131,9 +132,9 @@ def _modexp_with() -> Callable[[int], Callable[[], object]]:
     return lambda count: partial(registry.modular_power(threads=count).power, n, bases, exponent)
 
 
-def _paillier_with(job: str) -> Callable[[int], Callable[[], object]]:
-    primes, numbers = registry.additive_he("paillier").generate(2048, RANDOM).factors(), plaintexts(1024)
-    matrix = dense_signed(1024, 40, 40)
+def _paillier_with(job: str, rows: int) -> Callable[[int], Callable[[], object]]:
+    primes, numbers = registry.additive_he("paillier").generate(2048, RANDOM).factors(), plaintexts(rows)
+    matrix = dense_signed(rows, 40, 40)
 
     def prepare(count: int) -> Callable[[], object]:
         secret = registry.additive_he("paillier", threads=count).from_factors(*primes, 3)
