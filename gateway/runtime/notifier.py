@@ -10,14 +10,13 @@ import hashlib
 import hmac
 import ipaddress
 import json
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 
 from gateway.errors import CallerError, GatewayError, Kind
-from gateway.mgmt_plane.service.notices import forget, still_waits, told
+from gateway.mgmt_plane.service.notices import forget, not_taken, still_waits, told
 from gateway.model import CallState, NodeId, Notice
 from gateway.ports import Clock, Entropy, Journal, Store
 from gateway.runtime.outbox import pause_ms
@@ -135,9 +134,8 @@ class Notifier:
         attempts, dead = notice.attempts + 1, False
         if problem:
             due = self._clock.now_ms() + pause_ms(attempts, self._entropy.token(1))
-            dead = attempts >= self._attempts
-            state = CallState.DEAD if dead else CallState.DUE
-            later = replace(notice, attempts=attempts, due=due, state=state, error=problem)
+            later = not_taken(notice, problem, due=due, most=self._attempts)
+            dead = later.state is CallState.DEAD
             await self._store.run(lambda tx: tx.replace(notice, later))
         else:
             await self._store.run(lambda tx: tx.delete(notice))

@@ -89,6 +89,13 @@ def forget(tx: Tx) -> None:
             tx.delete(each)
 
 
+def not_taken(notice: Notice, problem: str, *, due: int, most: int) -> Notice:
+    """The notice after an attempt that failed: due again then, or given up where that was the last of `most`."""
+    attempts = notice.attempts + 1
+    state = CallState.DEAD if attempts >= most else CallState.DUE
+    return replace(notice, attempts=attempts, due=due, state=state, error=problem)
+
+
 def retry(tx: Tx, notice_id: str, *, now: int) -> Notice:
     """The admin's word: send one that was given up again, at once. Raises Refused(NOT_FOUND, CONFLICT)."""
     old = tx.get(Notice, notice_id)
